@@ -1,0 +1,24 @@
+# The schedule of the LALE paper (arXiv 2606.02092): AdamW at 1e-3, a tenth of it when the validation macro F1 has not
+# risen for 3 epochs, stop when it has not for 5, at most 20 epochs; gradients clipped at 1.0, bfloat16 autocast.
+optim_wrapper = dict(
+    type='AnyDeviceAmpOptimWrapper',
+    dtype='bfloat16',
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01),
+    clip_grad=dict(max_norm=1.0),
+)
+param_scheduler = [dict(type='ReduceOnPlateauLR', monitor='mF1', rule='greater', factor=0.1, patience=3, by_epoch=True)]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+log_processor = dict(by_epoch=True)
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='CheckpointHook', by_epoch=True, interval=1, max_keep_ckpts=2, save_best='mF1', rule='greater'
+    ),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    report=dict(type='ReportHook'),
+)
+custom_hooks = [dict(type='EarlyStoppingHook', monitor='mF1', rule='greater', patience=5, min_delta=0.0)]

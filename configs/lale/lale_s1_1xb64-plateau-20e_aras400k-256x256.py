@@ -1,0 +1,7 @@
+# LALE-S1 on the real part of ARAS400k with the recipe of the paper.
+_base_ = [
+    '../_base_/models/lale.py',
+    '../_base_/datasets/aras400k.py',
+    '../_base_/default_runtime.py',
+    '../_base_/schedules/schedule_plateau_20e.py',
+]

@@ -1,0 +1,146 @@
+"""Reading images and RGB masks from files or from bytes, with errors that name the file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rasterio
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.io import MemoryFile
+
+from ..errors import DataError
+
+_TIFF_SUFFIXES = ('.tif', '.tiff')
+_TIFF_MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Content of a file.
+
+    Raises:
+        DataError: It is missing, empty or cannot be read.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f'{path}: cannot be read ({error.strerror})') from None
+    if not content:
+        raise DataError(f'{path}: the file is empty (0 bytes)')
+    return content
+
+
+def decode_image(content: bytes, source: str, bands: Sequence[int] | None = None) -> np.ndarray:
+    """Decodes an image.
+
+    Args:
+        content: Bytes of a PNG, JPEG, WebP, BMP or (Geo)TIFF file.
+        source: Its name, for errors.
+        bands: Numbers of the bands to take, counting from 1, in the order wanted. Without it, images of three 8-bit
+            bands come in BGR order, as mmsegmentation's transforms expect, and any others in the file's order.
+
+    Returns:
+        (H, W, bands) array, uint8 as it is and any other type as float32.
+
+    Raises:
+        DataError: Not an image, a band that it does not have, or values that are not finite.
+    """
+    if content[:4] in _TIFF_MAGIC:
+        return _decode_tiff(content, source, bands)
+    # The orientation tag would turn the image but not its mask.
+    flags = cv2.IMREAD_COLOR if bands is None else cv2.IMREAD_UNCHANGED
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise DataError(f'{source}: not a readable image (truncated, or not an image at all)')
+    if bands is None:
+        return image
+    image = image[..., None] if image.ndim == 2 else image
+    if image.shape[2] >= 3:
+        image[..., :3] = image[..., 2::-1].copy()  # the file's order
+    return _as_trainable(image[..., _band_indexes(bands, image.shape[2], source)], source)
+
+
+def decode_rgb_mask(content: bytes, source: str) -> np.ndarray:
+    """Decodes a mask of class colours.
+
+    Returns:
+        (H, W, 3) uint8 array in RGB order.
+
+    Raises:
+        DataError: Not an image, 16 bits, or one band (class indexes instead of colours).
+    """
+    if content[:4] in _TIFF_MAGIC:
+        mask = _decode_tiff(content, source, None)
+        mask = mask[..., ::-1] if mask.shape[2] == 3 else mask[..., :3] if mask.shape[2] == 4 else mask
+    else:
+        flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+        raw = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        if raw is None:
+            raise DataError(f'{source}: not a readable image (truncated, or not an image at all)')
+        mask = raw[..., None] if raw.ndim == 2 else raw[..., 2::-1]
+    if mask.dtype != np.uint8 or mask.shape[2] != 3:
+        raise DataError(
+            f'{source}: an RGB mask of 8 bits a channel is due, found {mask.shape[2]} channel(s) of {mask.dtype}; '
+            "for masks of class indexes use mmsegmentation's own datasets"
+        )
+    return np.ascontiguousarray(mask)
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) from the header of an image file, without decoding it.
+
+    Raises:
+        DataError: It is missing, empty or not an image.
+    """
+    if not Path(path).is_file() or Path(path).stat().st_size == 0:
+        read_bytes(path)
+    try:
+        if Path(path).suffix.lower() in _TIFF_SUFFIXES:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', NotGeoreferencedWarning)
+                with rasterio.open(path) as dataset:
+                    return dataset.height, dataset.width
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, RasterioIOError) as error:
+        raise DataError(f'{path}: not a readable image ({error})') from None
+
+
+def _decode_tiff(content: bytes, source: str, bands: Sequence[int] | None) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', NotGeoreferencedWarning)
+            with MemoryFile(content) as file, file.open() as dataset:
+                if bands is not None:
+                    _band_indexes(bands, dataset.count, source)
+                image = dataset.read(list(bands) if bands is not None else None).transpose(1, 2, 0)
+    except RasterioIOError as error:
+        raise DataError(f'{source}: not a readable TIFF ({error})') from None
+    if bands is None and image.shape[2] == 3 and image.dtype == np.uint8:
+        image = image[..., ::-1]
+    return _as_trainable(image, source)
+
+
+def _band_indexes(bands: Sequence[int], count: int, source: str) -> list[int]:
+    outside = [band for band in bands if not 1 <= band <= count]
+    if outside:
+        raise DataError(f'{source}: bands {outside} asked for, but it has bands 1 to {count}')
+    return [band - 1 for band in bands]
+
+
+def _as_trainable(image: np.ndarray, source: str) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image)
+    image = np.ascontiguousarray(image, np.float32)
+    finite = np.isfinite(image)
+    if not finite.all():
+        row, column, band = np.unravel_index(int(finite.argmin()), image.shape)
+        raise DataError(
+            f'{source}: value {image[row, column, band]} in band {band + 1} at row {row}, column {column}; '
+            'replace no-data values by a number'
+        )
+    return image

@@ -1,0 +1,40 @@
+"""Augmentation with albumentations, reproducible under mmengine's seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+from mmseg.datasets.transforms import Albu
+from mmseg.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class SeededAlbu(Albu):
+    """mmsegmentation's albumentations wrapper, seeded, for any number of bands, keeping `img_shape` true.
+
+    albumentations 2 draws from generators of its own, which neither `randomness.seed` nor the seeds of data workers
+    reach; here each call is seeded from numpy's global state, which they do reach. Transforms that work on colour
+    get RGB when the image has three bands.
+
+    Args:
+        transforms: Configs of albumentations transforms, `type` being the class name.
+    """
+
+    def __init__(self, transforms: list[dict]) -> None:
+        super().__init__(transforms=transforms)
+
+    def transform(self, results: dict) -> dict:
+        """Augments `img` and `gt_seg_map` alike."""
+        inputs = {'image': results['img']}
+        is_color = results['img'].shape[2] == 3
+        if is_color:
+            inputs['image'] = np.ascontiguousarray(results['img'][..., ::-1])
+        if 'gt_seg_map' in results:
+            inputs['mask'] = results['gt_seg_map']
+        self.aug.set_random_seed(int(np.random.randint(2**31)))
+        outputs = self.aug(**inputs)
+        image = outputs['image']
+        results['img'] = np.ascontiguousarray(image[..., ::-1] if is_color else image)
+        results['img_shape'] = results['img'].shape[:2]
+        if 'mask' in outputs:
+            results['gt_seg_map'] = np.ascontiguousarray(outputs['mask'])
+        return results

@@ -1,0 +1,65 @@
+"""Transforms that load images of any number of bands and masks of class colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmcv.transforms import BaseTransform
+from mmseg.registry import TRANSFORMS
+
+from ...errors import DataError
+from ..image_io import decode_image, decode_rgb_mask, read_bytes
+
+
+@TRANSFORMS.register_module()
+class LoadBands(BaseTransform):
+    """Loads an image of any number of bands (PNG, JPEG, WebP, BMP, GeoTIFF) from its file or from a shard's bytes.
+
+    Required keys: `img_path`; optional `img_bytes`. Added keys: `img` (H, W, bands), `img_shape`, `ori_shape`.
+
+    Args:
+        bands: Numbers of the bands to take, counting from 1, in the order wanted; `mean` and `std` of the data
+            preprocessor follow it, with `bgr_to_rgb=False`. Without it, images of three 8-bit bands come in BGR
+            order, as mmsegmentation expects, and any others in the file's order.
+    """
+
+    def __init__(self, bands: Sequence[int] | None = None) -> None:
+        self.bands = None if bands is None else tuple(bands)
+
+    def transform(self, results: dict) -> dict:
+        """Loads the image of `results`."""
+        source = str(results['img_path'])
+        content = results.pop('img_bytes', None) or read_bytes(source)
+        image = decode_image(content, source, self.bands)
+        results['img'] = image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(bands={self.bands})'
+
+
+@TRANSFORMS.register_module()
+class LoadPaletteMask(BaseTransform):
+    """Loads an RGB mask and turns its colours into class indexes.
+
+    Required keys: `seg_map_path`, `palette` and `unknown` (from the dataset), `img_shape`; optional `mask_bytes`.
+    Added key: `gt_seg_map` (H, W) uint8.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Loads the mask of `results`; its size must be that of the image."""
+        source = str(results['seg_map_path'])
+        content = results.pop('mask_bytes', None) or read_bytes(source)
+        rgb = decode_rgb_mask(content, source)
+        if rgb.shape[:2] != tuple(results['img_shape']):
+            raise DataError(
+                f'{source}: the mask has {rgb.shape[0]}x{rgb.shape[1]} pixels (height x width), its image '
+                f'{results["img_path"]} has {results["img_shape"][0]}x{results["img_shape"][1]}'
+            )
+        results['gt_seg_map'] = results['palette'].decode(rgb, unknown=results['unknown'], source=source)
+        results['seg_fields'].append('gt_seg_map')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'

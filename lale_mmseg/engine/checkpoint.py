@@ -1,0 +1,261 @@
+"""Checkpoints as plain data: reading one runs no code, writing one leaves a whole file or none.
+
+A checkpoint of this package holds tensors and plain values only, so `torch.load(..., weights_only=True)` reads it. The
+entry `lale_mmseg` is a JSON text with all that is needed to rebuild the network and to name its classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer, MMLogger
+from torch import Tensor, nn
+
+from .. import __version__
+from ..errors import CheckpointError
+
+#: Entry of the JSON text in a checkpoint.
+DESCRIPTION_KEY = 'lale_mmseg'
+_HISTORY = '__history__'
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint says of its network: the config it was trained with, classes and colours."""
+
+    config: dict
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    version: str
+
+
+def describe(cfg: Config, dataset_meta: Mapping[str, Any] | None) -> str:
+    """The JSON text for `DESCRIPTION_KEY`."""
+    meta = dataset_meta or {}
+    content = dict(
+        version=__version__,
+        classes=list(meta.get('classes') or ()),
+        palette=[[int(value) for value in color] for color in meta.get('palette') or ()],
+        config=cfg.to_dict(),
+    )
+    # Configs may hold classes and functions (lazy configs); their names are enough to read, and are never called.
+    return json.dumps(content, default=repr)
+
+
+def description_of(checkpoint: Mapping[str, Any], source: str | Path) -> Description:
+    """Parses the JSON text of a checkpoint.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    text = checkpoint.get(DESCRIPTION_KEY)
+    if not isinstance(text, str):
+        raise CheckpointError(
+            f'{source}: says nothing of its config and classes (no entry {DESCRIPTION_KEY!r}); it was not written by '
+            'lale_mmseg. Use tools/test.py with a config file instead'
+        )
+    try:
+        content = json.loads(text)
+        return Description(
+            config=dict(content['config']),
+            classes=tuple(content['classes']),
+            palette=tuple(tuple(color) for color in content['palette']),
+            version=str(content['version']),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f'{source}: its description is damaged ({error!r})') from None
+
+
+def read_checkpoint(path: str | Path, map_location: Any = 'cpu', trust: bool = False) -> dict:
+    """Reads a checkpoint without running any code of it.
+
+    Args:
+        path: Local file, or an http(s) address.
+        map_location: As of `torch.load`.
+        trust: Unpickle anything, which may run code of the file's author.
+
+    Returns:
+        The checkpoint; a bare state dict is put under `state_dict`.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or holds more than plain data and is not trusted.
+    """
+    allowed = [] if trust else _safe_globals()
+    try:
+        with torch.serialization.safe_globals(allowed):
+            if str(path).startswith(('http://', 'https://')):
+                checkpoint = torch.hub.load_state_dict_from_url(
+                    str(path), map_location=map_location, weights_only=not trust
+                )
+            else:
+                file = Path(path).expanduser()
+                if not file.is_file():
+                    raise CheckpointError(f'{path}: no such checkpoint')
+                checkpoint = torch.load(file, map_location=map_location, weights_only=not trust)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # torch reports damage as RuntimeError, EOFError or UnpicklingError, and refusal as UnpicklingError.
+        if 'weights_only' in str(error).lower() and 'unsupported' in str(error).lower():
+            reason = str(error).split('\n')[0]
+            raise CheckpointError(
+                f'{path}: refused, because it holds more than weights and plain data, and reading that could run code '
+                f'({reason}). If you trust its author, pass --trust-checkpoint'
+            ) from None
+        raise CheckpointError(f'{path}: damaged or not a checkpoint ({type(error).__name__}: {error})') from None
+    if not isinstance(checkpoint, Mapping):
+        raise CheckpointError(f'{path}: holds a {type(checkpoint).__name__}; a dict with a state_dict is due')
+    checkpoint = dict(checkpoint)
+    if 'state_dict' not in checkpoint:
+        if not all(isinstance(value, Tensor) for value in checkpoint.values()):
+            raise CheckpointError(f'{path}: no state_dict; its entries are {", ".join(map(str, checkpoint))}')
+        checkpoint = {'state_dict': checkpoint, 'meta': {}}
+    # mmengine executes this entry as Python when it resumes.
+    checkpoint.setdefault('meta', {}).pop('config', None)
+    return checkpoint
+
+
+def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str | Path, partial: bool = False) -> None:
+    """Puts weights into a model, all of them or an error.
+
+    Args:
+        model: The network, not wrapped.
+        state_dict: Weights by name; a prefix `module.` is left out.
+        source: Name of the checkpoint for messages.
+        partial: Take what fits, and log the rest.
+
+    Raises:
+        CheckpointError: Names or shapes differ (lists the first of each), or nothing fits at all.
+    """
+    state = {name.removeprefix('module.'): value for name, value in state_dict.items()}
+    own = model.state_dict()
+    reshaped = [name for name in state if name in own and state[name].shape != own[name].shape]
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    fitting = {name: value for name, value in state.items() if name in own and name not in reshaped}
+    problems = [
+        *_listed('not in the checkpoint', missing),
+        *_listed('not in the model', unexpected),
+        *_listed(
+            'of another shape',
+            [f'{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}' for name in reshaped],
+        ),
+    ]
+    if problems and not (partial and fitting):
+        advice = '' if partial else '; set partial_load=True to take what fits'
+        raise CheckpointError(
+            f'{source}: does not fit this model ({len(fitting)} of {len(own)} entries match): '
+            f'{"; ".join(problems)}{advice}'
+        )
+    if problems:
+        logger = MMLogger.get_current_instance()
+        logger.warning(f'{source}: loaded {len(fitting)} of {len(own)} entries; {"; ".join(problems)}')
+    model.load_state_dict(fitting, strict=False)
+
+
+def newest_checkpoint(folder: str | Path) -> tuple[Path | None, list[str]]:
+    """The newest readable checkpoint of a work dir, found from the files themselves.
+
+    Returns:
+        Its path, or None; and a message about each newer one that cannot be read.
+    """
+    files = [path for path in Path(folder).glob('*.pth') if path.stem.startswith(('iter_', 'epoch_'))]
+    passed_over = []
+    for path in sorted(files, key=lambda path: int(path.stem.split('_')[-1]), reverse=True):
+        try:
+            read_checkpoint(path)
+        except CheckpointError as error:
+            passed_over.append(str(error))
+        else:
+            return path, passed_over
+    return None, passed_over
+
+
+def replace_when_whole(temporary: Path, final: Path) -> None:
+    """Gives a written file its final name, after its bytes have reached the disk."""
+    with open(temporary, 'rb+') as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, final)
+    folder = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def to_plain(value: Any, where: str = 'checkpoint') -> Any:
+    """Copies nested containers with plain values in place of all that `weights_only` refuses.
+
+    numpy values become Python ones or tensors, mmengine's history buffers become dicts, functions are left out (the
+    objects that hold them have their own).
+
+    Raises:
+        TypeError: Something else is left; names where.
+    """
+    if value is None or isinstance(value, (bool, int, float, str, bytes, Tensor, torch.device, torch.dtype)):
+        return value
+    if isinstance(value, HistoryBuffer):
+        history, counts = value.data
+        return {_HISTORY: torch.from_numpy(history.copy()), 'counts': torch.from_numpy(counts.copy())}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        items = {key: to_plain(item, f'{where}.{key}') for key, item in value.items() if not callable(item)}
+        return OrderedDict(items) if isinstance(value, OrderedDict) else items
+    if isinstance(value, (list, tuple, set, frozenset)):
+        plain = [to_plain(item, f'{where}[{position}]') for position, item in enumerate(value)]
+        return plain if isinstance(value, list) else tuple(plain)
+    raise TypeError(f'{where} is a {type(value).__name__}; checkpoints hold tensors and plain values only')
+
+
+def restore_histories(message_hub: dict) -> None:
+    """Turns the dicts that `to_plain` made of history buffers back into buffers, in place."""
+    scalars = message_hub.get('log_scalars', {})
+    for name, entry in scalars.items():
+        if isinstance(entry, Mapping) and _HISTORY in entry:
+            scalars[name] = HistoryBuffer(entry[_HISTORY].cpu().tolist(), entry['counts'].cpu().tolist())
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+    return [f'{len(names)} {what}: {", ".join(names[:_SHOWN])}{more}']
+
+
+def _bound_history_method(owner: Any, name: str) -> Any:
+    """Stands in for `getattr`, which mmengine's own checkpoints use to name methods of history buffers."""
+    if owner is not HistoryBuffer and not isinstance(owner, HistoryBuffer):
+        raise CheckpointError(f'getattr of {owner!r} in a checkpoint')
+    return getattr(HistoryBuffer, name)
+
+
+def _safe_globals() -> list:
+    """Types in the checkpoints of mmengine that do nothing but hold values."""
+    core = np._core if hasattr(np, '_core') else np.core
+    dtypes = [type(np.dtype(kind)) for kind in ('float32', 'float64', 'int64', 'int32', 'uint32', 'bool')]
+    return [
+        HistoryBuffer,
+        np.ndarray,
+        np.dtype,
+        *dtypes,
+        (core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
+        (core.multiarray._reconstruct, 'numpy._core.multiarray._reconstruct'),
+        (core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
+        (core.multiarray.scalar, 'numpy._core.multiarray.scalar'),
+        (_bound_history_method, 'builtins.getattr'),
+    ]

@@ -1,0 +1,120 @@
+"""Completing a config from its data, and checking that its parts agree, before a run starts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+
+from ..errors import ConfigError, DataError
+from .component_check import check_fields
+
+PHASES = ('train', 'val', 'test')
+
+
+def complete_config(cfg: Config) -> Config:
+    """A copy of a config in which what was left open is filled from the one place that knows it.
+
+    * Datasets without `data_root` get the config's top-level `data_root`, so a child config changes one line.
+    * Heads with `num_classes=None` get the number of classes of the first dataset that can be read.
+
+    Raises:
+        ConfigError: A field is misspelt, or the number of classes is open and no dataset tells it.
+    """
+    cfg = copy.deepcopy(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    check_fields(cfg)
+    data_root = cfg.get('data_root')
+    if data_root is not None:
+        for phase in PHASES:
+            for _, dataset in leaf_datasets(cfg, phase):
+                dataset.setdefault('data_root', data_root)
+    heads = [(path, head) for path, head in decode_heads(cfg) if 'num_classes' in head]
+    if any(head['num_classes'] is None for _, head in heads):
+        num_classes = _num_classes_of_data(cfg)
+        for _, head in heads:
+            head['num_classes'] = num_classes if head['num_classes'] is None else head['num_classes']
+    return cfg
+
+
+def check_config(cfg: Config, phases: Sequence[str]) -> None:
+    """Checks that data and network agree in what a run is about to use.
+
+    Raises:
+        ConfigError: Class or band counts differ; names both fields and values.
+        DataError: A dataset is missing.
+    """
+    bands = cfg.model.get('backbone', {}).get('in_channels')
+    mean = (cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}).get('mean')
+    if bands is not None and mean is not None and len(mean) != bands:
+        raise ConfigError(
+            f'model.data_preprocessor.mean has {len(mean)} values, model.backbone.in_channels is {bands}; they must '
+            'be equal'
+        )
+    for phase in phases:
+        for path, dataset in leaf_datasets(cfg, phase):
+            classes = dataset_classes(dataset)
+            if classes is None:
+                continue
+            for head_path, head in decode_heads(cfg):
+                found = head.get('num_classes', len(classes))
+                if found != len(classes):
+                    raise ConfigError(
+                        f'{head_path}.num_classes is {found}, but {path} ({dataset["type"]}) has {len(classes)} '
+                        f'classes: {", ".join(classes)}'
+                    )
+
+
+def dataset_classes(dataset: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Class names of a dataset, without reading its files; None where it names none."""
+    lazy = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []})
+    classes = lazy.metainfo.get('classes')
+    return None if classes is None else tuple(classes)
+
+
+def leaf_datasets(cfg: Config, phase: str) -> Iterator[tuple[str, Any]]:
+    """(path, config) of each dataset of a phase, those inside wrappers included."""
+    loader = cfg.get(f'{phase}_dataloader')
+    if isinstance(loader, Mapping) and loader.get('dataset') is not None:
+        yield from _leaves(f'{phase}_dataloader.dataset', loader['dataset'])
+
+
+def decode_heads(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """(path, config) of each decode and auxiliary head of the model."""
+    for name in ('decode_head', 'auxiliary_head'):
+        head = cfg.model.get(name)
+        if isinstance(head, Mapping):
+            yield f'model.{name}', head
+        else:
+            for position, item in enumerate(head or ()):
+                yield f'model.{name}.{position}', item
+
+
+def _leaves(path: str, dataset: Any) -> Iterator[tuple[str, Any]]:
+    if 'dataset' in dataset:
+        yield from _leaves(f'{path}.dataset', dataset['dataset'])
+    elif 'datasets' in dataset:
+        for position, inner in enumerate(dataset['datasets']):
+            yield from _leaves(f'{path}.datasets.{position}', inner)
+    else:
+        yield path, dataset
+
+
+def _num_classes_of_data(cfg: Config) -> int:
+    first_error: DataError | None = None
+    for phase in PHASES:
+        for _, dataset in leaf_datasets(cfg, phase):
+            try:
+                classes = dataset_classes(dataset)
+            except DataError as error:
+                first_error = first_error or error
+            else:
+                if classes is not None:
+                    return len(classes)
+    if first_error is not None:
+        raise first_error
+    raise ConfigError('num_classes of a head is None, and no dataset of the config names its classes')

@@ -1,0 +1,164 @@
+"""The runner: mmengine's, on any device, with checkpoints that are plain data and configs that are checked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.runner import Runner
+from mmseg.registry import RUNNERS
+from torch import nn
+
+from .. import compat
+from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, replace_when_whole
+from .config import check_config, complete_config
+from .hooks import BroadcastBuffersHook, PlainCheckpointHook
+from .unwrap import unwrapped
+
+
+@RUNNERS.register_module()
+class LaleRunner(Runner):
+    """mmengine's runner with these differences, each also there for configs that only inherit `default_runtime.py`.
+
+    * A config is completed and checked (`lale_mmseg.engine.config`) before anything is built.
+    * Distributed runs work on CPUs, over gloo; SyncBN becomes BN there.
+    * Checkpoints are written whole or not at all, hold plain data, and are read without running code; weights that
+      do not fit are an error unless the config says `partial_load = True`.
+    * `resume` without a path finds the newest readable checkpoint from the files themselves.
+    * A model whose data preprocessor is channels-last gets channels-last weights.
+    * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> LaleRunner:
+        """Builds a runner from a config."""
+        return super().from_cfg(complete_config(cfg))
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Sets up the environment; on CPUs joins the process group first, as mmengine's own way needs a GPU."""
+        if self.distributed and compat.is_cpu_only():
+            timeout = env_cfg.get('dist_cfg', {}).get('timeout', 300)
+            compat.init_cpu_process_group(self.launcher, timeout)
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Moves the model to its device and memory format, and wraps it in distributed runs."""
+        if not is_model_wrapper(model) and getattr(unwrapped(model).data_preprocessor, 'channels_last', False):
+            model = model.to(memory_format=torch.channels_last)
+        if self.distributed and compat.is_cpu_only() and not is_model_wrapper(model):
+            model = revert_sync_batchnorm(model)
+            model_wrapper_cfg = dict(
+                type='MMDistributedDataParallel',
+                device_ids=None,
+                broadcast_buffers=False,
+                find_unused_parameters=self.cfg.get('find_unused_parameters', False),
+            )
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def register_hooks(
+        self, default_hooks: dict | None = None, custom_hooks: list | None = None
+    ) -> None:
+        """Registers the hooks of the config, and those that this runner cannot do without."""
+        super().register_hooks(default_hooks, custom_hooks)
+        self.register_hook(PlainCheckpointHook(), priority='LOWEST')
+        if get_world_size() > 1:
+            self.register_hook(BroadcastBuffersHook(), priority='VERY_HIGH')
+
+    def train(self) -> nn.Module:
+        """Checks the config against its data, then trains."""
+        check_config(self.cfg, ('train', 'val'))
+        return super().train()
+
+    def val(self) -> dict:
+        """Checks the config against its data, then validates."""
+        check_config(self.cfg, ('val',))
+        return super().val()
+
+    def test(self) -> dict:
+        """Checks the config against its data, then tests."""
+        check_config(self.cfg, ('test',))
+        return super().test()
+
+    def load_or_resume(self) -> None:
+        """Loads or resumes; `resume` without a path takes the newest readable checkpoint of the work dir."""
+        if not self._has_loaded and self._resume and self._load_from is None:
+            path, passed_over = newest_checkpoint(self.work_dir)
+            for message in passed_over:
+                self.logger.warning(f'passed over when resuming: {message}')
+            if path is None:
+                self.logger.warning(f'nothing to resume in {self.work_dir}: training starts at iteration 0')
+                self._resume = False
+            else:
+                self._load_from = str(path)
+        super().load_or_resume()
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = False,
+        revise_keys: list | None = None,
+    ) -> dict:
+        """Loads weights; whatever does not fit is an error, unless the config says `partial_load = True`.
+
+        Args:
+            filename: Local file or http(s) address.
+            map_location: As of `torch.load`.
+            strict: As of mmengine; weights must fit in any case.
+            revise_keys: As of mmengine; not used, a prefix `module.` is always left out.
+
+        Raises:
+            CheckpointError: The file cannot be read, is not trusted, or does not fit.
+        """
+        checkpoint = read_checkpoint(filename, map_location, trust=self.cfg.get('trust_checkpoint', False))
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        partial = self.cfg.get('partial_load', False) and not strict
+        load_weights(unwrapped(self.model), checkpoint['state_dict'], filename, partial)
+        self._has_loaded = True
+        self.logger.info(f'loaded {filename}')
+        return checkpoint
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Saves a checkpoint under a temporary name first; arguments as of mmengine's `Runner.save_checkpoint`."""
+        if '://' in out_dir:  # a remote backend writes objects in one piece
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        temporary = Path(out_dir) / f'.{filename}.part'
+        try:
+            super().save_checkpoint(out_dir, temporary.name, *args, **kwargs)
+            if temporary.exists():  # only the main process writes
+                replace_when_whole(temporary, Path(out_dir) / filename)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _maybe_compile(self, target: str) -> None:
+        options = self.cfg.get('compile')
+        if not options:
+            return
+        options = {} if options is True else copy.deepcopy(dict(options))
+        compile_networks(unwrapped(self.model), options)
+        self.logger.info('networks are compiled at their first use: the first iterations are slow')
+
+
+def compile_networks(model: nn.Module, options: dict) -> None:
+    """Compiles backbone, neck and the parts of heads in place; names of weights stay as they are.
+
+    Heads are entered at `loss` and `predict`, which call `forward` as a plain method, so their parts are compiled
+    rather than they themselves.
+    """
+    for name in ('backbone', 'neck'):
+        if getattr(model, name, None) is not None:
+            getattr(model, name).compile(**options)
+    for name in ('decode_head', 'auxiliary_head'):
+        head = getattr(model, name, None)
+        for part in head.children() if head is not None else ():
+            containers = isinstance(part, (nn.ModuleList, nn.ModuleDict))
+            for module in part.children() if containers else (part,):
+                module.compile(**options)
+

@@ -1,0 +1,7 @@
+"""Blocks shared by several networks."""
+
+from .activation import StarReLU
+from .mixer import ConvMixerBlock, ConvMLP, TransformerBlock
+from .norm import LayerNorm2d, RMSNorm2d
+
+__all__ = ['ConvMLP', 'ConvMixerBlock', 'LayerNorm2d', 'RMSNorm2d', 'StarReLU', 'TransformerBlock']

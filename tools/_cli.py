@@ -1,0 +1,84 @@
+"""What the command line tools share: one clear line for errors of input, and options common to several tools."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from lale_mmseg.engine.component_check import check_overrides
+from lale_mmseg.errors import ConfigError, InputError
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+AMP_DTYPES = {'bf16': 'bfloat16', 'fp16': 'float16'}
+
+#: The end of the text that a data worker's error carries: the error's own message.
+_WORKER_ERROR = re.compile(r'lale_mmseg\.errors\.\w+: (.*)\Z', re.DOTALL)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Runs a tool; errors of input become one line on standard error and exit status 2."""
+    try:
+        status = main()
+    except InputError as error:
+        match = _WORKER_ERROR.search(str(error))
+        message = match.group(1).strip() if match else str(error)
+        print(f'error: {message}', file=sys.stderr)
+        # Other threads (data workers, collectives) must not keep a failed rank alive.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(2) if os.environ.get('WORLD_SIZE') else sys.exit(2)
+    sys.exit(status or 0)
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Options of tools that run a config."""
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints and pictures (default: work_dirs/CONFIG)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override fields of the config, for example data_root=/data/mine train_dataloader.batch_size=4',
+    )
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers; not used')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='read checkpoints that hold more than weights and plain data; this may run code of their author',
+    )
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config of the command line with its overrides, work dir and launcher.
+
+    Raises:
+        ConfigError: The file is missing or no config, or an override names a field that is not there.
+    """
+    path = Path(args.config)
+    if not path.is_file():
+        raise ConfigError(f'{path}: no such config file')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, FileNotFoundError, KeyError) as error:
+        raise ConfigError(f'{path}: not a usable config ({type(error).__name__}: {error})') from None
+    if 'model' not in cfg:
+        raise ConfigError(f'{path}: no field model; is it a config of a whole run, with its _base_ files?')
+    check_overrides(cfg, args.cfg_options)
+    cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / path.stem)
+    cfg.launcher = args.launcher
+    if args.trust_checkpoint:
+        cfg.trust_checkpoint = True
+    return cfg

@@ -1,0 +1,59 @@
+"""Trains a config: `python tools/train.py CONFIG`; on several GPUs or processes `bash tools/dist_train.sh CONFIG N`."""
+
+from __future__ import annotations
+
+import argparse
+
+from _cli import AMP_DTYPES, add_common_options, load_config, run
+from mmengine.config import Config
+from mmseg.registry import RUNNERS
+
+from lale_mmseg.errors import ConfigError
+
+
+def parse_args() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description='Trains a segmentation network.')
+    parser.add_argument('config', help='config file')
+    add_common_options(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or from the newest readable one of the work dir',
+    )
+    parser.add_argument('--amp', choices=[*AMP_DTYPES], help='mixed precision; fp16 needs a GPU')
+    parser.add_argument('--compile', action='store_true', help='compile the networks with torch.compile')
+    parser.add_argument('--seed', type=int, help='seed of all random choices (default: that of the config)')
+    return parser.parse_args()
+
+
+def apply_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Writes the options of the command line into the config."""
+    if args.amp is not None:
+        kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'AnyDeviceAmpOptimWrapper'):
+            raise ConfigError(f'--amp: optim_wrapper.type is {kind!r}, which has no mixed precision form')
+        cfg.optim_wrapper.type = 'AnyDeviceAmpOptimWrapper'
+        cfg.optim_wrapper.dtype = AMP_DTYPES[args.amp]
+    if args.compile:
+        cfg.compile = True
+    if args.seed is not None:
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+
+
+def main() -> None:
+    """Trains."""
+    args = parse_args()
+    cfg = load_config(args)
+    apply_options(cfg, args)
+    cfg.setdefault('runner_type', 'LaleRunner')
+    RUNNERS.build(cfg).train()
+
+
+if __name__ == '__main__':
+    run(main)
