@@ -9,10 +9,11 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from io import StringIO
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -48,6 +49,9 @@ def apply() -> None:
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
     if not has_compiled_ops():
         install_ops_placeholder()
+    # mmseg prints lines about a data platform of its maintainers at import, whatever the log level.
+    with redirect_stdout(StringIO()):
+        importlib.import_module('mmseg.datasets')
 
 
 def check_versions() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from ..errors import CheckpointError
 DESCRIPTION_KEY = 'lale_mmseg'
 _HISTORY = '__history__'
 _SHOWN = 5
+#: In the messages of torch when weights_only stands against reading a file.
+_REFUSAL = re.compile(r'unsupported (global|operand|class)|not an allowed global|is blocked', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,11 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu', trust: bool = F
         raise
     except Exception as error:
         # torch reports damage as RuntimeError, EOFError or UnpicklingError, and refusal as UnpicklingError.
-        if 'weights_only' in str(error).lower() and 'unsupported' in str(error).lower():
-            reason = str(error).split('\n')[0]
+        refused = next((line.strip() for line in str(error).splitlines() if _REFUSAL.search(line)), None)
+        if refused is not None:
             raise CheckpointError(
                 f'{path}: refused, because it holds more than weights and plain data, and reading that could run code '
-                f'({reason}). If you trust its author, pass --trust-checkpoint'
+                f'({refused}). If you trust its author, pass --trust-checkpoint'
             ) from None
         raise CheckpointError(f'{path}: damaged or not a checkpoint ({type(error).__name__}: {error})') from None
     if not isinstance(checkpoint, Mapping):

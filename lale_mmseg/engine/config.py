@@ -45,7 +45,7 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
     """Checks that data and network agree in what a run is about to use.
 
     Raises:
-        ConfigError: Class or band counts differ; names both fields and values.
+        ConfigError: Class or band counts differ, or epochs would never end; names fields and values.
         DataError: A dataset is missing.
     """
     bands = cfg.model.get('backbone', {}).get('in_channels')
@@ -55,6 +55,13 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
             f'model.data_preprocessor.mean has {len(mean)} values, model.backbone.in_channels is {bands}; they must '
             'be equal'
         )
+    if 'train' in phases and (cfg.get('train_cfg') or {}).get('type') == 'EpochBasedTrainLoop':
+        sampler = cfg.train_dataloader.get('sampler', {})
+        if sampler.get('type') == 'InfiniteSampler':
+            raise ConfigError(
+                'train_dataloader.sampler is InfiniteSampler, with which an epoch never ends, but train_cfg.type is '
+                "EpochBasedTrainLoop; use sampler=dict(type='DefaultSampler', shuffle=True)"
+            )
     for phase in phases:
         for path, dataset in leaf_datasets(cfg, phase):
             classes = dataset_classes(dataset)

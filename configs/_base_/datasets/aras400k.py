@@ -1,4 +1,5 @@
 # ARAS400k (arXiv 2603.09625), real pairs, whole images of 256x256.
+# For schedules by epochs; a schedule by iterations is faster with sampler=dict(type='InfiniteSampler', shuffle=True).
 data_root = 'data/aras400k'
 train_pipeline = [
     dict(type='LoadBands'),

@@ -1,4 +1,5 @@
 # Your own images: data_root holds images/, masks/ (RGB), classes.csv and train.txt, val.txt, test.txt.
+# For schedules by iterations; a schedule by epochs needs sampler=dict(type='DefaultSampler', shuffle=True) for training.
 data_root = 'data/palette'
 crop_size = (256, 256)
 train_pipeline = [
@@ -35,8 +36,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=2,
     persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(type='PaletteDataset', split='train', pipeline=train_pipeline),
 )
 # Images of any size: one at a time.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 from mmseg.datasets.transforms import Albu
 from mmseg.registry import TRANSFORMS
@@ -30,7 +32,10 @@ class SeededAlbu(Albu):
             inputs['image'] = np.ascontiguousarray(results['img'][..., ::-1])
         if 'gt_seg_map' in results:
             inputs['mask'] = results['gt_seg_map']
-        self.aug.set_random_seed(int(np.random.randint(2**31)))
+        # One generator for all: `set_random_seed` would give each transform the same first draw, and flips that always
+        # come together.
+        seed = int(np.random.randint(2**31))
+        self.aug.set_random_state(np.random.default_rng(seed), random.Random(seed))
         outputs = self.aug(**inputs)
         image = outputs['image']
         results['img'] = np.ascontiguousarray(image[..., ::-1] if is_color else image)

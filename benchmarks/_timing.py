@@ -1,0 +1,125 @@
+"""Times functions against each other in one process, and writes what was measured with all that it depends on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / 'results'
+
+
+def interleaved_medians(
+    functions: Mapping[str, Callable[[], Any]], repeats: int = 50, warmup: int = 3
+) -> dict[str, float]:
+    """Median seconds of each function, run in turns (A B A B ...), so that a slow spell of the machine meets all.
+
+    Args:
+        functions: What to time, by name.
+        repeats: Timed runs of each.
+        warmup: Runs of each before that, not timed.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(warmup + repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            elapsed = time.perf_counter() - start
+            if turn >= warmup:
+                seconds[name].append(elapsed)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def table_text(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table with aligned columns; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = [
+        '| ' + ' | '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + ' |' for row in cells
+    ]
+    lines.insert(1, '|' + '|'.join('-' * (width + 1) + ':' for width in widths) + '|')
+    return '\n'.join(lines)
+
+
+def environment() -> dict[str, Any]:
+    """Commit, command, date and machine of this run."""
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return {
+        'command': _command(),
+        'commit': _commit(),
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'cpu': _cpu_model(),
+        'cores': os.cpu_count(),
+        'memory_gib': round(memory / 2**30, 1),
+        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'python': platform.python_version(),
+        'torch': torch.__version__,
+        'torch_threads': torch.get_num_threads(),
+    }
+
+
+def write_result(name: str, values: dict[str, Any], text: str) -> list[Path]:
+    """Writes benchmarks/results/NAME.json (values and environment) and NAME.md (text and environment).
+
+    Args:
+        name: Name of the benchmark.
+        values: What was measured, as plain JSON types.
+        text: The same for a reader, in Markdown.
+
+    Returns:
+        The two files.
+    """
+    where = environment()
+    lines = [f'# {name}', '', text, '', *(f'- {key}: {value}' for key, value in where.items()), '']
+    contents = {
+        RESULTS / f'{name}.json': json.dumps({'environment': where, 'values': values}, indent=2) + '\n',
+        RESULTS / f'{name}.md': '\n'.join(lines),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    for path, content in contents.items():
+        temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+        temporary.write_text(content, encoding='utf-8')
+        os.replace(temporary, path)
+    return list(contents)
+
+
+def _command() -> str:
+    # Run as `python -m benchmarks.NAME` or as `python benchmarks/NAME.py`: told without the machine's own paths.
+    script = Path(sys.argv[0]).resolve()
+    shown = script.relative_to(REPOSITORY) if script.is_relative_to(REPOSITORY) else Path(script.name)
+    return ' '.join(['python', str(shown), *sys.argv[1:]])
+
+
+def _commit() -> str:
+    """The git commit, marked `-dirty` if the tree differs from it; results written by this script do not count."""
+    try:
+        commit = _git('rev-parse', 'HEAD')
+        changed = _git('status', '--porcelain', '--', '.', ':!benchmarks/results')
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+    return f'{commit}-dirty' if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    command = ['git', '-C', str(REPOSITORY), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding='utf-8').splitlines():
+            if line.startswith('model name'):
+                return line.split(':', 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,154 @@
+"""Files that are whole or absent, and the manifest that says where each part of a data folder came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lale_mmseg.errors import DataError, InputError
+
+MANIFEST = 'manifest.json'
+_SUFFIX = '.part'
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path`; the file gets its own name when the block ends without an error."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}{_SUFFIX}')
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f'{path}: cannot be written ({error.strerror or error})') from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file that is never half there under its own name."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_if_missing(path: Path, data: bytes) -> bool:
+    """Writes a file unless it is there; says whether it did."""
+    if path.exists():
+        return False
+    write_bytes(path, data)
+    return True
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON in one piece."""
+    write_bytes(path, (json.dumps(value, indent=2) + '\n').encode())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files that a killed run left below `folder`."""
+    for path in folder.rglob(f'.*{_SUFFIX}'):
+        path.unlink()
+
+
+class Manifest:
+    """`manifest.json` of a data folder: for each part its source, whether it is finished, and what it holds.
+
+    Args:
+        out: The data folder; made if missing.
+        kind: What makes the parts, for example 'archives'.
+        parts: Names of the parts that this run writes.
+        owned: Patterns of the files and folders below `out` that belong to a part; `{part}` stands for its name.
+        overwrite: Remove what another source left of these parts, instead of raising.
+
+    Raises:
+        InputError: `out` has files of its own, or parts from another source, and `overwrite` is off.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        kind: str,
+        parts: Sequence[str],
+        owned: Sequence[str] = ('{part}',),
+        overwrite: bool = False,
+    ) -> None:
+        self.out = out
+        self.kind = kind
+        self.current = tuple(parts)
+        self.overwrite = overwrite
+        self.owned = tuple(owned)
+        self._path = out / MANIFEST
+        self.parts: dict[str, dict[str, Any]] = {}
+        if out.exists() and not out.is_dir():
+            raise InputError(f'{out}: a folder is due, this is a file')
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f'{out}: the folder cannot be made ({error.strerror})') from None
+        if self._path.exists():
+            self.parts = self._read()
+            other = {name: entry['kind'] for name, entry in self.parts.items() if entry['kind'] != kind}
+            if other and not overwrite:
+                raise InputError(
+                    f'{out}: holds parts from another source {other}, this run makes {kind!r}; '
+                    'choose another folder, or --overwrite to replace the parts of this run'
+                )
+        elif not overwrite and any(out.iterdir()):
+            raise InputError(
+                f'{out}: is not empty and has no {MANIFEST}; choose a new folder, or --overwrite to replace '
+                f'{", ".join(parts)} in it'
+            )
+
+    def begin(self, part: str, source: dict[str, Any]) -> dict[str, Any]:
+        """Starts or continues a part.
+
+        Args:
+            part: Name of the part.
+            source: What the part is made from; a part is continued only if this is equal to what is on record.
+
+        Returns:
+            The part's entry; `entry['complete']` says if there is nothing left to do.
+
+        Raises:
+            InputError: The part exists and came from something else.
+        """
+        entry = self.parts.get(part)
+        if entry is not None and (entry['kind'], entry['source']) == (self.kind, source):
+            for path in self._owned(part):
+                remove_leftovers(path if path.is_dir() else path.parent)
+            return entry
+        if entry is not None or self._owned(part):
+            if not self.overwrite:
+                came = f'was made from {entry["kind"]} {entry["source"]}' if entry else 'is not of this program'
+                raise InputError(
+                    f'{self.out}: part {part!r} is there already and {came}, not from {self.kind} {source}; '
+                    'choose another folder, or --overwrite to remove and remake this part'
+                )
+            for path in self._owned(part):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        entry = dict(kind=self.kind, source=source, complete=False)
+        self.parts[part] = entry
+        self.save()
+        return entry
+
+    def save(self) -> None:
+        """Writes the manifest."""
+        write_json(self._path, dict(parts=self.parts))
+
+    def _owned(self, part: str) -> list[Path]:
+        return sorted(path for pattern in self.owned for path in self.out.glob(pattern.format(part=part)))
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            parts = json.loads(self._path.read_text(encoding='utf-8'))['parts']
+            if all(
+                isinstance(entry, dict) and {'kind', 'source', 'complete'} <= set(entry) for entry in parts.values()
+            ):
+                return parts
+        except (ValueError, KeyError, AttributeError, TypeError):
+            pass
+        raise DataError(f'{self._path}: not a manifest of this program; remove it, or choose another folder')

@@ -1,0 +1,241 @@
+"""Confusion matrices and the scores computed from them: pure functions, exact in int64, all scores in percent.
+
+A matrix has one row for each class of the labels and one column for each predicted class. It is summed over images
+and processes before any score is computed, so every score is one of the whole data set, never a mean of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..errors import ConfigError, DataError
+from ..metainfo import IGNORE_INDEX
+
+#: Labels are 8-bit values, so the table that is counted into has a row for each of them.
+LABEL_VALUES = 256
+
+# Pixels counted at a time on the CPU. What a step reads and writes then stays in the cache, memory does not grow with
+# the image, and torch keeps the count in one thread: evaluation shares its cores with the data workers, and threads
+# that wait for each other there cost more than they save (measured with benchmarks/metric.py).
+_CHUNK = 1 << 15
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of each class: float64 arrays of shape (C,) in percent, NaN where `absent`.
+
+    Attributes:
+        iou: TP / (TP + FP + FN).
+        f1: 2 TP / (2 TP + FP + FN).
+        precision: TP / (TP + FP); 0 for a class that occurs and is never predicted.
+        recall: TP / (TP + FN); 0 for a class that is predicted and never occurs.
+        absent: bool; the class occurs neither in labels nor in predictions.
+    """
+
+    iou: np.ndarray
+    f1: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    absent: np.ndarray
+
+
+def confusion_matrix(
+    pred: torch.Tensor | np.ndarray,
+    label: torch.Tensor | np.ndarray,
+    num_classes: int,
+    ignore_index: int = IGNORE_INDEX,
+    source: str = 'label',
+) -> torch.Tensor:
+    """Counts the pixels of each pair of label and predicted class.
+
+    Args:
+        pred: Predicted class indexes of any shape, each from 0 to `num_classes` - 1, also where the label is ignored.
+            Floating point is accepted when every value is whole (heads with one output channel predict so).
+        label: Class indexes of the same shape and an integer type.
+        num_classes: Number of classes C.
+        ignore_index: Label of pixels that are not counted, 0 to 255. It may be the index of a class: that row of the
+            matrix is then zero.
+        source: Name of the label for error messages.
+
+    Returns:
+        (C, C) int64 tensor on the CPU; row = label, column = prediction.
+
+    Raises:
+        DataError: Shapes differ, or a label is neither a class nor `ignore_index` (the message has the value and the
+            row and column of the first such pixel).
+        ConfigError: A prediction is not a class, or `ignore_index` is not from 0 to 255.
+    """
+    check_ignore_index(ignore_index)
+    pred, label = _as_countable(pred), _as_countable(label)
+    if pred.shape != label.shape:
+        raise DataError(f'{source}: label of shape {tuple(label.shape)}, prediction of shape {tuple(pred.shape)}')
+    if label.is_floating_point():
+        raise DataError(f'{source}: labels must be integers, found {label.dtype}')
+    count = _count_pairs if pred.device.type == 'cpu' else _count_pairs_on_device
+    table = count(_as_indexes(pred).reshape(-1), label.to(pred.device).reshape(-1), num_classes)
+    if table is None or _has_stranger(table, num_classes, ignore_index):
+        raise DataError(_stranger_message(label, num_classes, ignore_index, source))
+    matrix = table[:num_classes]
+    if ignore_index < num_classes:
+        matrix[ignore_index] = 0
+    return torch.from_numpy(matrix)
+
+
+def check_ignore_index(ignore_index: int) -> None:
+    """Raises ConfigError unless `ignore_index` is a value that an 8-bit label can have."""
+    if not 0 <= ignore_index < LABEL_VALUES:
+        raise ConfigError(f'ignore_index={ignore_index}: must be from 0 to {LABEL_VALUES - 1}')
+
+
+def class_scores(matrix: torch.Tensor | np.ndarray) -> ClassScores:
+    """IoU, F1, precision and recall of each class.
+
+    A class that occurs in labels or in predictions has a score, and it is 0 when none of its pixels is right: a class
+    that is never predicted is a failure, not a gap. Only a class absent from both is left out (NaN).
+
+    Args:
+        matrix: (C, C) integer matrix; row = label, column = prediction.
+    """
+    matrix = np.asarray(matrix)
+    hits = np.diag(matrix).astype(np.float64)
+    labelled = matrix.sum(axis=1)
+    predicted = matrix.sum(axis=0)
+    absent = (labelled + predicted) == 0
+
+    def percent(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+        ratio = np.where(absent, np.nan, 0.0)
+        np.divide(100 * numerator, denominator, out=ratio, where=denominator > 0)
+        return ratio
+
+    return ClassScores(
+        iou=percent(hits, labelled + predicted - np.diag(matrix)),
+        f1=percent(2 * hits, labelled + predicted),
+        precision=percent(hits, predicted),
+        recall=percent(hits, labelled),
+        absent=absent,
+    )
+
+
+def summary(matrix: torch.Tensor | np.ndarray, score_classes: Sequence[int] | None = None) -> dict[str, float]:
+    """Scores of the whole data set, in percent.
+
+    Args:
+        matrix: (C, C) integer matrix; row = label, column = prediction.
+        score_classes: Indexes of the classes that the means are over; all by default. Absent classes are left out.
+
+    Returns:
+        mIoU, mF1, mP, mR: means over `score_classes`. OA and kappa: over every labelled pixel and all C classes,
+        `score_classes` or not. OA is the share of right pixels. Kappa is (p_o - p_e) / (1 - p_e) (Cohen, 1960); where
+        chance agreement p_e is 1, all labels and predictions are of one class, hence all right, and it is 100.
+
+    Raises:
+        DataError: No pixel is labelled, or all of `score_classes` are absent.
+    """
+    matrix = np.asarray(matrix)
+    scores = class_scores(matrix)
+    wanted = list(range(len(matrix))) if score_classes is None else list(score_classes)
+    kept = [index for index in wanted if not scores.absent[index]]
+    # Python integers: the products of pixel counts below do not fit 64 bits for large sets.
+    total, right = int(matrix.sum()), int(np.trace(matrix))
+    if total == 0:
+        raise DataError('nothing to score: no pixel is labelled (all labels are the ignore index)')
+    if not kept:
+        raise DataError(f'nothing to average: none of the scored classes {wanted} occurs in labels or predictions')
+    rows, columns = matrix.sum(axis=1).tolist(), matrix.sum(axis=0).tolist()
+    by_chance = sum(row * column for row, column in zip(rows, columns, strict=True))
+    best = total * total - by_chance
+    return {
+        'mIoU': float(scores.iou[kept].mean()),
+        'mF1': float(scores.f1[kept].mean()),
+        'mP': float(scores.precision[kept].mean()),
+        'mR': float(scores.recall[kept].mean()),
+        'OA': 100 * right / total,
+        'kappa': 100 * (total * right - by_chance) / best if best else 100.0,
+    }
+
+
+def _as_countable(values: torch.Tensor | np.ndarray) -> torch.Tensor:
+    if isinstance(values, np.ndarray):
+        values = torch.from_numpy(np.ascontiguousarray(values))
+    # torch has hardly any operation for the other unsigned types.
+    return values.to(torch.int64) if values.dtype in (torch.uint16, torch.uint32, torch.bool) else values
+
+
+def _as_indexes(pred: torch.Tensor) -> torch.Tensor:
+    """Floating point class indexes as integers."""
+    if not pred.is_floating_point():
+        return pred
+    whole = pred.to(torch.int64)
+    if not torch.equal(whole.to(pred.dtype), pred):
+        raise ConfigError('predictions must be class indexes, found fractions: take the argmax of the logits first')
+    return whole
+
+
+def _count_pairs(pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> np.ndarray | None:
+    """(256, C) int64 counts of flat integer `label` and `pred` on the CPU; None if a label is not from 0 to 255."""
+    bins = LABEL_VALUES * num_classes
+    # The smallest type that holds every index moves the fewest bytes.
+    dtype = np.int16 if bins <= 1 << 15 else np.int32
+    table = np.zeros(bins, np.int64)
+    all_pred, all_label = pred.numpy(), label.numpy()
+    for start in range(0, all_pred.size, _CHUNK):
+        some_pred, some_label = all_pred[start : start + _CHUNK], all_label[start : start + _CHUNK]
+        # A negative number is a huge one in the unsigned view, so one maximum checks both ends.
+        if _unsigned(some_pred).max() >= num_classes:
+            raise ConfigError(_prediction_message(int(all_pred.min()), int(all_pred.max()), num_classes))
+        if _unsigned(some_label).max() >= LABEL_VALUES:
+            return None
+        index = some_label.astype(dtype)
+        index *= num_classes
+        index += some_pred.astype(dtype, copy=False)
+        # numpy.bincount would first copy the indexes to 64 bits.
+        table += torch.bincount(torch.from_numpy(index), minlength=bins).numpy()
+    return table.reshape(LABEL_VALUES, num_classes)
+
+
+def _count_pairs_on_device(pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> np.ndarray | None:
+    """`_count_pairs` in torch operations, for tensors that are not on the CPU: whole image at once, three waits."""
+    bins = LABEL_VALUES * num_classes
+    if pred.numel():
+        low, high = torch.stack(pred.aminmax()).tolist()
+        if low < 0 or high >= num_classes:
+            raise ConfigError(_prediction_message(low, high, num_classes))
+        low, high = torch.stack(label.aminmax()).tolist()
+        if low < 0 or high >= LABEL_VALUES:
+            return None
+    index = label.to(torch.int32, copy=True).mul_(num_classes).add_(pred)
+    return torch.bincount(index, minlength=bins).cpu().numpy().reshape(LABEL_VALUES, num_classes)
+
+
+def _unsigned(values: np.ndarray) -> np.ndarray:
+    return values.view(f'u{values.itemsize}')
+
+
+def _prediction_message(low: int, high: int, num_classes: int) -> str:
+    return (
+        f'predicted classes run from {low} to {high}, the data set has {num_classes} (0 to {num_classes - 1}): '
+        'set num_classes of the model to that of the data set'
+    )
+
+
+def _has_stranger(table: np.ndarray, num_classes: int, ignore_index: int) -> bool:
+    pixels = table[num_classes:]
+    strangers = np.count_nonzero(pixels)
+    if ignore_index >= num_classes:
+        strangers -= np.count_nonzero(pixels[ignore_index - num_classes])
+    return strangers > 0
+
+
+def _stranger_message(label: torch.Tensor, num_classes: int, ignore_index: int, source: str) -> str:
+    values = label.cpu().to(torch.int64).numpy()
+    outside = ((values < 0) | (values >= num_classes)) & (values != ignore_index)
+    where = np.unravel_index(int(outside.argmax()), outside.shape)
+    place = f'row {where[-2]}, column {where[-1]}' if outside.ndim > 1 else f'pixel {where[0]}'
+    return (
+        f'{source}: label {int(values[where])} at {place} is not a class ({int(outside.sum())} such pixels); '
+        f'classes are 0 to {num_classes - 1}, and {ignore_index} is ignored'
+    )

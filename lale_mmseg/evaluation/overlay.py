@@ -1,0 +1,211 @@
+"""Pictures of predictions over images, drawn with OpenCV and Pillow in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from os import PathLike
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..metainfo import IGNORE_INDEX
+from ._files import save_png
+
+__all__ = ['overlay', 'panel', 'save_png', 'to_display']
+
+#: Longer side of a picture in a panel, in pixels: larger images are scaled down, smaller than the least are enlarged.
+MAX_SIDE = 1024
+MIN_SIDE = 256
+#: A legend of more classes than this names only those in the picture.
+MAX_LEGEND = 24
+
+_GAP = 12
+_BACKGROUND = (255, 255, 255)
+_INK = (32, 32, 32)
+_FRAME = (150, 150, 150)
+
+Palette = Sequence[Sequence[int]]
+
+
+def to_display(image: np.ndarray) -> np.ndarray:
+    """Makes an RGB picture of an image of any type and number of bands.
+
+    Args:
+        image: (H, W) or (H, W, bands). 8-bit RGB and 8-bit grey images stay as they are. Of any other the first three
+            bands (the first alone, if there are only one or two) are stretched, each from its 2nd to its 98th
+            percentile; NaN and infinity become black.
+
+    Returns:
+        (H, W, 3) uint8 array, RGB.
+
+    Raises:
+        ValueError: The array has neither two nor three dimensions, or no bands.
+    """
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] == 0:
+        raise ValueError(f'an image of shape (H, W) or (H, W, bands) is due, found {image.shape}')
+    bands = image.shape[2]
+    if image.dtype != np.uint8 or bands not in (1, 3):
+        kept = 3 if bands >= 3 else 1
+        image = np.stack([_stretch(image[..., band]) for band in range(kept)], axis=-1)
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def overlay(
+    image: np.ndarray,
+    labels: np.ndarray,
+    palette: Palette,
+    alpha: float = 0.5,
+    ignore_index: int = IGNORE_INDEX,
+) -> np.ndarray:
+    """Paints classes over an image.
+
+    Args:
+        image: (H, W, 3) uint8 array, RGB.
+        labels: (H, W) class indexes; pixels of `ignore_index`, and of any value that is no class, stay unpainted.
+        palette: (r, g, b) of each class.
+        alpha: Weight of the class colour, 0 (image alone) to 1 (colour alone).
+        ignore_index: Label of pixels that are left out, even if it is the index of a class.
+
+    Returns:
+        (H, W, 3) uint8 array, RGB.
+
+    Raises:
+        ValueError: Sizes differ, or `alpha` is out of range.
+    """
+    if image.shape[:2] != labels.shape:
+        raise ValueError(f'image of {image.shape[:2]} and labels of {labels.shape} (height, width) must be equal')
+    if not 0 <= alpha <= 1:
+        raise ValueError(f'alpha={alpha}: must be from 0 to 1')
+    colors = np.asarray(palette, np.uint8).reshape(-1, 3)
+    table = np.zeros((len(colors) + 1, 3), np.uint8)
+    table[:-1] = colors
+    painted = (labels >= 0) & (labels < len(colors)) & (labels != ignore_index)
+    color = table.take(np.where(painted, labels, len(colors)), axis=0)
+    mixed = cv2.addWeighted(color, alpha, image, 1 - alpha, 0)
+    return cv2.copyTo(mixed, painted.view(np.uint8), image.copy())
+
+
+def panel(
+    image: np.ndarray,
+    label: np.ndarray | None,
+    pred: np.ndarray,
+    classes: Sequence[str],
+    palette: Palette,
+    path: str | PathLike[str] | None = None,
+    alpha: float = 0.5,
+    ignore_index: int = IGNORE_INDEX,
+) -> np.ndarray:
+    """Draws image, ground truth and prediction side by side, with titles and a legend of class colours below.
+
+    Args:
+        image: (H, W) or (H, W, bands), see `to_display`.
+        label: (H, W) ground truth, or None to leave that picture out.
+        pred: (H, W) predicted class indexes.
+        classes: Name of each class.
+        palette: (r, g, b) of each class.
+        path: Where to write the panel as PNG; not written by default.
+        alpha: Weight of the class colour.
+        ignore_index: Label of pixels that stay unpainted.
+
+    Returns:
+        (height, width, 3) uint8 array, RGB.
+    """
+    shown, resized = _fit(to_display(image), *([] if label is None else [label]), pred)
+    titles = ['Image', *([] if label is None else ['Ground truth']), 'Prediction']
+    pictures = [shown, *(overlay(shown, labels, palette, alpha, ignore_index) for labels in resized)]
+
+    font = _font(15)
+    cell_height, width = shown.shape[:2]
+    cell_width = max(width, *(int(font.getlength(title)) + 2 for title in titles))
+    total_width = _GAP + len(pictures) * (cell_width + _GAP)
+    top = 32
+    entries = _legend_entries(resized, classes, palette)
+    places, legend_height = _place_legend([name for name, _ in entries], total_width)
+    legend_top = top + cell_height + _GAP
+
+    canvas = Image.new('RGB', (total_width, legend_top + legend_height), _BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for position, (title, picture) in enumerate(zip(titles, pictures, strict=True)):
+        left = _GAP + position * (cell_width + _GAP)
+        draw.text((left, top - 7), title, _INK, font, anchor='ls')
+        canvas.paste(Image.fromarray(picture), (left, top))
+    for (name, color), (x, y) in zip(entries, places, strict=True):
+        draw.rectangle((x, legend_top + y, x + 15, legend_top + y + 15), color, _FRAME)
+        draw.text((x + 22, legend_top + y + 13), name, _INK, _font(14), anchor='ls')
+    drawn = np.asarray(canvas).copy()
+    if path is not None:
+        save_png(path, drawn)
+    return drawn
+
+
+def _stretch(band: np.ndarray) -> np.ndarray:
+    """Linear stretch of a band to 8 bits, from its 2nd to its 98th percentile."""
+    band = band.astype(np.float32)
+    finite = np.isfinite(band)
+    # Every 7th value is enough for two percentiles, and sorting is what costs; a prime step follows no pattern.
+    values = band[finite]
+    values = values[::7] if values.size > 1 << 18 else values
+    low, high = np.percentile(values, (2, 98)) if values.size else (0.0, 0.0)
+    if high <= low:
+        return np.where(finite & (band > low), 255, 0).astype(np.uint8)
+    scaled = np.where(finite, (band - low) * (255 / (high - low)), 0)
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _fit(image: np.ndarray, *labels: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Scales a picture and its labels so that the longer side is from MIN_SIDE to MAX_SIDE."""
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    if MIN_SIDE <= longer <= MAX_SIDE:
+        return image, list(labels)
+    if longer > MAX_SIDE:
+        size = (max(1, round(width * MAX_SIDE / longer)), max(1, round(height * MAX_SIDE / longer)))
+        interpolation = cv2.INTER_AREA
+    else:
+        # Whole factors and nearest pixels: small images are looked at pixel by pixel.
+        factor = -(-MIN_SIDE // longer)
+        size = (width * factor, height * factor)
+        interpolation = cv2.INTER_NEAREST
+    narrow = (label if label.dtype == np.uint8 else label.astype(np.int16) for label in labels)
+    resized = [cv2.resize(label, size, interpolation=cv2.INTER_NEAREST) for label in narrow]
+    return cv2.resize(image, size, interpolation=interpolation), resized
+
+
+def _legend_entries(
+    shown: Sequence[np.ndarray], classes: Sequence[str], palette: Palette
+) -> list[tuple[str, tuple[int, int, int]]]:
+    wanted = set(range(len(classes)))
+    if len(classes) > MAX_LEGEND:
+        wanted &= {int(value) for labels in shown for value in np.unique(labels)}
+    return [
+        (name, (int(color[0]), int(color[1]), int(color[2])))
+        for index, (name, color) in enumerate(zip(classes, palette, strict=True))
+        if index in wanted
+    ]
+
+
+def _place_legend(names: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:
+    """Left top corner of each entry, wrapped to `width`, and the height of the legend."""
+    font = _font(14)
+    places = []
+    x, y = _GAP, 0
+    for name in names:
+        length = 22 + int(font.getlength(name)) + 18
+        if x > _GAP and x + length - 18 > width - _GAP:
+            x, y = _GAP, y + 24
+        places.append((x, y))
+        x += length
+    return places, y + 16 + _GAP if places else 0
+
+
+@lru_cache(maxsize=4)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # matplotlib ships DejaVu Sans: the same letters on every machine, for class names in most scripts.
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(str(Path(get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'), size)

@@ -1,0 +1,251 @@
+"""Charts of an evaluation and of a training run, as PNG; drawn without matplotlib's global state."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from ._files import write_atomic
+
+#: Scores of the validation panel, in this order, with their colours (Okabe and Ito: safe for colour blind readers).
+VAL_SCORES = {'mF1': '#0072B2', 'mIoU': '#D55E00', 'OA': '#009E73'}
+
+_DPI = 130
+_LOSS_COLOR = '#0072B2'
+
+
+@dataclass
+class Curves:
+    """What the log of a run holds, in order of steps.
+
+    Attributes:
+        train: Entries by iteration, each with `loss` and maybe `lr` and `epoch`.
+        val: Entries by iteration or, if `val_by_epoch`, by epoch.
+        val_by_epoch: Validation was logged by epoch.
+    """
+
+    train: dict[int, dict] = field(default_factory=dict)
+    val: dict[int, dict] = field(default_factory=dict)
+    val_by_epoch: bool = False
+
+
+def plot_confusion(
+    matrix: np.ndarray, classes: Sequence[str], path: str | PathLike[str], title: str = 'Confusion matrix'
+) -> None:
+    """Draws a confusion matrix as a heat map, each row in percent of the label pixels of its class.
+
+    Args:
+        matrix: (C, C) pixel counts; row = label, column = prediction. A row without pixels stays empty.
+        classes: Name of each class, C of them.
+        path: PNG file to write.
+        title: Heading.
+    """
+    matrix = np.asarray(matrix)
+    count = len(classes)
+    pixels = matrix.sum(axis=1)
+    shares = np.full(matrix.shape, np.nan)
+    np.divide(100.0 * matrix, pixels[:, None], out=shares, where=pixels[:, None] > 0)
+
+    side = min(max(0.62 * count, 3.2), 16)
+    figure = Figure(figsize=(side + 2.6, side + 1.7), dpi=_DPI, layout='constrained')
+    axes = figure.add_subplot()
+    picture = axes.imshow(shares, cmap='Blues', vmin=0, vmax=100)
+    axes.set_facecolor('#f2f2f2')
+    axes.set_xticks(range(count), classes, rotation=45, ha='right', rotation_mode='anchor')
+    total = max(int(pixels.sum()), 1)
+    axes.set_yticks(
+        range(count), [f'{name}  ({_percent(100 * n / total)} %)' for name, n in zip(classes, pixels, strict=True)]
+    )
+    axes.set_xlabel('Prediction')
+    axes.set_ylabel('Label (share of pixels)')
+    axes.set_title(title)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+    axes.grid(which='minor', color='white', linewidth=1.2)
+    axes.tick_params(which='minor', length=0)
+    font = 9 if count <= 12 else 7.5
+    if count <= 26:
+        for row, column in np.argwhere(~np.isnan(shares)):
+            value = shares[row, column]
+            color = 'white' if value > 55 else '#222222'
+            axes.text(column, row, _percent(value), ha='center', va='center', fontsize=font, color=color)
+    bar = figure.colorbar(picture, ax=axes, fraction=0.045, pad=0.03)
+    bar.set_label('% of the label pixels of the class')
+    bar.outline.set_visible(False)
+    _save(figure, path)
+
+
+def plot_curves(scalars_files: Sequence[Path], path: str | PathLike[str]) -> bool:
+    """Draws loss, learning rate and validation scores of a run.
+
+    Args:
+        scalars_files: `scalars.json` files of mmengine's LocalVisBackend, oldest first; one for each time that the
+            run was started.
+        path: PNG file to write.
+
+    Returns:
+        Whether there was anything to draw; if not, nothing is written.
+    """
+    curves = read_curves(scalars_files)
+    losses = {step: entry['loss'] for step, entry in curves.train.items() if _is_number(entry.get('loss'))}
+    scores = {
+        name: {step: entry[name] for step, entry in curves.val.items() if _is_number(entry.get(name))}
+        for name in VAL_SCORES
+    }
+    scores = {name: points for name, points in scores.items() if points}
+    if not losses and not scores:
+        return False
+    columns = bool(losses) + bool(scores)
+    figure = Figure(figsize=(6.2 * columns, 4.4), dpi=_DPI, layout='constrained')
+    grid = figure.add_gridspec(2, columns, height_ratios=(3, 1))
+    if losses:
+        rates = {step: entry['lr'] for step, entry in curves.train.items() if _is_number(entry.get('lr'))}
+        loss_axes = figure.add_subplot(grid[0, 0] if rates else grid[:, 0])
+        _draw_loss(loss_axes, losses)
+        lowest = loss_axes
+        if rates:
+            lowest = figure.add_subplot(grid[1, 0], sharex=loss_axes)
+            loss_axes.tick_params(labelbottom=False)
+            _draw_rate(lowest, rates)
+        lowest.set_xlabel('Iteration')
+    if scores:
+        axes = figure.add_subplot(grid[:, columns - 1])
+        _draw_scores(axes, scores)
+        axes.set_xlabel('Epoch' if curves.val_by_epoch else 'Iteration')
+    _save(figure, path)
+    return True
+
+
+def read_curves(scalars_files: Sequence[Path]) -> Curves:
+    """Merges the logs of a run that was started several times.
+
+    From the step at which a later file begins, it replaces what earlier ones hold: a resumed run goes back to its
+    checkpoint, and what was logged after that did not happen. Lines that are no JSON (a log cut off by a crash) and
+    files that are not there are passed over.
+    """
+    curves = Curves()
+    for file in scalars_files:
+        entries = _read_lines(Path(file))
+        train = {int(entry['step']): entry for entry in entries if 'loss' in entry}
+        val = {int(entry['step']): entry for entry in entries if any(name in entry for name in VAL_SCORES)}
+        epochs = [entry['epoch'] for entry in train.values() if _is_number(entry.get('epoch'))]
+        # mmengine logs epochs only in runs by epoch; there it counts validations by epoch too, unless told not to.
+        if epochs and val:
+            curves.val_by_epoch = max(val) <= max(epochs)
+        if train:
+            first = min(train)
+            first_val = epochs[0] if epochs and curves.val_by_epoch else first
+            curves.train = {step: entry for step, entry in curves.train.items() if step < first}
+            curves.val = {step: entry for step, entry in curves.val.items() if step < first_val}
+        curves.train.update(train)
+        curves.val.update(val)
+    curves.train = dict(sorted(curves.train.items()))
+    curves.val = dict(sorted(curves.val.items()))
+    return curves
+
+
+def _read_lines(file: Path) -> list[dict]:
+    if not file.is_file():
+        return []
+    entries = []
+    for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and _is_number(entry.get('step')):
+            entries.append(entry)
+    return entries
+
+
+def _draw_loss(axes: Axes, losses: dict[int, float]) -> None:
+    steps, values = list(losses), np.array(list(losses.values()), np.float64)
+    if len(steps) >= 10:
+        axes.plot(steps, values, color=_LOSS_COLOR, alpha=0.3, linewidth=0.9, label='logged')
+        axes.plot(steps, _smooth(values), color=_LOSS_COLOR, linewidth=1.8, label='smoothed')
+        axes.legend(frameon=False)
+    else:
+        axes.plot(steps, values, color=_LOSS_COLOR, linewidth=1.8, marker='o', markersize=4)
+    axes.set_ylabel('Training loss')
+    axes.set_title('Training')
+    positive = values[values > 0]
+    # A loss over more than a decade hides its end on a linear axis.
+    if len(positive) == len(values) and positive.max() > 10 * positive.min():
+        axes.set_yscale('log')
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter('{x:g}')
+        axes.yaxis.set_minor_locator(NullLocator())
+    _style(axes)
+
+
+def _draw_rate(axes: Axes, rates: dict[int, float]) -> None:
+    axes.plot(
+        list(rates), list(rates.values()), color='#555555', linewidth=1.4, marker='o' if len(rates) == 1 else None
+    )
+    axes.set_ylabel('Learning\nrate')
+    axes.ticklabel_format(axis='y', style='sci', scilimits=(0, 0))
+    axes.set_ylim(0, 1.1 * max(rates.values()) or 1)
+    _style(axes)
+
+
+def _draw_scores(axes: Axes, scores: dict[str, dict[int, float]]) -> None:
+    for name, points in scores.items():
+        steps, values = list(points), list(points.values())
+        best = int(np.argmax(values))
+        label = f'{name}: best {values[best]:.2f} at {steps[best]}'
+        axes.plot(steps, values, color=VAL_SCORES[name], linewidth=1.8, marker='o', markersize=3.5, label=label)
+        axes.plot(
+            steps[best], values[best], 'o', color='white', markeredgecolor=VAL_SCORES[name], markersize=8, zorder=3
+        )
+    axes.set_ylabel('Score (%)')
+    axes.set_title('Validation')
+    axes.legend(frameon=False)
+    _style(axes)
+
+
+def _style(axes: Axes) -> None:
+    axes.grid(color='#dddddd', linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    axes.margins(x=0.02)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Mean over a centred window of about a twentieth of the values; the window shrinks at both ends."""
+    half = max(1, len(values) // 40)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    low, high = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def _percent(value: float) -> str:
+    """One decimal; what rounds to nothing is still told from none."""
+    if value == 0:
+        return '0'
+    if value < 0.05:
+        return '<0.1'
+    return f'{value:.1f}' if value < 99.95 else '100'
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _save(figure: Figure, path: str | PathLike[str]) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format='png', bbox_inches='tight', pad_inches=0.15)
+    write_atomic(path, content.getvalue())

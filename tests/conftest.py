@@ -1,0 +1,58 @@
+"""What all tests share: the package registered in mmsegmentation's scope, small data sets, and the real chips."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+import lale_mmseg.register  # noqa: F401
+from data_prep.make_toy import make_toy
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _mmseg_scope():
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def toy_root(tmp_path_factory) -> Path:
+    """A toy set of 64x64 pixels in ARAS400k's folders: 8 pairs to train, 5 to validate, 5 to test, 4 synthetic."""
+    root = tmp_path_factory.mktemp('toy')
+    make_toy(root, dict(train=8, val=5, test=5, synth=4), size=64, workers=1)
+    return root
+
+
+@pytest.fixture(scope='session')
+def chips_root(toy_root) -> Path:
+    """Real aerial chips where they are (LALE_MMSEG_CHIPS, or beside the repository), else a made-up palette set."""
+    for candidate in (os.environ.get('LALE_MMSEG_CHIPS'), REPO.parent / 'shared' / 'data' / 'aerial_chips'):
+        if candidate and (Path(candidate) / 'classes.csv').is_file():
+            return Path(candidate)
+    if not (toy_root / 'classes.csv').is_file():
+        from lale_mmseg.metainfo.aras400k import CLASSES, COLORS
+
+        rows = [f'{i},{name},{r},{g},{b}' for i, (name, (r, g, b)) in enumerate(zip(CLASSES, COLORS, strict=True))]
+        (toy_root / 'classes.csv').write_text('\n'.join(['index,name,r,g,b', *rows]) + '\n')
+    return toy_root
+
+
+def run_tool(*command: object, cwd: Path = REPO, env: dict | None = None, check: bool = True):
+    """Runs a tool of the repository as a user would; returns the finished process with its output as text."""
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **(env or {})}
+    environment['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{environment["PATH"]}'
+    environment['PYTHON'] = sys.executable
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f'{command} ended with {done.returncode}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}')
+    return done

@@ -1,0 +1,143 @@
+"""Whole files, manifests, worker counts, and what the scripts may import."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_prep._cli import run_main
+from data_prep._files import Manifest, remove_leftovers, whole_file, write_bytes
+from data_prep._progress import check_workers, map_jobs
+from lale_mmseg.errors import ConfigError, DataError, InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / 'a.bin'
+    write_bytes(path, b'old')
+
+    def stop_halfway() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_bytes(b'half')
+            assert path.read_bytes() == b'old'
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_halfway()
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [('a.bin', b'old')]
+
+
+def test_unwritable_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r'no/a\.bin: cannot be written \(No such file or directory\)'):
+        write_bytes(tmp_path / 'no' / 'a.bin', b'x')
+
+
+def test_only_our_leftovers_are_removed(tmp_path):
+    for name in ('.a.png.12.part', 'film.part', '.hidden'):
+        (tmp_path / name).write_bytes(b'x')
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['.hidden', 'film.part']
+
+
+def test_manifest_continues_only_the_same_source(tmp_path):
+    Manifest(tmp_path, 'raw', ['train']).begin('train', dict(window=4))['rows'] = 3
+    manifest = Manifest(tmp_path, 'raw', ['train'])
+    assert manifest.begin('train', dict(window=4))['complete'] is False
+    with pytest.raises(InputError, match=r"made from raw \{'window': 4\}, not from raw \{'window': 8\}"):
+        manifest.begin('train', dict(window=8))
+
+
+def test_overwrite_removes_only_the_parts_of_this_run(tmp_path):
+    for part in ('train', 'val'):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / 'x.png').write_bytes(b'x')
+    Manifest(tmp_path, 'raw', ['train'], overwrite=True).begin('train', {})
+    assert not (tmp_path / 'train').exists()
+    assert (tmp_path / 'val' / 'x.png').exists()
+
+
+def test_part_without_a_record_is_refused(tmp_path):
+    Manifest(tmp_path, 'raw', ['train']).begin('train', {})
+    (tmp_path / 'val').mkdir()
+    with pytest.raises(InputError, match=r"part 'val' is there already and is not of this program"):
+        Manifest(tmp_path, 'raw', ['val']).begin('val', {})
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"parts": {"train": 1}}', '{"name": "my web app"}'])
+def test_foreign_manifest_is_named(tmp_path, text):
+    (tmp_path / 'manifest.json').write_text(text)
+    with pytest.raises(DataError, match=r'manifest\.json: not a manifest of this program'):
+        Manifest(tmp_path, 'raw', ['train'], overwrite=True)
+    assert (tmp_path / 'manifest.json').read_text() == text
+
+
+def test_manifest_in_place_of_a_folder(tmp_path):
+    (tmp_path / 'file').write_text('x')
+    with pytest.raises(InputError, match='a folder is due, this is a file'):
+        Manifest(tmp_path / 'file', 'raw', ['train'])
+
+
+def double(number: int) -> int:
+    if number == 13:
+        raise DataError('thirteen')
+    return 2 * number
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_results_come_in_order_and_errors_pass_through(workers):
+    assert list(map_jobs(double, range(12), workers)) == list(range(0, 24, 2))
+    with pytest.raises(DataError, match='thirteen'):
+        list(map_jobs(double, range(20), workers))
+
+
+def test_jobs_are_taken_only_as_they_are_needed():
+    taken = []
+
+    def jobs():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = map_jobs(abs, jobs(), 2, chunks_ahead=2)
+    assert next(results) == 0
+    assert len(taken) <= 5
+    results.close()
+
+
+def test_number_of_workers():
+    assert check_workers(None) >= 1
+    assert check_workers(3) == 3
+    with pytest.raises(ConfigError, match='--workers 0'):
+        check_workers(0)
+
+
+def test_bad_input_is_one_line_and_other_errors_keep_their_traceback(capsys):
+    def bad_input():
+        raise DataError('x.png: torn')
+
+    def bug():
+        raise TypeError('bug')
+
+    def stopped():
+        raise KeyboardInterrupt
+
+    assert run_main(bad_input) == 2
+    assert capsys.readouterr().err == 'error: x.png: torn\n'
+    assert run_main(stopped) == 130
+    assert run_main(lambda: 1) == 1
+    with pytest.raises(TypeError):
+        run_main(bug)
+
+
+def test_no_script_imports_torch():
+    names = sorted(path.stem for path in (ROOT / 'data_prep').glob('*.py') if path.stem != '__init__')
+    assert {'aras400k', 'make_toy', 'verify'} <= set(names)
+    imports = '; '.join(f'import data_prep.{name}' for name in names)
+    code = f'{imports}; import sys, json; print(json.dumps(sorted(sys.modules)))'
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = json.loads(done.stdout)
+    assert 'rasterio' in loaded
+    assert not {'torch', 'mmseg', 'mmengine', 'mmcv'} & set(loaded)

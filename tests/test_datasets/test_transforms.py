@@ -1,0 +1,128 @@
+import cv2
+import numpy as np
+import pytest
+import rasterio
+from mmseg.registry import TRANSFORMS
+
+from lale_mmseg.datasets.image_io import decode_rgb_mask, read_size
+from lale_mmseg.errors import DataError
+
+D4 = [dict(type='HorizontalFlip', p=0.5), dict(type='VerticalFlip', p=0.5), dict(type='RandomRotate90', p=0.75)]
+
+
+def load(path, **options):
+    return TRANSFORMS.build(dict(type='LoadBands', **options))(dict(img_path=str(path)))
+
+
+@pytest.fixture
+def geotiff(tmp_path):
+    """Function (array of (bands, H, W)) -> path of a GeoTIFF of it."""
+
+    def write(bands):
+        path = tmp_path / 'scene.tif'
+        profile = dict(driver='GTiff', count=bands.shape[0], height=bands.shape[1], width=bands.shape[2])
+        transform = rasterio.transform.from_origin(30, 40, 10, 10)
+        with rasterio.open(path, 'w', dtype=bands.dtype, crs='EPSG:32636', transform=transform, **profile) as dataset:
+            dataset.write(bands)
+        return path
+
+    return write
+
+
+def test_three_bands_come_as_bgr_from_png_and_geotiff_alike(tmp_path, geotiff):
+    rgb = np.random.default_rng(0).integers(0, 255, (5, 7, 3)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.png'), rgb[..., ::-1])
+    from_png = load(tmp_path / 'a.png')
+    from_tif = load(geotiff(rgb.transpose(2, 0, 1)))
+    assert np.array_equal(from_png['img'], rgb[..., ::-1])
+    assert np.array_equal(from_tif['img'], rgb[..., ::-1])
+    assert from_png['img_shape'] == from_png['ori_shape'] == (5, 7)
+
+
+def test_many_bands_of_16_bits_keep_their_order_and_values(geotiff):
+    bands = np.random.default_rng(0).integers(0, 60000, (5, 6, 4)).astype(np.uint16)
+    image = load(geotiff(bands))['img']
+    assert image.dtype == np.float32
+    assert np.array_equal(image, bands.transpose(1, 2, 0).astype(np.float32))
+
+
+def test_chosen_bands_come_in_the_order_asked_for(tmp_path, geotiff):
+    bands = np.random.default_rng(0).integers(0, 255, (4, 6, 4)).astype(np.uint8)
+    path = geotiff(bands)
+    assert np.array_equal(load(path, bands=[4, 1])['img'], bands[[3, 0]].transpose(1, 2, 0))
+    rgb = bands[:3].transpose(1, 2, 0)
+    cv2.imwrite(str(tmp_path / 'a.png'), rgb[..., ::-1])
+    assert np.array_equal(load(tmp_path / 'a.png', bands=[1, 3])['img'], rgb[..., [0, 2]])
+    with pytest.raises(DataError, match=r'scene\.tif: bands \[5\] asked for, but it has bands 1 to 4'):
+        load(path, bands=[5])
+
+
+def test_values_that_are_not_finite_are_named(geotiff):
+    bands = np.zeros((2, 4, 4), np.float32)
+    bands[1, 2, 3] = np.nan
+    with pytest.raises(DataError, match=r'value nan in band 2 at row 2, column 3'):
+        load(geotiff(bands))
+
+
+def test_orientation_tags_do_not_turn_images_away_from_their_masks(tmp_path):
+    from PIL import Image
+
+    image = Image.fromarray(np.zeros((4, 9, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    image.save(tmp_path / 'a.jpg', exif=exif)
+    assert load(tmp_path / 'a.jpg')['img_shape'] == (4, 9) == read_size(tmp_path / 'a.jpg')
+
+
+def test_masks_as_palette_png_rgba_and_tiff_are_rgb(tmp_path, geotiff):
+    from PIL import Image
+
+    rgb = np.random.default_rng(0).integers(0, 2, (5, 6, 3)).astype(np.uint8) * 255
+    Image.fromarray(rgb).quantize(8, dither=Image.Dither.NONE).save(tmp_path / 'p.png')
+    Image.fromarray(np.dstack([rgb, np.full((5, 6), 255, np.uint8)])).save(tmp_path / 'rgba.png')
+    for path in (tmp_path / 'p.png', tmp_path / 'rgba.png', geotiff(rgb.transpose(2, 0, 1))):
+        assert np.array_equal(decode_rgb_mask(path.read_bytes(), str(path)), rgb), path
+
+
+def augment(seed, image, mask, transforms=D4):
+    np.random.seed(seed)
+    transform = TRANSFORMS.build(dict(type='SeededAlbu', transforms=transforms))
+    return transform(dict(img=image, gt_seg_map=mask, img_shape=image.shape[:2], img_path='x', seg_fields=[]))
+
+
+@pytest.mark.parametrize('bands', [3, 5])
+def test_image_and_mask_turn_alike_and_all_eight_ways_occur(bands):
+    mask = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    image = np.repeat(mask[..., None], bands, axis=2) + np.arange(bands, dtype=np.uint8) * 20
+    seen = set()
+    for seed in range(60):
+        result = augment(seed, image, mask)
+        assert np.array_equal(result['img'][..., 0], result['gt_seg_map'])
+        assert np.array_equal(result['img'][..., 1], result['gt_seg_map'] + 20)
+        assert result['img_shape'] == result['gt_seg_map'].shape
+        assert result['img_path'] == 'x'
+        seen.add((result['gt_seg_map'].shape, result['gt_seg_map'].tobytes()))
+    assert len(seen) == 8
+
+
+def test_the_same_seed_gives_the_same_augmentation_and_inputs_stay_as_they_are():
+    rng = np.random.default_rng(0)
+    image, mask = rng.integers(0, 255, (16, 16, 3)).astype(np.uint8), rng.integers(0, 7, (16, 16)).astype(np.uint8)
+    copies = image.copy(), mask.copy()
+    transforms = [*D4, dict(type='RandomBrightnessContrast', p=1.0)]
+    first, second = (augment(11, image, mask, transforms) for _ in range(2))
+    assert np.array_equal(first['img'], second['img'])
+    assert not np.array_equal(first['img'], augment(12, image, mask, transforms)['img'])
+    assert np.array_equal(image, copies[0])
+    assert np.array_equal(mask, copies[1])
+
+
+def test_colour_transforms_see_rgb():
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[..., 2] = 200  # red, in BGR
+    only_red = [dict(type='ChannelDropout', channel_drop_range=[2, 2], fill=0, p=1.0)]
+    kept = {tuple(augment(seed, image, image[..., 0], only_red)['img'][0, 0].tolist()) for seed in range(20)}
+    assert kept == {(0, 0, 200), (0, 0, 0)}
+    to_grey = [dict(type='ToGray', p=1.0)]
+    # Luminance of red 200 is 0.299 * 200 = 59.8; taken as blue it would be 22.8.
+    assert augment(0, image, image[..., 0], to_grey)['img'][0, 0].tolist() == [60, 60, 60]

@@ -1,0 +1,56 @@
+import pytest
+from conftest import REPO
+from mmengine.config import Config
+
+from lale_mmseg.engine.config import check_config, complete_config
+from lale_mmseg.errors import ConfigError, DataError
+
+TOY = REPO / 'configs/lale/lale_s1_1xb8-onecycle-400_aras400k-toy-256x256.py'
+
+
+@pytest.fixture
+def cfg(toy_root):
+    cfg = Config.fromfile(TOY)
+    cfg.data_root = str(toy_root)
+    return cfg
+
+
+def test_data_root_and_class_count_are_filled_in_where_they_are_open(cfg, toy_root):
+    cfg.val_dataloader.dataset.data_root = '/own'
+    done = complete_config(cfg)
+    assert done.train_dataloader.dataset.data_root == str(toy_root)
+    assert done.val_dataloader.dataset.data_root == '/own'
+    assert done.model.decode_head.num_classes == 7
+    assert 'data_root' not in cfg.train_dataloader.dataset  # the given config stays as it is
+
+
+def test_datasets_inside_wrappers_are_reached(cfg, toy_root):
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=inner)
+    done = complete_config(cfg)
+    assert done.train_dataloader.dataset.dataset.data_root == str(toy_root)
+    assert done.model.decode_head.num_classes == 7
+
+
+def test_class_counts_that_differ_are_named(cfg):
+    cfg.model.decode_head.num_classes = 6
+    with pytest.raises(ConfigError, match=r'model\.decode_head\.num_classes is 6, but train_dataloader\.dataset .* has 7'):
+        check_config(complete_config(cfg), ('train',))
+
+
+def test_band_counts_that_differ_are_named(cfg):
+    cfg.model.backbone.in_channels = 4
+    with pytest.raises(ConfigError, match=r'mean has 3 values, model\.backbone\.in_channels is 4'):
+        check_config(complete_config(cfg), ('train',))
+
+
+def test_epochs_that_never_end_are_named(cfg):
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
+    with pytest.raises(ConfigError, match='InfiniteSampler, with which an epoch never ends'):
+        check_config(complete_config(cfg), ('train',))
+
+
+def test_missing_data_are_reported_with_the_command_that_makes_them(cfg):
+    cfg.data_root = '/nowhere'
+    with pytest.raises(DataError, match=r"'/nowhere' does not exist: make it with .*data_prep/aras400k\.py"):
+        complete_config(cfg)

@@ -1,0 +1,151 @@
+"""Overlays and panels: colours at known places, for images of any size, type and number of bands."""
+
+import cv2
+import numpy as np
+import pytest
+
+from lale_mmseg.evaluation.overlay import MAX_SIDE, overlay, panel, save_png, to_display
+
+PALETTE = ((255, 0, 0), (0, 200, 0), (0, 0, 250))
+CLASSES = ('red', 'green', 'blue')
+GAP, TOP = 12, 32  # left of the first picture, above all pictures
+
+
+def image_of(height, width, value=100):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def test_overlay_mixes_by_hand_and_leaves_out_ignored():
+    labels = np.array([[0, 1], [2, 255]])
+    painted = overlay(image_of(2, 2), labels, PALETTE, alpha=0.25)
+    # 0.25 * colour + 0.75 * 100
+    assert painted[0, 0].tolist() == [139, 75, 75]  # 138.75 rounded
+    assert painted[0, 1].tolist() == [75, 125, 75]
+    assert painted[1, 0].tolist() == [75, 75, 138]  # 137.5, halves go to even
+    assert painted[1, 1].tolist() == [100, 100, 100]
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int32, np.int64])
+def test_overlay_of_any_label_type(dtype):
+    image = image_of(1, 4)
+    labels = np.array([[2, 0, 200, 255]], dtype)
+    painted = overlay(image, labels, PALETTE, alpha=1.0)
+    assert painted.tolist() == [[[0, 0, 250], [255, 0, 0], [100] * 3, [100] * 3]]
+    assert (image == 100).all()
+
+
+def test_overlay_ignore_index_wins_over_the_class():
+    assert overlay(image_of(1, 1), np.array([[1]]), PALETTE, 1.0, ignore_index=1).tolist() == [[[100] * 3]]
+
+
+def test_overlay_wrong_input():
+    with pytest.raises(ValueError, match='must be equal'):
+        overlay(image_of(2, 3), np.zeros((3, 2), int), PALETTE)
+    with pytest.raises(ValueError, match=r'alpha=1\.5'):
+        overlay(image_of(2, 3), np.zeros((2, 3), int), PALETTE, alpha=1.5)
+
+
+def test_panel_shows_each_pixel_in_its_place():
+    label = np.zeros((300, 280), np.int64)
+    label[120, 200] = 2
+    label[0, 0] = 255
+    pred = np.zeros((300, 280), np.int64)
+    pred[299, 279] = 1
+    image = image_of(300, 280)
+    image[50, 60] = (1, 2, 3)
+    drawn = panel(image, label, pred, CLASSES, PALETTE, alpha=1.0)
+    first, truth, prediction = (drawn[TOP:, GAP + i * (280 + GAP) :][:300, :280] for i in range(3))
+    assert np.array_equal(first, image)
+    assert truth[120, 200].tolist() == [0, 0, 250]
+    assert truth[0, 0].tolist() == [100, 100, 100]
+    assert truth[119, 200].tolist() == [255, 0, 0]
+    assert prediction[299, 279].tolist() == [0, 200, 0]
+    assert (prediction.reshape(-1, 3) == (255, 0, 0)).all(axis=1).sum() == 300 * 280 - 1
+    legend = drawn[TOP + 300 :].reshape(-1, 3).tolist()
+    assert all(list(color) in legend for color in PALETTE)
+
+
+def test_panel_without_ground_truth_has_two_pictures():
+    drawn = panel(image_of(300, 300), None, np.ones((300, 300), np.uint8), CLASSES, PALETTE)
+    assert drawn.shape[1] == 3 * GAP + 2 * 300
+
+
+def test_panel_enlarges_tiny_images_by_a_whole_factor():
+    pred = np.zeros((32, 20), np.uint8)
+    pred[31, 19] = 1
+    drawn = panel(image_of(32, 20), None, pred, CLASSES, PALETTE, alpha=1.0)
+    picture = drawn[TOP : TOP + 256, GAP + 160 + GAP :][:, :160]
+    assert (picture[-8:, -8:] == (0, 200, 0)).all()
+    assert (picture[-9] == (255, 0, 0)).all()
+
+
+def test_panel_shrinks_big_images():
+    drawn = panel(image_of(500, 4000), None, np.full((500, 4000), 2), CLASSES, PALETTE, alpha=1.0)
+    assert drawn.shape[1] == 3 * GAP + 2 * MAX_SIDE
+    assert (drawn[TOP : TOP + 128, -GAP - MAX_SIDE : -GAP] == (0, 0, 250)).all()
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 700), (2000, 3)])
+def test_panel_of_odd_shapes(shape):
+    drawn = panel(image_of(*shape), np.zeros(shape, int), np.zeros(shape, int), CLASSES, PALETTE)
+    assert drawn.dtype == np.uint8
+    assert drawn.ndim == 3
+
+
+def test_legend_of_many_classes_names_those_in_the_picture():
+    palette = [(i, 255 - i, 7) for i in range(150)]
+    names = [f'class {i}' for i in range(150)]
+    drawn = panel(image_of(256, 256), None, np.full((256, 256), 140), names, palette, alpha=0.0)
+    legend = drawn[TOP + 256 :].reshape(-1, 3).tolist()
+    assert [140, 115, 7] in legend
+    assert [20, 235, 7] not in legend
+
+
+def test_panel_writes_png(tmp_path):
+    path = tmp_path / 'new' / 'panel.png'
+    drawn = panel(image_of(40, 40), None, np.zeros((40, 40), int), CLASSES, PALETTE, path)
+    assert np.array_equal(cv2.imread(str(path))[..., ::-1], drawn)
+    assert [entry.name for entry in path.parent.iterdir()] == ['panel.png']
+
+
+def test_save_png_refuses_what_png_would_change(tmp_path):
+    with pytest.raises(ValueError, match='int64'):
+        save_png(tmp_path / 'a.png', np.zeros((2, 2), np.int64))
+    assert not list(tmp_path.iterdir())
+
+
+def test_to_display_leaves_8_bit_pictures_alone():
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
+    assert np.array_equal(to_display(rgb), rgb)
+    for grey in (rgb[..., 0], rgb[..., :1]):
+        assert np.array_equal(to_display(grey), np.repeat(rgb[..., :1], 3, axis=2))
+
+
+@pytest.mark.parametrize('bands', [1, 2, 3, 4, 13])
+def test_to_display_stretches_first_bands(bands):
+    # 0 .. 1000 along the rows: percentiles 2 and 98 are 20 and 980.
+    ramp = np.linspace(0, 1000, 1001, dtype=np.float32)[:, None].repeat(3, axis=1)
+    image = np.stack([ramp * (band + 1) for band in range(bands)], axis=-1)
+    image[..., 3:] = 0
+    shown = to_display(image)
+    assert shown.shape == (1001, 3, 3)
+    assert shown[0, 0].tolist() == [0] * 3
+    assert shown[20, 0].tolist() == [0] * 3
+    assert shown[500, 0].tolist() == [128] * 3  # (500 - 20) / 960 * 255 = 127.5
+    assert shown[980, 0].tolist() == [255] * 3
+    assert shown[1000, 0].tolist() == [255] * 3
+
+
+def test_to_display_of_gaps_and_flat_bands():
+    image = np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)
+    image[0, 5], image[9, 9] = np.nan, np.inf
+    shown = to_display(image)
+    assert shown[0, 5].tolist() == shown[9, 9].tolist() == [0] * 3
+    assert shown[9, 8].tolist() == [255] * 3
+    assert (to_display(np.full((4, 4), 7, np.uint16)) == 0).all()
+    assert (to_display(np.full((4, 4), np.nan, np.float32)) == 0).all()
+
+
+def test_to_display_wrong_input():
+    with pytest.raises(ValueError, match=r'\(2, 2, 0\)'):
+        to_display(np.zeros((2, 2, 0)))

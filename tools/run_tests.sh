@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Style, types and tests, on any machine: bash tools/run_tests.sh [options of pytest]
+# Without options the slow tests are left out; -m 'slow or not slow' runs all.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash tools/setup_env.sh
+PYTHON=.venv/bin/python
+export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-}
+
+echo "style: ruff"
+"$PYTHON" -m ruff format --check --quiet .
+"$PYTHON" -m ruff check --quiet .
+echo "types: mypy"
+"$PYTHON" -m mypy --no-error-summary
+echo "tests: pytest"
+if [ $# -eq 0 ]; then
+  set -- -m 'not slow'
+fi
+# One process for each core, one thread in each: more threads than cores only wait for each other.
+export OMP_NUM_THREADS=1
+exec "$PYTHON" -m pytest -n auto --dist loadfile "$@"
