@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -117,7 +118,7 @@ def install_ops_placeholder() -> None:
     sys.modules['mmcv._ext'] = module
     # On CUDA this module calls the compiled kernel whenever a GPU is there; its own grid_sample form is the other way.
     attention = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
-    attention.IS_CUDA_AVAILABLE = False
+    setattr(attention, 'IS_CUDA_AVAILABLE', False)  # noqa: B010 (the type checker knows no such name)
 
 
 def is_cpu_only() -> bool:
@@ -141,6 +142,9 @@ def init_cpu_process_group(launcher: str, timeout: float = 300.0) -> None:
         os.environ['RANK'] = os.environ['SLURM_PROCID']
         os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
         os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
+        if os.environ.get('SLURM_NNODES', '1') != '1' and 'MASTER_ADDR' not in os.environ:
+            names = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
+            os.environ['MASTER_ADDR'] = subprocess.check_output(names, text=True).split()[0]
     elif launcher == 'mpi':
         os.environ['RANK'] = os.environ['OMPI_COMM_WORLD_RANK']
         os.environ['WORLD_SIZE'] = os.environ['OMPI_COMM_WORLD_SIZE']

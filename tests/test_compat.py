@@ -37,9 +37,7 @@ def test_deformable_attention_takes_its_grid_sample_form():
     value = torch.randn(1, 16, 32)
     shapes, starts = torch.tensor([[4, 4]]), torch.tensor([0])
     points = torch.rand(1, 16, 1, 2)
-    out = attention(
-        value, value=value, reference_points=points, spatial_shapes=shapes, level_start_index=starts
-    )
+    out = attention(value, value=value, reference_points=points, spatial_shapes=shapes, level_start_index=starts)
     assert out.shape == (1, 16, 32)
     assert out.isfinite().all()
 
@@ -57,13 +55,15 @@ def test_old_modules_are_named_with_package_and_version(monkeypatch, version):
     import mmcv
 
     monkeypatch.setattr(mmcv, '__version__', version)
-    with pytest.raises(ImportError, match=rf'mmcv {version} is too old: lale_mmseg needs onedl-mmcv \(or mmcv\) >= 2\.1'):
+    with pytest.raises(
+        ImportError, match=rf'mmcv {version} is too old: lale_mmseg needs onedl-mmcv \(or mmcv\) >= 2\.1'
+    ):
         compat.check_versions()
 
 
 def test_a_missing_module_is_named(monkeypatch):
     monkeypatch.setitem(compat.REQUIRED, 'no_such_module', ('1.0', 'some-package'))
-    with pytest.raises(ImportError, match='no_such_module is not installed: lale_mmseg needs some-package >= 1.0'):
+    with pytest.raises(ImportError, match=r'no_such_module is not installed: lale_mmseg needs some-package >= 1.0'):
         compat.check_versions()
 
 

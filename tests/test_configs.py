@@ -34,7 +34,7 @@ def test_config(path):
     for _, head in decode_heads(cfg):
         head.num_classes = head.num_classes or 7
     model = MODELS.build(cfg.model)
-    gpus, batch = re.search(r'_(\d+)xb(\d+)-', path.stem).groups()
+    batch = re.search(r'_\d+xb(\d+)-', path.stem).group(1)
     assert cfg.train_dataloader.batch_size == int(batch)
     for phase in ('train', 'val', 'test'):
         for step in cfg[f'{phase}_dataloader'].dataset.pipeline:

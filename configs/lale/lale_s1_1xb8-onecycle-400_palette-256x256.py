@@ -5,4 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_onecycle_400.py',
 ]
-model = dict(decode_head=dict(loss_decode=dict(_delete_=True, type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=1.0)))
+model = dict(
+    decode_head=dict(loss_decode=dict(_delete_=True, type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=1.0))
+)

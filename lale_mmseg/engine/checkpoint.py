@@ -205,13 +205,13 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
     Raises:
         TypeError: Something else is left; names where.
     """
+    if isinstance(value, np.generic):  # first, as numpy's float64 is a float, too
+        return value.item()
     if value is None or isinstance(value, (bool, int, float, str, bytes, Tensor, torch.device, torch.dtype)):
         return value
     if isinstance(value, HistoryBuffer):
         history, counts = value.data
         return {_HISTORY: torch.from_numpy(history.copy()), 'counts': torch.from_numpy(counts.copy())}
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, os.PathLike):

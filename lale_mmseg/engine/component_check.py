@@ -20,25 +20,68 @@ from torch.utils.data import DataLoader
 from ..errors import ConfigError
 
 #: Fields of a config that are read by `Runner.from_cfg`, by mmengine's config machinery or by this package's tools.
-KNOWN_FIELDS = (
-    'model work_dir train_dataloader val_dataloader test_dataloader train_cfg val_cfg test_cfg auto_scale_lr '
-    'optim_wrapper param_scheduler val_evaluator test_evaluator default_hooks custom_hooks data_preprocessor load_from '
-    'resume launcher env_cfg log_processor log_level visualizer default_scope randomness experiment_name custom_imports '
-    'runner_type compile sync_bn find_unused_parameters model_wrapper_cfg tta_model tta_pipeline vis_backends '
-    'data_root partial_load trust_checkpoint'
-).split()
+KNOWN_FIELDS = [
+    'model',
+    'work_dir',
+    'train_dataloader',
+    'val_dataloader',
+    'test_dataloader',
+    'train_cfg',
+    'val_cfg',
+    'test_cfg',
+    'auto_scale_lr',
+    'optim_wrapper',
+    'param_scheduler',
+    'val_evaluator',
+    'test_evaluator',
+    'default_hooks',
+    'custom_hooks',
+    'data_preprocessor',
+    'load_from',
+    'resume',
+    'launcher',
+    'env_cfg',
+    'log_processor',
+    'log_level',
+    'visualizer',
+    'default_scope',
+    'randomness',
+    'experiment_name',
+    'custom_imports',
+    'runner_type',
+    'compile',
+    'sync_bn',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'tta_model',
+    'tta_pipeline',
+    'vis_backends',
+    'data_root',
+    'partial_load',
+    'trust_checkpoint',
+]
 #: Variables that the configs of mmsegmentation and of this package use, beside the fields that are read.
-_USUAL_VARIABLES = (
-    'train_pipeline val_pipeline test_pipeline dataset_type norm_cfg act_cfg crop_size img_ratios num_classes optimizer '
-    'checkpoint_file metainfo'
-).split()
+_USUAL_VARIABLES = [
+    'train_pipeline',
+    'val_pipeline',
+    'test_pipeline',
+    'dataset_type',
+    'norm_cfg',
+    'act_cfg',
+    'crop_size',
+    'img_ratios',
+    'num_classes',
+    'optimizer',
+    'checkpoint_file',
+    'metainfo',
+]
 
-_DEFAULT_HOOKS = 'runtime_info timer sampler_seed logger param_scheduler checkpoint visualization'.split()
-_ENV_FIELDS = 'cudnn_benchmark mp_cfg dist_cfg resource_limit'.split()
-_TEST_FIELDS = 'mode crop_size stride'.split()
+_DEFAULT_HOOKS = ['runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization']
+_ENV_FIELDS = ['cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit']
+_TEST_FIELDS = ['mode', 'crop_size', 'stride']
 _DATALOADER_FIELDS = {
     *inspect.signature(DataLoader.__init__).parameters,
-    *'dataset sampler batch_sampler collate_fn worker_init_fn num_batch_per_epoch'.split(),
+    *['dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init_fn', 'num_batch_per_epoch'],
 }
 #: Keys that a builder takes out before it calls the class.
 _BUILDER_KEYS = {
@@ -146,10 +189,10 @@ def _check_part(path: str, part: Mapping, kind: str) -> None:
         raise ConfigError(f'{path}.type: nothing is registered as {part["type"]!r}{hint}')
     accepted: set[str] = set()
     for candidate in candidates:
-        names = accepted_arguments(candidate)
-        if names is None:
+        taken = accepted_arguments(candidate)
+        if taken is None:
             return
-        accepted |= names
+        accepted |= taken
     for name in part:
         if name not in accepted and name not in _BUILDER_KEYS[kind] | _BUILDER_KEYS['part']:
             near = difflib.get_close_matches(name, accepted, n=1)
@@ -189,14 +232,14 @@ def accepted_arguments(part: Any) -> set[str] | None:
     A class that passes `**kwargs` to its parent takes the parent's arguments, too.
     """
     if not inspect.isclass(part):
-        parameters = inspect.signature(part).parameters.values()
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-        return None if takes_any else {parameter.name for parameter in parameters}
+        own = inspect.signature(part).parameters.values()
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own)
+        return None if takes_any else {parameter.name for parameter in own}
     names: set[str] = set()
     for base in part.__mro__:
         if '__init__' not in vars(base) or base is object:
             continue
-        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        parameters = list(inspect.signature(vars(base)['__init__']).parameters.values())[1:]
         names |= {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             return names

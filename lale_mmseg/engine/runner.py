@@ -35,6 +35,9 @@ class LaleRunner(Runner):
     * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
     """
 
+    _resume: bool
+    _load_from: str | None
+
     @classmethod
     def from_cfg(cls, cfg: Config) -> LaleRunner:
         """Builds a runner from a config."""
@@ -61,10 +64,13 @@ class LaleRunner(Runner):
             )
         return super().wrap_model(model_wrapper_cfg, model)
 
-    def register_hooks(
-        self, default_hooks: dict | None = None, custom_hooks: list | None = None
-    ) -> None:
-        """Registers the hooks of the config, and those that this runner cannot do without."""
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
+        """Registers the hooks of the config, and those that this runner cannot do without.
+
+        A default hook set to None is left out; mmengine knows that for its own hooks only.
+        """
+        if (default_hooks or {}).get('report', True) is None:
+            default_hooks = {name: hook for name, hook in (default_hooks or {}).items() if name != 'report'}
         super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(PlainCheckpointHook(), priority='LOWEST')
         if get_world_size() > 1:
@@ -161,4 +167,3 @@ def compile_networks(model: nn.Module, options: dict) -> None:
             containers = isinstance(part, (nn.ModuleList, nn.ModuleDict))
             for module in part.children() if containers else (part,):
                 module.compile(**options)
-

@@ -106,7 +106,8 @@ class Predictor:
             (H, W) uint8 array.
         """
         labels = np.empty(image.shape[:2], np.uint8)
-        for window in windows(*image.shape[:2], tile, overlap):
+        height, width = image.shape[:2]
+        for window in windows(height, width, tile, overlap):
             logits = self.logits(image[window.rows, window.columns])
             labels[window.keep_rows, window.keep_columns] = self._classify(logits)[window.kept]
             if on_tile is not None:

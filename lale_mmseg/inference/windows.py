@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def _spans(length: int, size: int, overlap: int) -> Iterator[tuple[slice, slice]
         return
     starts = [*range(0, length - size, size - overlap), length - size]
     # Where neighbours meet: half way between the end of one and the start of the next.
-    cuts = [0, *((left + size + right) // 2 for left, right in zip(starts, starts[1:], strict=False)), length]
+    cuts = [0, *((left + size + right) // 2 for left, right in pairwise(starts)), length]
     for position, start in enumerate(starts):
         yield slice(start, start + size), slice(cuts[position], cuts[position + 1])
 

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmseg.models import SegDataPreProcessor
 from mmseg.registry import MODELS
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 
 
 @MODELS.register_module()
 class ChannelsLastDataPreProcessor(SegDataPreProcessor):
-    """mmsegmentation's data preprocessor with the batch in channels-last memory format.
+    """mmsegmentation's data preprocessor for any number of bands, with the batch in channels-last memory format.
 
     Args:
+        mean: Mean of each band, in the order after any change from BGR to RGB; mmengine's own takes 1 or 3 values.
+        std: Standard deviation of each band.
         channels_last: Whether batches, and the weights of a model that `LaleRunner` wraps, become channels-last.
-        **kwargs: Arguments of `SegDataPreProcessor`, which rejects unknown ones.
+        **kwargs: The other arguments of `SegDataPreProcessor`, which rejects unknown ones.
+
+    Raises:
+        ConfigError: `mean` and `std` differ in length, only one is given, or a `std` is not above 0.
     """
 
-    def __init__(self, channels_last: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        channels_last: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.channels_last = channels_last
+        if (mean is None) != (std is None) or (mean is not None and len(mean) != len(std or ())):
+            raise ConfigError(f'data_preprocessor: mean={mean} and std={std} need one value for each band')
+        if std is not None and min(std) <= 0:
+            raise ConfigError(f'data_preprocessor: std={list(std)}: values above 0 are due')
+        if mean is not None and std is not None:
+            self._enable_normalize = True
+            self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+            self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
         """Stacks and normalizes a batch.

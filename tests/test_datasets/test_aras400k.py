@@ -23,9 +23,7 @@ def both(tmp_path_factory):
 
 
 def build(root, split='train', **options):
-    return DATASETS.build(
-        dict(type='ARAS400kDataset', data_root=str(root), split=split, pipeline=PIPELINE, **options)
-    )
+    return DATASETS.build(dict(type='ARAS400kDataset', data_root=str(root), split=split, pipeline=PIPELINE, **options))
 
 
 def test_shards_hold_the_same_samples_as_folders(both):

@@ -25,9 +25,7 @@ def root(tmp_path):
 
 
 def build(root, **options):
-    return DATASETS.build(
-        dict(type='PaletteDataset', data_root=str(root), split='train', pipeline=PIPELINE, **options)
-    )
+    return DATASETS.build(dict(type='PaletteDataset', data_root=str(root), split='train', pipeline=PIPELINE, **options))
 
 
 def test_samples_are_as_mmsegmentation_packs_them(root):
@@ -93,7 +91,7 @@ def test_missing_data_root_says_what_to_do():
 
 def test_missing_mask_and_empty_split(root):
     (root / 'masks/s1.png').unlink()
-    with pytest.raises(DataError, match='no mask in .* for s1'):
+    with pytest.raises(DataError, match=r'no mask in .* for s1'):
         build(root)
     (root / 'train.txt').write_text('')
     with pytest.raises(DataError, match=r'train\.txt: the split is empty'):

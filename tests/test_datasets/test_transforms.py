@@ -85,7 +85,7 @@ def test_masks_as_palette_png_rgba_and_tiff_are_rgb(tmp_path, geotiff):
 
 
 def augment(seed, image, mask, transforms=D4):
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
     transform = TRANSFORMS.build(dict(type='SeededAlbu', transforms=transforms))
     return transform(dict(img=image, gt_seg_map=mask, img_shape=image.shape[:2], img_path='x', seg_fields=[]))
 

@@ -98,7 +98,9 @@ def test_plain_data_survives_weights_only_and_histories_come_back(tmp_path):
     for value in (1.0, 2.0, 4.0):
         history.update(value, 2)
     content = dict(
-        message_hub=dict(log_scalars=OrderedDict(loss=history), runtime_info=OrderedDict(lr=np.float32(0.5))),
+        message_hub=dict(
+            log_scalars=OrderedDict(loss=history), runtime_info=OrderedDict(lr=np.float32(0.5), best=np.float64(0.25))
+        ),
         param_schedulers=[dict(anneal_func=len, last_step=3)],
         values=(np.arange(3), {'a': None, 'b': [1, 'x', b'y', True]}),
     )

@@ -1,10 +1,10 @@
 import pytest
+from conftest import REPO
 from mmengine.config import Config
 
 from lale_mmseg.engine.component_check import accepted_arguments, check_fields, check_overrides
 from lale_mmseg.errors import ConfigError
 from lale_mmseg.models.decode_heads import LALEHead
-from conftest import REPO
 
 PATH = REPO / 'configs/lale/lale_s1_1xb8-onecycle-400_palette-256x256.py'
 
@@ -27,14 +27,23 @@ def test_a_config_of_ours_passes(cfg):
         ({'env_cfg.cudnn_benchmarks': True}, "env_cfg: unknown field 'cudnn_benchmarks'; did you mean 'cudnn_bench"),
         ({'model.test_cfg.strid': (1, 1)}, "model.test_cfg: unknown field 'strid'; did you mean 'stride'"),
         ({'model.backbone.archs': 's1'}, "model.backbone: LALE has no argument 'archs'; did you mean 'arch'"),
-        ({'model.backbone.type': 'LALLE'}, "model.backbone.type: nothing is registered as 'LALLE'; did you mean 'LALE'"),
+        (
+            {'model.backbone.type': 'LALLE'},
+            "model.backbone.type: nothing is registered as 'LALLE'; did you mean 'LALE'",
+        ),
         ({'model.decode_head.num_class': 3}, "LALEHead has no argument 'num_class'; did you mean 'num_classes'"),
         ({'train_dataloader.batchsize': 3}, "train_dataloader: unknown field 'batchsize'; did you mean 'batch_size'"),
         ({'val_dataloader.dataset.splt': 'x'}, "val_dataloader.dataset: PaletteDataset has no argument 'splt'"),
-        ({'train_dataloader.dataset.pipeline.2.crop_sizes': 1}, r"pipeline\.2: RandomCrop has no argument 'crop_sizes'"),
+        (
+            {'train_dataloader.dataset.pipeline.2.crop_sizes': 1},
+            r"pipeline\.2: RandomCrop has no argument 'crop_sizes'",
+        ),
         ({'val_evaluator.ignore_indx': 0}, "val_evaluator: SegmentationMetric has no argument 'ignore_indx'"),
         ({'optim_wrapper.clip_gradd': {}}, "optim_wrapper: OptimWrapper has no argument 'clip_gradd'"),
-        ({'optim_wrapper.optimizer.weight_decai': 0}, "AdamW has no argument 'weight_decai'; did you mean 'weight_decay'"),
+        (
+            {'optim_wrapper.optimizer.weight_decai': 0},
+            "AdamW has no argument 'weight_decai'; did you mean 'weight_decay'",
+        ),
         ({'param_scheduler.0.eta_maxx': 0}, "param_scheduler.0: OneCycleLR has no argument 'eta_maxx'"),
         ({'default_hooks.logger.intervall': 5}, "default_hooks.logger: LoggerHook has no argument 'intervall'"),
     ],

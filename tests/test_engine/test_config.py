@@ -34,7 +34,9 @@ def test_datasets_inside_wrappers_are_reached(cfg, toy_root):
 
 def test_class_counts_that_differ_are_named(cfg):
     cfg.model.decode_head.num_classes = 6
-    with pytest.raises(ConfigError, match=r'model\.decode_head\.num_classes is 6, but train_dataloader\.dataset .* has 7'):
+    with pytest.raises(
+        ConfigError, match=r'model\.decode_head\.num_classes is 6, but train_dataloader\.dataset .* has 7'
+    ):
         check_config(complete_config(cfg), ('train',))
 
 

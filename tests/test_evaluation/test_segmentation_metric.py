@@ -268,7 +268,7 @@ def test_report_files(tmp_path):
 
 def test_pred_dir(tmp_path):
     metric = make_metric(pred_dir=str(tmp_path / 'pred'))
-    pred = torch.tensor(PRED)
+    pred = torch.tensor(PRED, dtype=torch.uint8)
     metric.process(None, [sample(pred, LABEL, 'a')])
     pred.fill_(2)  # the model uses its memory again before the file is written
     metric.process(None, [sample([[2, 0, 1], [0, 0, 0]], LABEL, 'b')])

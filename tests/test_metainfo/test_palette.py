@@ -82,10 +82,10 @@ def test_grey_and_16_bit_masks_are_errors(palette):
 
 
 def test_reads_a_table_with_byte_order_mark_spaces_and_extra_columns(tmp_path):
-    path = write(tmp_path / 'classes.csv', '\ufeffindex, name, r, g, b, note\n0, road, 255, 0, 0, x\n1,field,0,10,20,y\n')
-    assert Palette.from_csv(path).metainfo == dict(
-        classes=('road', 'field'), palette=[[255, 0, 0], [0, 10, 20]]
+    path = write(
+        tmp_path / 'classes.csv', '\ufeffindex, name, r, g, b, note\n0, road, 255, 0, 0, x\n1,field,0,10,20,y\n'
     )
+    assert Palette.from_csv(path).metainfo == dict(classes=('road', 'field'), palette=[[255, 0, 0], [0, 10, 20]])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,9 @@ def test_bad_tables_are_named(tmp_path, text, message):
 
 
 def test_missing_table_says_what_is_due(tmp_path):
-    with pytest.raises(DataError, match=r'classes\.csv is missing: a table of classes with the header index,name,r,g,b'):
+    with pytest.raises(
+        DataError, match=r'classes\.csv is missing: a table of classes with the header index,name,r,g,b'
+    ):
         Palette.from_csv(tmp_path / 'classes.csv')
 
 

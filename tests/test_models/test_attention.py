@@ -7,7 +7,7 @@ from lale_mmseg.models.attention import MultiHeadAttention
 
 def plain_softmax_attention(module: MultiHeadAttention, x: torch.Tensor) -> torch.Tensor:
     """The textbook form, head by head."""
-    batch, tokens, dims = x.shape
+    dims = x.shape[2]
     width = dims // module.num_heads
     query, key, value = module.qkv(x).split(dims, dim=2)
     heads = []

@@ -1,5 +1,5 @@
 # Your own images: data_root holds images/, masks/ (RGB), classes.csv and train.txt, val.txt, test.txt.
-# For schedules by iterations; a schedule by epochs needs sampler=dict(type='DefaultSampler', shuffle=True) for training.
+# For schedules by iterations; one by epochs needs sampler=dict(type='DefaultSampler', shuffle=True) for training.
 data_root = 'data/palette'
 crop_size = (256, 256)
 train_pipeline = [

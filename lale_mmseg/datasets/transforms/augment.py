@@ -34,7 +34,7 @@ class SeededAlbu(Albu):
             inputs['mask'] = results['gt_seg_map']
         # One generator for all: `set_random_seed` would give each transform the same first draw, and flips that always
         # come together.
-        seed = int(np.random.randint(2**31))
+        seed = int(np.random.randint(2**31))  # noqa: NPY002 (the state that data workers are seeded with)
         self.aug.set_random_state(np.random.default_rng(seed), random.Random(seed))
         outputs = self.aug(**inputs)
         image = outputs['image']

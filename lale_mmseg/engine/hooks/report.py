@@ -49,15 +49,13 @@ class ReportHook(Hook):
         """Tells the metric where to write."""
         self._direct(runner, runner.test_evaluator, 'test')
 
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws the chosen images of a validation batch."""
-        self._draw(runner, runner.val_dataloader, batch_idx, data_batch, outputs, Path(runner.work_dir) / 'val' / 'overlays')
+        self._draw(
+            runner, runner.val_dataloader, batch_idx, data_batch, outputs, Path(runner.work_dir) / 'val' / 'overlays'
+        )
 
-    def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws the chosen images of a test batch."""
         folder = Path(self.overlay_dir or Path(runner.work_dir) / 'test' / 'overlays')
         self._draw(runner, runner.test_dataloader, batch_idx, data_batch, outputs, folder)

@@ -8,6 +8,8 @@ any number of input bands, and any registered attention in any stage.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.model import BaseModule
@@ -81,10 +83,10 @@ class LALE(BaseModule):
             build_activation_layer(act_cfg),
         ]
         self.downsamples = nn.ModuleList([nn.Sequential(*stem)])
-        for previous, width in zip(self.widths, self.widths[1:], strict=False):
+        for previous, width in pairwise(self.widths):
             self.downsamples.append(nn.Sequential(*downsample(previous, width)))
 
-        mixing = dict(expansion=expansion, kernel_size=kernel_size, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        mixing: dict[str, Any] = dict(expansion=expansion, kernel_size=kernel_size, norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.stages = nn.ModuleList()
         for stage, (depth, width, attention) in enumerate(zip(depths, self.widths, attentions, strict=True)):
             if attention is None:

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Every check that needs a GPU, for a machine that has one: bash benchmarks/gpu_checks.sh RESULTS_FOLDER
+# PYTHON names the interpreter; the environment needs no network. Ends with "GPU checks passed".
+set -euo pipefail
+cd "$(dirname "$0")/.."
+OUT=${1:?usage: bash benchmarks/gpu_checks.sh RESULTS_FOLDER}
+PYTHON=${PYTHON:-python3}
+export PYTHON PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+CONFIG=configs/lale/lale_s1_1xb8-onecycle-400_aras400k-toy-256x256.py
+mkdir -p "$OUT"
+DATA=$OUT/toy
+
+"$PYTHON" data_prep/make_toy.py "$DATA"
+echo "== deformable attention without compiled operations takes its grid_sample form on CUDA"
+"$PYTHON" - <<'PY'
+import torch
+import lale_mmseg.register
+from mmcv.ops import MultiScaleDeformableAttention
+
+module = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, num_levels=1, batch_first=True).cuda()
+value, points = torch.randn(1, 16, 32, device='cuda'), torch.rand(1, 16, 1, 2, device='cuda')
+shapes, starts = torch.tensor([[4, 4]], device='cuda'), torch.tensor([0], device='cuda')
+out = module(value, value=value, reference_points=points, spatial_shapes=shapes, level_start_index=starts)
+assert out.isfinite().all()
+PY
+for options in "" "--amp bf16" "--amp fp16" "--amp bf16 --compile"; do
+  echo "== training on one GPU, options: ${options:-none}"
+  # shellcheck disable=SC2086
+  "$PYTHON" tools/train.py "$CONFIG" --work-dir "$OUT/work${options// /}" $options --cfg-options data_root="$DATA"
+  "$PYTHON" tools/test.py "$CONFIG" "$OUT/work${options// /}/iter_400.pth" --work-dir "$OUT/work${options// /}" \
+    --cfg-options data_root="$DATA" | tail -n 20
+done
+echo "== distributed training with NCCL and SyncBN"
+bash tools/dist_train.sh "$CONFIG" 1 --work-dir "$OUT/dist" --cfg-options data_root="$DATA" train_cfg.max_iters=50
+bash tools/dist_test.sh "$CONFIG" "$OUT/work/iter_400.pth" 1 --work-dir "$OUT/dist" --cfg-options data_root="$DATA"
+cmp "$OUT/dist/test/confusion_matrix.csv" "$OUT/work/test/confusion_matrix.csv"
+if "$PYTHON" -c 'import segmentation_models_pytorch' 2>/dev/null; then
+  echo "== throughput"
+  "$PYTHON" benchmarks/throughput.py --device cuda --dtype bfloat16 --batch 1 64 512 2048 --compile --save
+fi
+echo "GPU checks passed"

@@ -1,0 +1,111 @@
+"""Images a second of LALE and of the networks it is compared with in its paper, in one run.
+
+    python benchmarks/throughput.py [--device cuda --dtype bfloat16 --batch 1 64 512 --compile] [--save]
+
+The paper's baselines are segmentation_models_pytorch networks with an efficientnet-b0 encoder. Weights are random:
+they do not change the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+warnings.filterwarnings('ignore')
+
+import segmentation_models_pytorch as smp  # noqa: E402
+
+import lale_mmseg.register  # noqa: E402, F401
+from benchmarks._timing import interleaved_medians, table_text, write_result  # noqa: E402
+from lale_mmseg.models.backbones import LALE  # noqa: E402
+from lale_mmseg.models.decode_heads import LALEHead  # noqa: E402
+
+NUM_CLASSES = 7
+BASELINES = {
+    'U-Net': smp.Unet,
+    'DeepLabV3+': smp.DeepLabV3Plus,
+    'FPN': smp.FPN,
+    'LinkNet': smp.Linknet,
+    'SegFormer': smp.Segformer,
+    'UPerNet': smp.UPerNet,
+}
+
+
+class LALENetwork(nn.Module):
+    """Backbone, head and the resizing to the input size, as mmsegmentation's segmentor puts them together."""
+
+    def __init__(self, arch: str) -> None:
+        super().__init__()
+        self.backbone = LALE(arch)
+        self.head = LALEHead(num_classes=NUM_CLASSES, norm_cfg=dict(type='BN'))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, 7, H, W)."""
+        logits = self.head(self.backbone(x))
+        return nn.functional.interpolate(logits, size=x.shape[2:], mode='bilinear', align_corners=False)
+
+
+def networks() -> dict[str, nn.Module]:
+    """All networks, in evaluation mode."""
+    found: dict[str, nn.Module] = {f'LALE-{arch.upper()}': LALENetwork(arch) for arch in ('s1', 's2', 's3', 's4')}
+    for name, kind in BASELINES.items():
+        found[name] = kind('efficientnet-b0', encoder_weights=None, classes=NUM_CLASSES)
+    return {name: model.eval() for name, model in found.items()}
+
+
+def runner(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
+    """A function that predicts a batch and waits for the result."""
+
+    def run() -> None:
+        with torch.inference_mode(), torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            model(images)
+        if images.is_cuda:
+            torch.cuda.synchronize()
+
+    return run
+
+
+def main() -> None:
+    """Measures, prints and, if asked to, writes benchmarks/results/throughput_DEVICE.*"""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+    parser.add_argument('--size', type=int, default=256, help='side of the images, in pixels')
+    parser.add_argument('--batch', type=int, nargs='+', default=[1, 8])
+    parser.add_argument('--repeats', type=int, default=15)
+    parser.add_argument('--compile', action='store_true')
+    parser.add_argument('--save', action='store_true')
+    args = parser.parse_args()
+
+    models = networks()
+    parameters = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
+    ready = {name: m.to(args.device, memory_format=torch.channels_last) for name, m in models.items()}
+    if args.compile:
+        ready = {name: torch.compile(model) for name, model in ready.items()}
+    speeds: dict[str, dict[str, float]] = {name: {} for name in models}
+    for batch in args.batch:
+        images = torch.randn(batch, 3, args.size, args.size, device=args.device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        runs = {name: runner(model, images, getattr(torch, args.dtype)) for name, model in ready.items()}
+        for name, seconds in interleaved_medians(runs, args.repeats).items():
+            speeds[name][str(batch)] = batch / seconds
+    header = ('network', 'parameters', *(f'images/s, batch {batch}' for batch in args.batch))
+    rows = [(name, f'{parameters[name]:,}', *(f'{speed:.1f}' for speed in speeds[name].values())) for name in models]
+    text = table_text(header, rows)
+    print(text)
+    if args.save:
+        name = f'throughput_{torch.device(args.device).type}'
+        values = dict(images_per_second=speeds, parameters=parameters, **vars(args))
+        for path in write_result(name, values, text):
+            print(f'written: {path}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,100 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from lale_mmseg.engine.checkpoint import DESCRIPTION_KEY, describe
+from lale_mmseg.errors import CheckpointError
+from lale_mmseg.inference import Predictor
+
+
+def config(**backbone) -> Config:
+    bands = backbone.get('in_channels', 3)
+    preprocessor = dict(
+        type='ChannelsLastDataPreProcessor', mean=[100.0] * bands, std=[50.0] * bands, bgr_to_rgb=bands == 3
+    )
+    head = dict(type='LALEHead', num_classes=3, norm_cfg=dict(type='SyncBN'))
+    model = dict(
+        type='EncoderDecoder',
+        data_preprocessor=preprocessor,
+        backbone=dict(type='LALE', **backbone),
+        decode_head=head,
+        train_cfg=dict(),
+        test_cfg=dict(mode='whole'),
+    )
+    pipeline = [dict(type='LoadBands', bands=[1, 2, 3, 4]) if bands == 4 else dict(type='LoadBands')]
+    return Config(dict(model=model, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+
+
+def save(path, cfg, model=None, **changes):
+    model = model or MODELS.build(cfg.model)
+    text = describe(cfg, dict(classes=('a', 'b', 'c'), palette=[[1, 1, 1], [2, 2, 2], [3, 3, 3]]))
+    content = {**json.loads(text), **changes}
+    torch.save({'state_dict': model.state_dict(), DESCRIPTION_KEY: json.dumps(content)}, path)
+    return path
+
+
+def test_rebuilds_the_network_and_normalizes_as_in_training(tmp_path):
+    cfg = config()
+    model = MODELS.build(cfg.model)
+    predictor = Predictor.from_checkpoint(save(tmp_path / 'x.pth', cfg, model))
+    assert predictor.classes == ('a', 'b', 'c')
+    image = np.random.default_rng(0).integers(0, 255, (45, 70, 3)).astype(np.uint8)
+    rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None]
+    reference = model.eval().backbone((rgb - 100.0) / 50.0)
+    head = predictor.model.decode_head  # its SyncBN became BN, with the same weights
+    expected = torch.nn.functional.interpolate(head(reference), size=(45, 70), mode='bilinear', align_corners=False)
+    torch.testing.assert_close(predictor.logits(image), expected[0], rtol=1e-3, atol=1e-4)
+    assert np.array_equal(predictor.predict(image), expected[0].argmax(0).numpy())
+
+
+def test_bands_come_from_the_pipeline_of_the_config(tmp_path):
+    predictor = Predictor.from_checkpoint(save(tmp_path / 'x.pth', config(in_channels=4)))
+    assert predictor.bands == (1, 2, 3, 4)
+    assert predictor.predict(np.zeros((40, 40, 4), np.float32)).shape == (40, 40)
+
+
+def test_windows_of_large_images_agree_with_one_piece_away_from_their_borders(tmp_path):
+    attention_free = config(attn_cfg=[None] * 4)
+    predictor = Predictor.from_checkpoint(save(tmp_path / 'x.pth', attention_free))
+    image = np.random.default_rng(0).integers(0, 255, (96, 256, 3)).astype(np.uint8)
+    seen = []
+    tiled = predictor.predict(image, tile=192, overlap=128, on_tile=lambda: seen.append(1))
+    assert len(seen) == 2
+    # Convolutions alone see 60 pixels around: with 64 on both sides of the seam, nothing changes.
+    assert (tiled == predictor.predict(image)).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ('kind', 'where'), [('os.system', 'model.backbone.type'), ('NoSuchBackbone', 'model.backbone.type')]
+)
+def test_types_that_are_not_registered_are_refused(tmp_path, kind, where):
+    cfg = config()
+    path = save(tmp_path / 'x.pth', cfg)
+    checkpoint = torch.load(path, weights_only=True)
+    content = json.loads(checkpoint[DESCRIPTION_KEY])
+    content['config']['model']['backbone'] = dict(type=kind, command=f'touch {tmp_path}/executed')
+    torch.save({**checkpoint, DESCRIPTION_KEY: json.dumps(content)}, path)
+    with pytest.raises(CheckpointError, match=rf"x\.pth: {where} is '{kind}', which is not registered"):
+        Predictor.from_checkpoint(path)
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_a_network_of_another_version_is_named(tmp_path):
+    cfg = config()
+    path = save(tmp_path / 'x.pth', cfg)
+    checkpoint = torch.load(path, weights_only=True)
+    content = json.loads(checkpoint[DESCRIPTION_KEY])
+    content['config']['model']['backbone']['gone'] = 1
+    torch.save({**checkpoint, DESCRIPTION_KEY: json.dumps(content)}, path)
+    with pytest.raises(CheckpointError, match=r'cannot be built with this version .*gone'):
+        Predictor.from_checkpoint(path)
+
+
+def test_a_checkpoint_without_classes_is_named(tmp_path):
+    path = save(tmp_path / 'x.pth', config(), classes=[])
+    with pytest.raises(CheckpointError, match=r'x\.pth: its description names no classes'):
+        Predictor.from_checkpoint(path)

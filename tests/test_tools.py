@@ -1,0 +1,285 @@
+"""The tools as a user runs them, each in a process of its own, on a toy set of 64x64 pixels."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import REPO, run_tool
+
+CONFIG = 'configs/lale/lale_s1_1xb8-onecycle-400_aras400k-toy-256x256.py'
+
+
+def short(root: Path, iterations: int = 4) -> list[str]:
+    """Overrides that make a run of a few seconds."""
+    return [
+        f'data_root={root}',
+        f'train_cfg.max_iters={iterations}',
+        f'train_cfg.val_interval={iterations}',
+        f'param_scheduler.0.total_steps={iterations}',
+        'default_hooks.checkpoint.interval=2',
+        'default_hooks.logger.interval=1',
+        'train_dataloader.batch_size=2',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'val_dataloader.num_workers=0',
+        'val_dataloader.persistent_workers=False',
+        'test_dataloader.num_workers=0',
+        'test_dataloader.batch_size=1',
+    ]
+
+
+def train(root: Path, work_dir: Path, *options: str, iterations: int = 4, check: bool = True):
+    overrides = ['--cfg-options', *short(root, iterations)]
+    return run_tool('python', 'tools/train.py', CONFIG, '--work-dir', work_dir, *options, *overrides, check=check)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+@pytest.fixture(scope='module')
+def trained(toy_root, tmp_path_factory) -> Path:
+    """A work dir after four iterations."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    train(toy_root, work_dir)
+    return work_dir
+
+
+@pytest.fixture(scope='module')
+def tested(toy_root, trained, tmp_path_factory) -> Path:
+    """A work dir after a test of that, with predictions and overlays of all images."""
+    work_dir = tmp_path_factory.mktemp('tested')
+    run_tool(
+        'python', 'tools/test.py', CONFIG, trained / 'iter_4.pth', '--work-dir', work_dir,
+        '--out', work_dir / 'index', '--show-dir', work_dir / 'shown', '--cfg-options', *short(toy_root),
+    )  # fmt: skip
+    return work_dir
+
+
+def test_training_leaves_plain_checkpoints_scores_and_pictures(trained):
+    assert {path.name for path in trained.glob('*.pth')} == {'iter_2.pth', 'iter_4.pth', 'best_mF1_iter_4.pth'}
+    checkpoint = torch.load(trained / 'iter_4.pth', weights_only=True)
+    description = json.loads(checkpoint['lale_mmseg'])
+    assert description['classes'][4] == 'built-up'
+    assert description['palette'][6] == [0, 0, 255]
+    assert description['config']['model']['decode_head']['num_classes'] == 7
+    assert checkpoint['meta']['iter'] == 4
+    for picture in ('curves.png', 'val/confusion_matrix.png'):
+        assert cv2.imread(str(trained / picture)) is not None, picture
+    assert json.loads((trained / 'val/metrics.json').read_text())['num_images'] == 5
+    assert len(list((trained / 'val/overlays').glob('*.png'))) == 1  # one batch of five: its first image
+    assert list(trained.rglob('events.out.tfevents*')), 'TensorBoard is on by default'
+    assert not list(trained.rglob('*.part'))
+
+
+def test_testing_writes_scores_predictions_and_overlays_that_agree(tested, toy_root):
+    metrics = json.loads((tested / 'test/metrics.json').read_text())
+    assert metrics['num_images'] == 5
+    matrix = np.zeros((7, 7), np.int64)
+    from lale_mmseg.metainfo import Palette, aras400k
+
+    palette = Palette(aras400k.CLASSES, aras400k.COLORS)
+    for mask in sorted((toy_root / 'test/masks').glob('*.png')):
+        label = palette.decode(cv2.imread(str(mask))[..., ::-1])
+        pred = cv2.imread(str(tested / 'index' / mask.name), cv2.IMREAD_UNCHANGED)
+        assert pred.dtype == np.uint8
+        assert pred.shape == label.shape
+        np.add.at(matrix, (label.ravel(), pred.ravel()), 1)
+        assert cv2.imread(str(tested / 'shown' / mask.name)) is not None
+    rows = (tested / 'test/confusion_matrix.csv').read_text().splitlines()[1:]
+    assert [[int(value) for value in row.split(',')[1:]] for row in rows] == matrix.tolist()
+    overall = np.trace(matrix) / matrix.sum() * 100
+    assert metrics['summary']['OA'] == pytest.approx(overall)
+
+
+def test_two_cpu_ranks_score_exactly_as_one_process(tested, trained, toy_root, tmp_path):
+    run_tool(
+        'bash', 'tools/dist_test.sh', CONFIG, trained / 'iter_4.pth', 2, '--work-dir', tmp_path,
+        '--cfg-options', *short(toy_root),
+    )  # fmt: skip
+    assert (tmp_path / 'test/confusion_matrix.csv').read_text() == (tested / 'test/confusion_matrix.csv').read_text()
+    assert json.loads((tmp_path / 'test/metrics.json').read_text())['num_images'] == 5
+
+
+@pytest.mark.slow
+def test_two_cpu_ranks_train_and_validate_what_they_save(toy_root, tmp_path):
+    run_tool(
+        'bash', 'tools/dist_train.sh', CONFIG, 2, '--work-dir', tmp_path, '--cfg-options', *short(toy_root),
+    )  # fmt: skip
+    in_training = json.loads((tmp_path / 'val/metrics.json').read_text())
+    run_tool(
+        'python', 'tools/test.py', CONFIG, tmp_path / 'iter_4.pth', '--work-dir', tmp_path / 'again',
+        '--cfg-options', *short(toy_root), 'test_dataloader.dataset.split=val', 'test_dataloader.batch_size=8',
+    )  # fmt: skip
+    again = json.loads((tmp_path / 'again/test/metrics.json').read_text())
+    # Batches of other sizes may round a pixel differently; other BatchNorm statistics would change thousands.
+    assert again['summary']['OA'] == pytest.approx(in_training['summary']['OA'], abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_where_it_stopped(toy_root, trained, tmp_path):
+    (tmp_path / 'iter_2.pth').write_bytes((trained / 'iter_2.pth').read_bytes())
+    (tmp_path / 'iter_3.pth').write_bytes(b'cut off')
+    (tmp_path / 'last_checkpoint').write_text('/moved/away/iter_2.pth')
+    done = train(toy_root, tmp_path, '--resume')
+    assert 'passed over when resuming' in done.stdout + done.stderr
+    assert 'resumed epoch: 0, iter: 2' in done.stdout + done.stderr
+    assert weights(tmp_path / 'iter_4.pth').keys() == weights(trained / 'iter_4.pth').keys()
+    assert (tmp_path / 'curves.png').is_file()
+
+
+@pytest.mark.slow
+def test_the_same_seed_trains_the_same_weights_and_another_one_does_not(toy_root, trained, tmp_path):
+    train(toy_root, tmp_path / 'same')
+    train(toy_root, tmp_path / 'other', '--seed', '7')
+    expected = weights(trained / 'iter_4.pth')
+    same, other = weights(tmp_path / 'same/iter_4.pth'), weights(tmp_path / 'other/iter_4.pth')
+    assert all(torch.equal(expected[name], same[name]) for name in expected)
+    assert not all(torch.equal(expected[name], other[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_mixed_precision_on_a_cpu(toy_root, tmp_path):
+    train(toy_root, tmp_path, '--amp', 'bf16', iterations=2)
+    assert all(value.isfinite().all() for value in weights(tmp_path / 'iter_2.pth').values())
+
+
+@pytest.mark.slow
+def test_compiled_training_keeps_the_names_of_weights(toy_root, trained, tmp_path):
+    train(toy_root, tmp_path, '--compile', iterations=2)
+    assert weights(tmp_path / 'iter_2.pth').keys() == weights(trained / 'iter_4.pth').keys()
+
+
+@pytest.mark.slow
+def test_the_plateau_schedule_of_the_paper_runs_by_epochs(toy_root, tmp_path):
+    run_tool(
+        'python', 'tools/train.py', 'configs/lale/lale_s1_1xb64-plateau-20e_aras400k-real-synth-256x256.py',
+        '--work-dir', tmp_path, '--cfg-options', f'data_root={toy_root}', 'train_cfg.max_epochs=2',
+        'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
+        'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
+    )  # fmt: skip
+    checkpoint = torch.load(tmp_path / 'epoch_2.pth', weights_only=True)
+    assert checkpoint['meta']['iter'] == 6  # 8 real and 4 synthetic pairs in batches of 4, twice
+
+
+@pytest.mark.slow
+def test_test_time_augmentation_averages_flips(toy_root, trained, tested, tmp_path):
+    run_tool(
+        'python', 'tools/test.py', CONFIG, trained / 'iter_4.pth', '--work-dir', tmp_path, '--tta',
+        '--out', tmp_path / 'index', '--cfg-options', *short(toy_root),
+    )  # fmt: skip
+    assert json.loads((tmp_path / 'test/metrics.json').read_text())['num_images'] == 5
+
+    from lale_mmseg.inference import Predictor
+
+    predictor = Predictor.from_checkpoint(trained / 'iter_4.pth')
+    path = next((toy_root / 'test/images').glob('*.png'))
+    image = cv2.imread(str(path))
+    probabilities = [
+        predictor.logits(image).softmax(0),
+        predictor.logits(image[:, ::-1]).softmax(0).flip(2),
+        predictor.logits(image[::-1]).softmax(0).flip(1),
+    ]
+    expected = sum(probabilities).argmax(0).numpy()
+    found = cv2.imread(str(tmp_path / 'index' / path.name), cv2.IMREAD_UNCHANGED)
+    assert (found == expected).mean() > 0.999
+
+
+def test_prediction_needs_the_checkpoint_only(trained, tested, toy_root, tmp_path):
+    images = sorted((toy_root / 'test/images').glob('*.png'))
+    (tmp_path / 'broken.png').write_bytes(b'\x89PNG cut off')
+    done = run_tool(
+        'python', REPO / 'tools/predict.py', trained / 'iter_4.pth', *images, 'broken.png', '--out-dir', 'out',
+        cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert 'error: broken.png: not a readable image' in done.stderr
+    assert '5 of 6 images predicted' in done.stdout
+    for image in images:
+        index = cv2.imread(str(tmp_path / 'out' / image.name), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(index, cv2.imread(str(tested / 'index' / image.name), cv2.IMREAD_UNCHANGED))
+        assert cv2.imread(str(tmp_path / 'out' / f'{image.stem}_overlay.png')).shape == (64, 64, 3)
+
+
+ERRORS = [
+    (['configs/none.py'], [], r'error: configs/none.py: no such config file'),
+    ([CONFIG], ['data_root=/nowhere'], "error: data_root '/nowhere' does not exist: make it with"),
+    ([CONFIG], ['data_rot=/nowhere'], "error: unknown config field 'data_rot'; did you mean 'data_root'?"),
+    ([CONFIG], ['model.backbone.archs=s1'], "error: unknown config field 'model.backbone.archs'; did you mean 'arch'?"),
+    ([CONFIG], ['model.decode_head.num_classes=6'], 'error: model.decode_head.num_classes is 6, but train_dataloader'),
+    ([CONFIG, '--resume', '/no/such.pth'], [], 'error: /no/such.pth: no such checkpoint'),
+]
+
+
+@pytest.mark.parametrize(('arguments', 'overrides', 'message'), ERRORS)
+def test_bad_input_is_one_line_and_status_2(arguments, overrides, message, toy_root, tmp_path):
+    options = ['--cfg-options', *short(toy_root), *overrides]
+    done = run_tool('python', 'tools/train.py', *arguments, '--work-dir', tmp_path, *options, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith('error:')]) == 1
+
+
+def test_an_unknown_colour_met_in_a_data_worker_is_one_line(toy_root, tmp_path):
+    from data_prep.make_toy import make_toy
+
+    make_toy(tmp_path / 'data', dict(train=2, val=1), size=64)
+    for path in (tmp_path / 'data/train/masks').glob('*.png'):
+        mask = cv2.imread(str(path))
+        mask[10, 20] = (9, 8, 7)
+        cv2.imwrite(str(path), mask)
+    options = [*short(tmp_path / 'data'), 'train_dataloader.num_workers=1']
+    done = run_tool(
+        'python', 'tools/train.py', CONFIG, '--work-dir', tmp_path / 'wd', '--cfg-options', *options, check=False
+    )
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith('error:')]
+    assert len(errors) == 1
+    assert 'colour (7, 8, 9) at row 10, column 20 is not in the palette' in errors[0]
+
+
+def test_a_checkpoint_of_another_architecture_is_one_line(trained, toy_root, tmp_path):
+    done = run_tool(
+        'python', 'tools/test.py', CONFIG, trained / 'iter_4.pth', '--work-dir', tmp_path,
+        '--cfg-options', *short(toy_root), 'model.backbone.arch=s2', check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert 'does not fit this model' in done.stderr
+    assert 'not in the checkpoint: backbone.stages.0.1.norm1.weight' in done.stderr
+
+
+def test_complexity_prints_the_published_figures(tmp_path):
+    config = 'configs/lale/lale_s2_1xb64-plateau-20e_aras400k-256x256.py'
+    done = run_tool('python', 'tools/analysis/complexity.py', config, '--json', tmp_path / 'out.json')
+    assert 'parameters  2,612,205\nbuffers     257\nsize        9.97 MiB (float32)\nGMACs       0.767\n' in done.stdout
+    assert json.loads((tmp_path / 'out.json').read_text())['parameters'] == 2612205
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
+def test_launch_scripts_say_how_they_are_used(script):
+    done = run_tool('bash', f'tools/{script}', check=False)
+    assert done.returncode == 2
+    assert f'usage: bash tools/{script}' in done.stderr
+
+
+def test_slurm_scripts_ask_for_what_was_set(tmp_path):
+    fake = tmp_path / 'srun'
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    import os
+
+    env = dict(PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}', GPUS='4', GPUS_PER_NODE='8', SRUN_ARGS='--time 60')
+    done = run_tool('bash', 'tools/slurm_train.sh', 'gpu', 'job', CONFIG, '--amp', 'bf16', env=env)
+    arguments = done.stdout.split()
+    for expected in ('--ntasks=4', '--gres=gpu:4', '--time', '--launcher', 'slurm', CONFIG, '--amp'):
+        assert expected in arguments
+
+
+def test_a_wrong_process_count_is_named():
+    done = run_tool('bash', 'tools/dist_train.sh', CONFIG, 'two', check=False)
+    assert done.returncode == 2
+    assert "GPUS is 'two'" in done.stderr

@@ -1,0 +1,101 @@
+"""Size and cost of a config's network: `python tools/analysis/complexity.py CONFIG`.
+
+Multiply-accumulates (MACs) are half of what torch's FlopCounterMode counts: convolutions, matrix products and
+attention, without norms and activations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.model import revert_sync_batchnorm
+from mmseg.registry import MODELS
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import _cli
+
+from lale_mmseg.engine.component_check import check_overrides
+from lale_mmseg.engine.config import complete_config, decode_heads
+from lale_mmseg.errors import ConfigError, DataError
+
+
+def parse_args() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description='Parameters, size and multiply-accumulates of a network.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='of the input image')
+    parser.add_argument('--num-classes', type=int, default=7, help='where the config leaves it to data that are absent')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
+    parser.add_argument('--json', metavar='FILE', help='write the figures to this file, too')
+    return parser.parse_args()
+
+
+def build_network(cfg: Config, num_classes: int) -> nn.Module:
+    """The network of a config, in evaluation mode; an open number of classes is that of the data or `num_classes`."""
+    try:
+        cfg = complete_config(cfg)
+    except DataError:
+        for _, head in decode_heads(cfg):
+            head.num_classes = head.num_classes or num_classes
+        cfg = complete_config(cfg)
+    return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+
+
+def complexity(model: nn.Module, size: tuple[int, int], bands: int) -> dict[str, float]:
+    """Figures of a network without its auxiliary heads, which take no part in prediction.
+
+    Args:
+        model: A segmentor in evaluation mode.
+        size: Height and width of the input, in pixels.
+        bands: Number of input bands.
+
+    Returns:
+        `parameters`, `buffers` (numbers), `mebibytes` (both as float32) and `gmacs` (of one image).
+    """
+    parts = [part for name, part in model.named_children() if name not in ('auxiliary_head', 'data_preprocessor')]
+    parameters = sum(p.numel() for part in parts for p in part.parameters())
+    buffers = sum(b.numel() for part in parts for b in part.buffers())
+    image = torch.zeros(1, bands, *size)
+    # The fused attention kernels of CPUs are unknown to the counter; the plain form does the same products.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(image, mode='tensor')
+    return dict(
+        parameters=parameters,
+        buffers=buffers,
+        mebibytes=(parameters + buffers) * 4 / 2**20,
+        gmacs=counter.get_total_flops() / 2e9,
+    )
+
+
+def main() -> None:
+    """Prints the figures."""
+    args = parse_args()
+    if not Path(args.config).is_file():
+        raise ConfigError(f'{args.config}: no such config file')
+    cfg = Config.fromfile(args.config)
+    check_overrides(cfg, args.cfg_options)
+    cfg.merge_from_dict(args.cfg_options)
+    model = build_network(cfg, args.num_classes)
+    bands = cfg.model.backbone.get('in_channels', 3)
+    figures = complexity(model, tuple(args.size), bands)
+    print(f'config      {args.config}')
+    print(f'input       {bands} x {args.size[0]} x {args.size[1]}, {model.num_classes} classes')
+    print(f'parameters  {figures["parameters"]:,}')
+    print(f'buffers     {figures["buffers"]:,}')
+    print(f'size        {figures["mebibytes"]:.2f} MiB (float32)')
+    print(f'GMACs       {figures["gmacs"]:.3f}')
+    if args.json:
+        Path(args.json).write_text(json.dumps(dict(config=args.config, **figures), indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    _cli.run(main)
