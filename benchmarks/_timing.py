@@ -66,6 +66,7 @@ def environment() -> dict[str, Any]:
         'python': platform.python_version(),
         'torch': torch.__version__,
         'torch_threads': torch.get_num_threads(),
+        'load_average': round(os.getloadavg()[0], 2),
     }
 
 

@@ -1,8 +1,8 @@
 """Time an image takes in SegmentationMetric and in mmsegmentation's IoUMetric, on the same samples in one run.
 
-    python benchmarks/metric.py [--save]
+    python benchmarks/metric.py [--threads 1] [--save]
 
-Samples are what a test loop hands over: int64 predictions and labels of 7 classes in blobs, with ignored pixels.
+Batches are what a test loop hands over: int64 predictions and labels of 7 classes in blobs, with ignored pixels.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from lale_mmseg.evaluation import SegmentationMetric  # noqa: E402
 from lale_mmseg.metainfo import IGNORE_INDEX, aras400k  # noqa: E402
 
 SIZES = (256, 512, 1024)
+BATCH_SIZE = 8
 NUM_CLASSES = len(aras400k.CLASSES)
 
 
@@ -39,25 +40,30 @@ def make_sample(size: int, seed: int = 0) -> dict:
 
 
 def measure(size: int, repeats: int) -> dict[str, float]:
-    """Median seconds an image of both metrics."""
-    samples = [make_sample(size)]
+    """Median seconds an image of both metrics, over batches of `BATCH_SIZE` images."""
+    samples = [make_sample(size, seed) for seed in range(BATCH_SIZE)]
     ours = SegmentationMetric()
     theirs = IoUMetric(iou_metrics=['mIoU', 'mFscore'], prefix='mmseg')
     for metric in (ours, theirs):
         metric.dataset_meta = dict(classes=aras400k.CLASSES)
-    return interleaved_medians(
+    seconds = interleaved_medians(
         {'SegmentationMetric': lambda: ours.process(None, samples), 'IoUMetric': lambda: theirs.process(None, samples)},
         repeats,
-        warmup=10,
     )
+    return {name: value / BATCH_SIZE for name, value in seconds.items()}
 
 
 def main() -> None:
     """Measures, prints and, if asked to, writes benchmarks/results/metric.*"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--save', action='store_true', help='write benchmarks/results/metric.json and metric.md')
-    parser.add_argument('--repeats', type=int, default=100, help='timed runs of each metric and size')
+    parser.add_argument('--repeats', type=int, default=30, help='timed runs of each metric and size')
+    parser.add_argument(
+        '--threads', type=int, help='threads of torch (its own choice by default; 1 where others compute)'
+    )
     args = parser.parse_args()
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
 
     rows, values = [], {}
     for size in SIZES:
@@ -68,7 +74,9 @@ def main() -> None:
     text = table_text(('image', 'SegmentationMetric ms', 'IoUMetric ms', 'times faster'), rows)
     print(text)
     if args.save:
-        for path in write_result('metric', {'seconds_per_image': values, 'repeats': args.repeats}, text):
+        for path in write_result(
+            'metric', {'seconds_per_image': values, 'batch_size': BATCH_SIZE, 'repeats': args.repeats}, text
+        ):
             print(f'written: {path}')
 
 

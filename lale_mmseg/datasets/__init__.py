@@ -1,7 +1,8 @@
-"""Datasets and their transforms; importing this package registers all of them."""
+"""Datasets, their samplers and transforms; importing this package registers all of them."""
 
 from . import transforms
 from .aras400k import ARAS400kDataset
 from .palette_dataset import PaletteDataset
+from .samplers import BlockShuffleSampler
 
-__all__ = ['ARAS400kDataset', 'PaletteDataset', 'transforms']
+__all__ = ['ARAS400kDataset', 'BlockShuffleSampler', 'PaletteDataset', 'transforms']

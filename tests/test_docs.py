@@ -1,0 +1,313 @@
+"""What the read-me and the pages say is true of the repository: links, paths, commands, options, snippets, sizes."""
+
+import importlib.util
+import io
+import itertools
+import re
+import shlex
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import REPO
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmseg.registry import MODELS, TRANSFORMS
+
+from lale_mmseg.engine.component_check import check_overrides
+from lale_mmseg.engine.config import check_config, complete_config, decode_heads, leaf_datasets
+
+README = REPO / 'README.md'
+PAGES = [README, *sorted((REPO / 'docs').glob('*.md')), *sorted((REPO / 'configs').glob('*/README.md'))]
+FAMILY = REPO / 'configs' / 'lale'
+#: Stands in for the word CONFIG of a command.
+ANY_CONFIG = 'configs/lale/lale_s1_1xb8-onecycle-400_palette-256x256.py'
+#: The tool behind each script, and how many words lie between the script and the tool's own arguments.
+SCRIPTS = {
+    'tools/dist_train.sh': ('tools/train.py', lambda words: [words[0], *words[2:]]),
+    'tools/dist_test.sh': ('tools/test.py', lambda words: [*words[:2], *words[3:]]),
+    'tools/slurm_train.sh': ('tools/train.py', lambda words: words[2:]),
+    'tools/slurm_test.sh': ('tools/test.py', lambda words: words[2:]),
+}
+PYTHON_SCRIPTS = (
+    'tools/train.py',
+    'tools/test.py',
+    'tools/predict.py',
+    'tools/analysis/complexity.py',
+    'data_prep/verify.py',
+    'data_prep/make_toy.py',
+)
+#: Options of other programs that the pages name.
+FOREIGN_OPTIONS = ('--logdir',)
+SHELL_ONLY = ('tools/quickstart.sh', 'tools/run_tests.sh', 'tools/setup_env.sh')
+
+each_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(REPO)))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Contents of the fenced blocks of a language."""
+    return re.findall(rf'^```{language}\n(.*?)^```$', page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced blocks."""
+    return re.sub(r'^```.*?^```$', '', page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Names that headings get on GitHub."""
+    headings = re.findall(r'^#+ (.+)$', prose(page), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def commands(page: Path) -> list[str]:
+    """Commands of the bash blocks, and those in the text that are written as code, continued lines joined."""
+    lines = '\n'.join(blocks(page, 'bash')).replace('\\\n', ' ').splitlines()
+    inline = re.findall(r'`((?:[A-Z_]+=\S* )*(?:python|bash) [^`]+)`', prose(page))
+    return [line.strip() for line in [*lines, *inline] if line.strip()]
+
+
+def load_script(path: str):
+    """A script as a module, without running it."""
+    name = 'documented_' + re.sub(r'\W', '_', path)
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, REPO / path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def parse(path: str, words: list[str], monkeypatch):
+    """What the script's own parser makes of a command; SystemExit if it does not accept it."""
+    monkeypatch.syspath_prepend(str((REPO / path).parent))
+    monkeypatch.syspath_prepend(str(REPO / 'tools'))
+    module = load_script(path)
+    monkeypatch.setattr(sys, 'argv', [path, *words])
+    return module.build_parser().parse_args(words) if hasattr(module, 'build_parser') else module.parse_args()
+
+
+def options_of(path: str, monkeypatch, *before: str) -> set[str]:
+    """Long options in a script's help."""
+    text = io.StringIO()
+    with redirect_stdout(text), pytest.raises(SystemExit):
+        parse(path, [*before, '--help'], monkeypatch)
+    return set(re.findall(r'(?<![\w-])--[a-z][\w-]*', text.getvalue())) - {'--help'}
+
+
+def test_there_are_pages():
+    assert len(PAGES) >= 11
+
+
+@each_page
+def test_links_and_pictures_are_there(page):
+    targets = re.findall(r'\]\(([^)\s]+)\)', prose(page))
+    broken = []
+    for target in targets:
+        if target.startswith(('http://', 'https://')):
+            continue
+        path, _, anchor = target.partition('#')
+        found = page if not path else (page.parent / path).resolve()
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            broken.append(target)
+    assert not broken
+
+
+@each_page
+def test_paths_of_the_repository_are_there(page):
+    rooms = 'configs|tools|data_prep|lale_mmseg|tests|requirements|benchmarks|docs'
+    found = re.findall(rf'(?<![\w./-])(?:\.\./)?((?:{rooms})/[\w./*+-]+)', page.read_text())
+    # NAME stands for what the reader chooses.
+    paths = {path.rstrip('.') for path in found if 'NAME' not in path}
+    assert [path for path in sorted(paths) if not any(REPO.glob(path.rstrip('/')))] == []
+
+
+@each_page
+def test_commands_are_accepted_by_the_scripts(page, monkeypatch):
+    for command in commands(page):
+        words = shlex.split(command, comments=True)
+        words = list(itertools.dropwhile(lambda word: re.match(r'[A-Z_]+=', word), words))
+        if len(words) < 2 or words[0] not in ('python', 'bash') or words[1] in SHELL_ONLY:
+            continue
+        assert (REPO / words[1]).is_file(), command
+        if words[1].startswith('benchmarks/'):
+            continue
+        script, arguments = words[1], words[2:]
+        if script in SCRIPTS:
+            script, own = SCRIPTS[script]
+            arguments = own(arguments)
+        message = io.StringIO()
+        try:
+            with redirect_stderr(message):
+                args = parse(script, arguments, monkeypatch)
+        except SystemExit:
+            raise AssertionError(f'{command}\n{message.getvalue()}') from None
+        if getattr(args, 'cfg_options', None):
+            config = ANY_CONFIG if args.config == 'CONFIG' else args.config
+            check_overrides(Config.fromfile(REPO / config), args.cfg_options)
+
+
+@each_page
+def test_options_in_tables_and_text_exist(page, monkeypatch):
+    """An option written as code is one of some script."""
+    known = set(FOREIGN_OPTIONS)
+    for part in ('archives', 'parquet', 'raw'):
+        known |= options_of('data_prep/aras400k.py', monkeypatch, part)
+    for script in PYTHON_SCRIPTS:
+        known |= options_of(script, monkeypatch)
+    mentioned = {
+        option
+        for code in re.findall(r'`([^`\n]+)`', prose(page))
+        for option in re.findall(r'(?<!\S)--[a-z][\w-]*', code)
+    }
+    assert mentioned - known == set()
+
+
+@pytest.mark.parametrize('script', ['train', 'test', 'predict'])
+def test_every_option_of_the_tools_is_explained(script, monkeypatch):
+    page = (REPO / 'docs' / 'train_test_predict.md').read_text()
+    section = re.search(rf'^## tools/{script}\.py$(.*?)^## ', page, re.MULTILINE | re.DOTALL).group(1)
+    explained = {
+        option
+        for row in re.findall(r'^\|(.*?) \|', section, re.MULTILINE)
+        for option in re.findall(r'--[a-z][\w-]*', row)
+    }
+    given = options_of(f'tools/{script}.py', monkeypatch)
+    assert len(given) >= 5
+    assert given - explained - {'--local-rank'} == set()
+
+
+@pytest.mark.parametrize('script', ['verify', 'make_toy'])
+def test_every_option_of_data_preparation_is_explained(script, monkeypatch):
+    text = (REPO / 'docs' / {'verify': 'own_data.md', 'make_toy': 'aras400k.md'}[script]).read_text()
+    given = options_of(f'data_prep/{script}.py', monkeypatch)
+    assert len(given) >= 5
+    assert [option for option in sorted(given) if f'`{option}' not in text] == []
+
+
+def test_the_read_me_has_the_two_commands():
+    lines = [line for block in blocks(README, 'bash') for line in block.splitlines()]
+    assert lines[:2] == ['bash tools/quickstart.sh', 'bash tools/run_tests.sh']
+
+
+def test_the_index_lists_every_page():
+    text = (REPO / 'docs' / 'index.md').read_text()
+    names = [page.name for page in (REPO / 'docs').glob('*.md') if page.name != 'index.md']
+    assert [name for name in names if f'({name})' not in text] == []
+
+
+@pytest.fixture(scope='module')
+def workspace(tmp_path_factory) -> Path:
+    """A folder as a reader has it: our configs, and every file that a page tells to write."""
+    root = tmp_path_factory.mktemp('reader')
+    (root / 'configs').mkdir()
+    for name in ('_base_', 'lale'):
+        (root / 'configs' / name).symlink_to(REPO / 'configs' / name)
+    for page in PAGES:
+        for block in blocks(page, 'python'):
+            name = re.match(r'# (\S+\.py)\n', block)
+            if name and not (root / name.group(1)).exists():
+                (root / name.group(1)).parent.mkdir(exist_ok=True)
+                (root / name.group(1)).write_text(block)
+    (root / 'data').mkdir()
+    (root / 'data' / 'classes.csv').write_text(
+        'index,name,r,g,b\n0,building,9,0,0\n1,vegetation,0,9,0\n2,ground,0,0,9\n'
+    )
+    sys.path.insert(0, str(root))
+    yield root
+    sys.path.remove(str(root))
+
+
+def snippets() -> list[tuple[Path, str]]:
+    """(page, file name) of every config that a page tells to write."""
+    found = [(page, block) for page in PAGES for block in blocks(page, 'python') if '_base_' in block]
+    return [(page, re.match(r'# (\S+\.py)\n', block).group(1)) for page, block in found]
+
+
+@each_page
+def test_python_blocks_compile_and_configs_name_their_file(page):
+    for block in blocks(page, 'python'):
+        compile(block, page.name, 'exec')
+        assert '_base_' not in block or re.match(r'# my_configs/\S+\.py\n', block), block
+
+
+@pytest.mark.parametrize(('page', 'name'), snippets(), ids=lambda value: getattr(value, 'name', value))
+def test_configs_of_the_pages_load_check_and_run(page, name, workspace):
+    block = next(block for block in blocks(page, 'python') if block.startswith(f'# {name}\n'))
+    assert (workspace / name).read_text() == block, f'{name} is another file on another page'
+    cfg = Config.fromfile(workspace / name)
+    cfg.data_root = str(workspace / 'data')
+    cfg = complete_config(cfg)
+    check_config(cfg, ('train', 'val', 'test'))
+    for phase in ('train', 'val', 'test'):
+        for _, dataset in leaf_datasets(cfg, phase):
+            for step in dataset.pipeline:
+                TRANSFORMS.build(step)
+    if 'max_iters' in cfg.train_cfg:
+        assert max(step.get('end', step.get('total_steps')) for step in cfg.param_scheduler) == cfg.train_cfg.max_iters
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    bands = len(cfg.model.data_preprocessor.mean)
+    with torch.no_grad():
+        logits = model(torch.zeros(1, bands, 64, 96), mode='tensor')
+    assert logits.shape == (1, cfg.model.decode_head.num_classes, 16, 24)
+
+
+def test_there_are_configs_on_the_pages():
+    assert len(snippets()) >= 15
+
+
+def test_the_metafile_lists_every_config_with_its_size():
+    meta = yaml.safe_load((FAMILY / 'metafile.yaml').read_text())
+    assert [collection['Name'] for collection in meta['Collections']] == ['LALE']
+    assert (REPO / meta['Collections'][0]['README']).is_file()
+    listed = {model['Config']: model for model in meta['Models']}
+    assert len(listed) == len(meta['Models'])
+    assert set(listed) == {str(path.relative_to(REPO)) for path in FAMILY.glob('*.py')}
+    sizes: dict[str, int] = {}
+    for path, model in listed.items():
+        assert (model['Name'], model['In Collection']) == (Path(path).stem, 'LALE')
+        cfg = Config.fromfile(REPO / path)
+        assert model['Metadata']['Batch Size'] == cfg.train_dataloader.batch_size
+        assert 'Results' not in model
+        architecture = model['Metadata']['Architecture'][0]
+        if 'Parameters' in model['Metadata']:
+            sizes.setdefault(architecture, parameters_of(cfg))
+            assert model['Metadata']['Parameters'] == sizes[architecture]
+        assert architecture.lower() == f'lale-{Path(path).stem.split("_")[1]}'
+
+
+@pytest.mark.parametrize('page', [README, FAMILY / 'README.md'], ids=['README.md', 'configs/lale/README.md'])
+def test_tables_of_sizes_are_true(page):
+    rows = re.findall(r'^\| (S\d(?:-K7)?) \| ([\d,]+) \| (\d+) \| ([\d.]+) \|', page.read_text(), re.MULTILINE)
+    assert [row[0] for row in rows][:4] == ['S1', 'S2', 'S3', 'S4']
+    for size, parameters, buffers, mebibytes in rows:
+        cfg = Config.fromfile(FAMILY / f'lale_{size.lower()}_1xb64-plateau-20e_aras400k-256x256.py')
+        count = parameters_of(cfg)
+        assert parameters == f'{count:,}'
+        assert mebibytes == f'{(count + int(buffers)) * 4 / 2**20:.2f}'
+
+
+def parameters_of(cfg: Config) -> int:
+    """Parameters of a config's network with 7 classes."""
+    for _, head in decode_heads(cfg):
+        head.num_classes = 7
+    return sum(parameter.numel() for parameter in MODELS.build(cfg.model).parameters())
+
+
+def test_versions_named_are_those_of_the_constraints():
+    page = (REPO / 'docs' / 'environment.md').read_text()
+    named = dict(re.findall(r'^\| ([\w-]+) \| (\d[\d.]+) \|$', page, re.MULTILINE))
+    lines = (REPO / 'requirements' / 'constraints.txt').read_text().splitlines()
+    pinned = dict(line.split(';')[0].strip().split('==') for line in lines if '==' in line and not line.startswith('#'))
+    assert len(named) >= 6
+    assert named == {name: pinned.get(name) for name in named}
+
+
+def test_accepted_versions_are_those_that_are_checked():
+    from lale_mmseg.compat import OPTIONAL, REQUIRED
+
+    page = (REPO / 'docs' / 'environment.md').read_text()
+    named = dict(re.findall(r'^\| `(\w+)`(?: \(optional\))? \| ([\d.]+) \|', page, re.MULTILINE))
+    assert named == {name: lowest for name, (lowest, _) in {**REQUIRED, **OPTIONAL}.items()}
