@@ -220,13 +220,16 @@ def _check_pairs(
         report.splits[split] = dict(entry, ignored_pixels=ignored[split])
 
 
-def load_palette(root: Path, dataset: str | None, classes: Path | None) -> Palette:
+def load_palette(
+    root: Path, dataset: str | None, classes: Path | None, ignore_colors: Sequence[Sequence[int]] = ()
+) -> Palette:
     """Classes of the data: ARAS400k's, or those of a table.
 
     Args:
         root: Folder of the data set.
         dataset: 'aras400k', 'palette', or None to decide by whether there is a table.
         classes: The table; None for ROOT/classes.csv.
+        ignore_colors: Colours of pixels to leave out by agreement, as of `PaletteDataset`.
 
     Raises:
         ConfigError: A table is given for ARAS400k, which has its own classes.
@@ -235,10 +238,19 @@ def load_palette(root: Path, dataset: str | None, classes: Path | None) -> Palet
     if dataset is None:
         dataset = 'palette' if classes is not None or (root / CLASSES_FILE).exists() else 'aras400k'
     if dataset == 'palette':
-        return Palette.from_csv(classes or root / CLASSES_FILE)
+        return Palette.from_csv(classes or root / CLASSES_FILE, ignore_colors)
     if classes is not None:
         raise ConfigError(f'--classes {classes}: ARAS400k has classes of its own; leave it out, or --dataset palette')
-    return Palette(aras400k.CLASSES, aras400k.COLORS, ignore_colors=(aras400k.NO_DATA_COLOR,))
+    return Palette(aras400k.CLASSES, aras400k.COLORS, ignore_colors=(aras400k.NO_DATA_COLOR, *ignore_colors))
+
+
+def _color(text: str) -> tuple[int, ...]:
+    """An (r, g, b) of the command line, such as 0,0,0."""
+    try:
+        red, green, blue = (int(value) for value in text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r}: three numbers such as 0,0,0 are due') from None
+    return red, green, blue
 
 
 def print_report(root: Path, report: Report, limit: int = _SHOWN) -> None:
@@ -277,6 +289,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--classes', type=Path, metavar='CSV', help='table of classes (default: DATA_ROOT/classes.csv)')
     parser.add_argument('--splits', nargs='+', metavar='NAME', help='default: train, val, test, synth where there')
     parser.add_argument('--unknown', choices=('error', 'ignore'), default='error', help='what unknown colours mean')
+    parser.add_argument(
+        '--ignore-colors', nargs='+', type=_color, default=[], metavar='R,G,B', help='colours of pixels to leave out'
+    )
     parser.add_argument('--bands', type=int, default=3, metavar='N', help='bands of the images (default: 3)')
     parser.add_argument('--dtype', default='uint8', help='data type of the images, such as uint16 (default: uint8)')
     parser.add_argument('--image-dir', default='images', metavar='NAME', help='image folder (default: images)')
@@ -297,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f'--dtype {args.dtype!r}: not a data type; uint8, uint16 or float32 are usual') from None
     if args.json is not None and not args.json.parent.is_dir():
         raise ConfigError(f'--json {args.json}: folder {args.json.parent} does not exist')
-    palette = load_palette(args.root, args.dataset, args.classes)
+    palette = load_palette(args.root, args.dataset, args.classes, args.ignore_colors)
     expected = Expected(palette, args.unknown, args.bands, args.dtype)
     report = verify(args.root, expected, args.splits, args.workers, args.image_dir, args.mask_dir)
     if args.json is not None:

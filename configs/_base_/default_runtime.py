@@ -7,7 +7,8 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl', timeout=300),
 )
-# Weights & Biases or MLflow: add dict(type='WandbVisBackend') or dict(type='MLflowVisBackend') to this list.
+# Weights & Biases in a config that inherits this file, by one line (MLflow: MLflowVisBackend):
+#   visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='WandbVisBackend')])
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_level = 'INFO'

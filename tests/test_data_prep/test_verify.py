@@ -163,6 +163,16 @@ def test_unknown_colour(root):
     assert sum(report.splits['test']['pixels'].values()) == SIZE * SIZE - 2
 
 
+def test_colours_left_out_by_agreement(root):
+    pixels = mask()
+    pixels[3, 5] = (1, 2, 3)
+    put(root / 'masks' / 'c0.png', pixels)
+    palette = load_palette(root, None, None, ignore_colors=[(1, 2, 3)])
+    report = verify(root, Expected(palette), workers=1)
+    assert report.faults == []
+    assert report.splits['test']['ignored_pixels'] == 1
+
+
 @pytest.mark.parametrize('folder', ['images', 'masks'])
 def test_two_files_of_one_stem(root, folder):
     assert cv2.imwrite(str(root / folder / 'a2.bmp'), mask())
