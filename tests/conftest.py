@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,7 @@ from mmengine.registry import init_default_scope
 
 import lale_mmseg.register  # noqa: F401
 from data_prep.make_toy import make_toy
-
-REPO = Path(__file__).resolve().parents[1]
+from tests.support import REPO
 
 
 @pytest.fixture(autouse=True)
@@ -43,16 +40,3 @@ def chips_root(toy_root) -> Path:
         rows = [f'{i},{name},{r},{g},{b}' for i, (name, (r, g, b)) in enumerate(zip(CLASSES, COLORS, strict=True))]
         (toy_root / 'classes.csv').write_text('\n'.join(['index,name,r,g,b', *rows]) + '\n')
     return toy_root
-
-
-def run_tool(*command: object, cwd: Path = REPO, env: dict | None = None, check: bool = True):
-    """Runs a tool of the repository as a user would; returns the finished process with its output as text."""
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **(env or {})}
-    environment['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{environment["PATH"]}'
-    environment['PYTHON'] = sys.executable
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
-    )
-    if check and done.returncode != 0:
-        raise AssertionError(f'{command} ended with {done.returncode}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}')
-    return done

@@ -3,13 +3,13 @@
 import re
 
 import pytest
-from conftest import REPO
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import MODELS, TRANSFORMS
 
 from lale_mmseg.engine.component_check import check_fields
 from lale_mmseg.engine.config import decode_heads
+from tests.support import REPO
 
 CONFIGS = sorted(path for path in (REPO / 'configs').rglob('*.py') if '_base_' not in path.parts)
 NAME = re.compile(r'[a-z0-9+-]+(_[a-z0-9+-]+)?_\d+xb\d+-[a-z0-9-]+_[a-z0-9-]+-\d+x\d+')

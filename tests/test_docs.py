@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import REPO
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS, TRANSFORMS
 
 from lale_mmseg.engine.component_check import check_overrides
 from lale_mmseg.engine.config import check_config, complete_config, decode_heads, leaf_datasets
+from tests.support import REPO
 
 README = REPO / 'README.md'
 PAGES = [README, *sorted((REPO / 'docs').glob('*.md')), *sorted((REPO / 'configs').glob('*/README.md'))]

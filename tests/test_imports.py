@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from conftest import REPO
+from tests.support import REPO
 
 PACKAGE = 'lale_mmseg'
 #: What the modules of each room may import of ours, beside their own room; `errors` imports nothing and serves all.

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, run_tool
+
+from tests.support import REPO, run_tool
 
 CONFIG = 'configs/lale/lale_s1_1xb8-onecycle-400_aras400k-toy-256x256.py'
 
@@ -117,6 +118,22 @@ def test_two_cpu_ranks_train_and_validate_what_they_save(toy_root, tmp_path):
     again = json.loads((tmp_path / 'again/test/metrics.json').read_text())
     # Batches of other sizes may round a pixel differently; other BatchNorm statistics would change thousands.
     assert again['summary']['OA'] == pytest.approx(in_training['summary']['OA'], abs=0.05)
+
+
+@pytest.mark.slow
+def test_anyones_data_train_test_and_predict_by_the_palette_config(chips_root, tmp_path):
+    config = 'configs/lale/lale_s1_1xb8-onecycle-400_palette-256x256.py'
+    overrides = ['--cfg-options', *short(chips_root, 2)]
+    run_tool('python', 'tools/train.py', config, '--work-dir', tmp_path, *overrides)
+    run_tool('python', 'tools/test.py', config, tmp_path / 'iter_2.pth', '--work-dir', tmp_path, *overrides)
+    metrics = json.loads((tmp_path / 'test/metrics.json').read_text())
+    table = [row.split(',')[1] for row in (chips_root / 'classes.csv').read_text().split()[1:]]
+    assert metrics['classes'] == table
+    folder = next(path for path in (chips_root / 'images', chips_root / 'test/images') if path.is_dir())
+    image = sorted(path for path in folder.iterdir() if path.suffix in ('.jpg', '.png'))[0]
+    run_tool('python', 'tools/predict.py', tmp_path / 'iter_2.pth', image, '--out-dir', tmp_path / 'out')
+    index = cv2.imread(str(tmp_path / 'out' / f'{image.stem}.png'), cv2.IMREAD_UNCHANGED)
+    assert index.shape == cv2.imread(str(image)).shape[:2]
 
 
 @pytest.mark.slow

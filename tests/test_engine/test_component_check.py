@@ -1,10 +1,10 @@
 import pytest
-from conftest import REPO
 from mmengine.config import Config
 
 from lale_mmseg.engine.component_check import accepted_arguments, check_fields, check_overrides
 from lale_mmseg.errors import ConfigError
 from lale_mmseg.models.decode_heads import LALEHead
+from tests.support import REPO
 
 PATH = REPO / 'configs/lale/lale_s1_1xb8-onecycle-400_palette-256x256.py'
 

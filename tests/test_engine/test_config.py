@@ -1,9 +1,9 @@
 import pytest
-from conftest import REPO
 from mmengine.config import Config
 
 from lale_mmseg.engine.config import check_config, complete_config
 from lale_mmseg.errors import ConfigError, DataError
+from tests.support import REPO
 
 TOY = REPO / 'configs/lale/lale_s1_1xb8-onecycle-400_aras400k-toy-256x256.py'
 
