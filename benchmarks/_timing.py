@@ -21,7 +21,7 @@ RESULTS = Path(__file__).resolve().parent / 'results'
 
 
 def interleaved_medians(
-    functions: Mapping[str, Callable[[], Any]], repeats: int = 50, warmup: int = 3
+    functions: Mapping[str, Callable[[], Any]], repeats: int = 50, warmup: int = 3, pause: float = 0.01
 ) -> dict[str, float]:
     """Median seconds of each function, run in turns (A B A B ...), so that a slow spell of the machine meets all.
 
@@ -29,10 +29,13 @@ def interleaved_medians(
         functions: What to time, by name.
         repeats: Timed runs of each.
         warmup: Runs of each before that, not timed.
+        pause: Seconds of rest before each run: OpenMP threads keep their core busy for some milliseconds after their
+            last work, which would be charged to the function that comes next.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(warmup + repeats):
         for name, function in functions.items():
+            time.sleep(pause)
             start = time.perf_counter()
             function()
             elapsed = time.perf_counter() - start
