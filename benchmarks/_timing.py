@@ -29,13 +29,16 @@ def interleaved_medians(
         functions: What to time, by name.
         repeats: Timed runs of each.
         warmup: Runs of each before that, not timed.
-        pause: Seconds of rest before each run: OpenMP threads keep their core busy for some milliseconds after their
-            last work, which would be charged to the function that comes next.
+        pause: Seconds of waiting before each run: OpenMP threads keep their core busy for some milliseconds after
+            their last work, which would be charged to the function that comes next.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(warmup + repeats):
         for name, function in functions.items():
-            time.sleep(pause)
+            # Not a sleep: a core that slept is slow at first.
+            resume = time.perf_counter() + pause
+            while time.perf_counter() < resume:
+                pass
             start = time.perf_counter()
             function()
             elapsed = time.perf_counter() - start

@@ -22,16 +22,16 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner.amp import autocast
 from mmengine.utils import digit_version
+from mmseg.registry import OPTIM_WRAPPERS
 from torch import distributed as torch_dist
 from torch import nn
 
 #: Lowest version of each importable module, and the packages that provide it. The originals of OpenMMLab and their
 #: maintained continuations (onedl-*) share import names, so the modules are asked, not the installer's list.
 REQUIRED = {
-    'torch': ('2.4.0', 'torch'),
+    'torch': ('2.6.0', 'torch'),
     'mmengine': ('0.10.0', 'onedl-mmengine (or mmengine)'),
     'mmcv': ('2.1.0', 'onedl-mmcv (or mmcv)'),
     'mmseg': ('1.2.2', 'onedl-mmsegmentation (or mmsegmentation)'),

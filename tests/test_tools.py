@@ -144,8 +144,37 @@ def test_a_resumed_run_goes_on_where_it_stopped(toy_root, trained, tmp_path):
     done = train(toy_root, tmp_path, '--resume')
     assert 'passed over when resuming' in done.stdout + done.stderr
     assert 'resumed epoch: 0, iter: 2' in done.stdout + done.stderr
-    assert weights(tmp_path / 'iter_4.pth').keys() == weights(trained / 'iter_4.pth').keys()
+    resumed, straight = (torch.load(path / 'iter_4.pth', weights_only=True) for path in (tmp_path, trained))
+    assert resumed['meta']['iter'] == straight['meta']['iter'] == 4
+    states = [checkpoint['optimizer']['state'][0] for checkpoint in (resumed, straight)]
+    assert [int(state['step']) for state in states] == [4, 4]  # two of them from before the stop
+    for key in ('_global_step', '_last_value'):
+        assert resumed['param_schedulers'][0][key] == straight['param_schedulers'][0][key]
     assert (tmp_path / 'curves.png').is_file()
+
+
+@pytest.mark.slow
+def test_the_first_start_of_an_always_resumed_job_begins_from_load_from(toy_root, trained, tmp_path):
+    done = run_tool(
+        'python', 'tools/train.py', CONFIG, '--work-dir', tmp_path, '--resume',
+        '--cfg-options', *short(toy_root, 2), f'load_from={trained / "iter_4.pth"}',
+    )  # fmt: skip
+    assert 'nothing to resume' in done.stdout + done.stderr
+    assert f'loaded {trained / "iter_4.pth"}' in done.stdout + done.stderr
+
+
+def test_only_the_main_process_touches_checkpoint_files(toy_root, tmp_path, monkeypatch):
+    """Rank 1 must leave alone what rank 0 is writing."""
+    from mmengine.dist import utils
+
+    from lale_mmseg.engine.runner import LaleRunner
+
+    half_written = tmp_path / '.iter_2.pth.part'
+    half_written.write_bytes(b'half')
+    monkeypatch.setattr(utils, 'is_main_process', lambda group=None: False)
+    LaleRunner.save_checkpoint(object(), str(tmp_path), 'iter_2.pth')
+    assert half_written.read_bytes() == b'half'
+    assert not (tmp_path / 'iter_2.pth').exists()
 
 
 @pytest.mark.slow
@@ -182,7 +211,6 @@ def test_the_plateau_schedule_of_the_paper_runs_by_epochs(toy_root, tmp_path):
     assert checkpoint['meta']['iter'] == 6  # 8 real and 4 synthetic pairs in batches of 4, twice
 
 
-@pytest.mark.slow
 def test_test_time_augmentation_averages_flips(toy_root, trained, tested, tmp_path):
     run_tool(
         'python', 'tools/test.py', CONFIG, trained / 'iter_4.pth', '--work-dir', tmp_path, '--tta',
@@ -221,12 +249,40 @@ def test_prediction_needs_the_checkpoint_only(trained, tested, toy_root, tmp_pat
         assert cv2.imread(str(tmp_path / 'out' / f'{image.stem}_overlay.png')).shape == (64, 64, 3)
 
 
+def test_prediction_never_overwrites_its_images(trained, toy_root, tmp_path):
+    image = next((toy_root / 'test/images').glob('*.png'))
+    copy = tmp_path / image.name
+    copy.write_bytes(image.read_bytes())
+    done = run_tool('python', 'tools/predict.py', trained / 'iter_4.pth', copy, '--out-dir', tmp_path, check=False)
+    assert done.returncode == 2
+    assert 'is one of the images and would be overwritten' in done.stderr
+    assert copy.read_bytes() == image.read_bytes()
+
+
+def test_a_georeferenced_image_gets_a_georeferenced_result(trained, tmp_path):
+    import rasterio
+
+    transform = rasterio.transform.from_origin(500000, 4200000, 10, 10)
+    profile = dict(driver='GTiff', dtype='uint8', count=3, height=40, width=70, crs='EPSG:32636', transform=transform)
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 70)).astype(np.uint8)
+    with rasterio.open(tmp_path / 'scene.tif', 'w', **profile) as dataset:
+        dataset.write(pixels)
+    scene, out = tmp_path / 'scene.tif', tmp_path / 'out'
+    run_tool('python', 'tools/predict.py', trained / 'iter_4.pth', scene, '--out-dir', out)
+    with rasterio.open(out / 'scene.tif') as result:
+        assert (result.crs, result.transform) == (rasterio.CRS.from_epsg(32636), transform)
+        assert result.colormap(1)[6][:3] == (0, 0, 255)
+        index = result.read(1)
+    assert np.array_equal(index, cv2.imread(str(out / 'scene.png'), cv2.IMREAD_UNCHANGED))
+
+
 ERRORS = [
     (['configs/none.py'], [], r'error: configs/none.py: no such config file'),
     ([CONFIG], ['data_root=/nowhere'], "error: data_root '/nowhere' does not exist: make it with"),
     ([CONFIG], ['data_rot=/nowhere'], "error: unknown config field 'data_rot'; did you mean 'data_root'?"),
     ([CONFIG], ['model.backbone.archs=s1'], "error: unknown config field 'model.backbone.archs'; did you mean 'arch'?"),
     ([CONFIG], ['model.decode_head.num_classes=6'], 'error: model.decode_head.num_classes is 6, but train_dataloader'),
+    ([CONFIG], ['model.backbone.arch=s9'], "error: arch='s9': known sizes are s1, s2, s3, s4"),
     ([CONFIG, '--resume', '/no/such.pth'], [], 'error: /no/such.pth: no such checkpoint'),
 ]
 
@@ -267,6 +323,15 @@ def test_a_checkpoint_of_another_architecture_is_one_line(trained, toy_root, tmp
     assert done.returncode == 2
     assert 'does not fit this model' in done.stderr
     assert 'not in the checkpoint: backbone.stages.0.1.norm1.weight' in done.stderr
+
+
+def test_predictions_without_our_metric_are_refused(trained, toy_root, tmp_path):
+    done = run_tool(
+        'python', 'tools/test.py', CONFIG, trained / 'iter_4.pth', '--work-dir', tmp_path, '--out', tmp_path / 'index',
+        '--cfg-options', *short(toy_root), 'test_evaluator.type=IoUMetric', check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert 'error: --out: test_evaluator has no SegmentationMetric, found IoUMetric' in done.stderr
 
 
 def test_complexity_prints_the_published_figures(tmp_path):

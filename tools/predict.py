@@ -22,8 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import lale_mmseg.register  # noqa: F401
 from lale_mmseg.datasets.image_io import decode_image, read_bytes, read_size
 from lale_mmseg.errors import DataError, InputError
-from lale_mmseg.evaluation._files import save_png
 from lale_mmseg.evaluation.overlay import overlay, to_display
+from lale_mmseg.files import save_png
 from lale_mmseg.inference import Predictor
 from lale_mmseg.inference.windows import num_windows
 from lale_mmseg.metainfo.layout import IMAGE_SUFFIXES
@@ -69,16 +69,30 @@ def find_images(names: list[str]) -> list[Path]:
     return found
 
 
+def require_no_overlap(images: list[Path], out_dir: Path) -> None:
+    """Raises InputError if a result would be written over an input."""
+    inputs = {path.resolve() for path in images}
+    for path in images:
+        for target in result_paths(path, out_dir):
+            if target.resolve() in inputs:
+                raise InputError(f'--out-dir {out_dir}: {target} is one of the images and would be overwritten')
+
+
+def result_paths(image: Path, out_dir: Path) -> tuple[Path, Path, Path]:
+    """Where index map, overlay and georeferenced index map of an image go."""
+    return out_dir / f'{image.stem}.png', out_dir / f'{image.stem}_overlay.png', out_dir / f'{image.stem}.tif'
+
+
 def predict_image(predictor: Predictor, path: Path, args: argparse.Namespace, progress: Progress, task: int) -> None:
     """Predicts one image and writes its files."""
     image = decode_image(read_bytes(path), str(path), predictor.bands)
     labels = predictor.predict(image, args.tile, args.overlap, on_tile=lambda: progress.advance(task))  # type: ignore
     is_bgr = predictor.bands is None and image.shape[2] == 3 and image.dtype == np.uint8
     shown = to_display(image[..., ::-1] if is_bgr else image)
-    out = Path(args.out_dir)
-    save_png(out / f'{path.stem}.png', labels)
-    save_png(out / f'{path.stem}_overlay.png', overlay(shown, labels, predictor.palette, args.opacity))
-    write_geotiff(path, labels, predictor.palette, out / f'{path.stem}.tif')
+    index_path, overlay_path, raster_path = result_paths(path, Path(args.out_dir))
+    save_png(index_path, labels)
+    save_png(overlay_path, overlay(shown, labels, predictor.palette, args.opacity))
+    write_geotiff(path, labels, predictor.palette, raster_path)
 
 
 def write_geotiff(source: Path, labels: np.ndarray, palette: list[list[int]], target: Path) -> bool:
@@ -112,9 +126,13 @@ def main() -> int:
     if args.tile < 32 or not 0 <= args.overlap < args.tile:
         raise InputError(f'--tile {args.tile} --overlap {args.overlap}: a tile of 32 or more, an overlap below it')
     images = find_images(args.images)
+    require_no_overlap(images, Path(args.out_dir))
     device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
     predictor = Predictor.from_checkpoint(args.checkpoint, device, args.trust_checkpoint)
     console = Console(stderr=True)
+    if predictor.other_steps:
+        steps = ', '.join(predictor.other_steps)
+        console.print(f'note: images are predicted as they are; the test pipeline of the config also has {steps}')
     columns = (TextColumn('predicting'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     failed: list[str] = []
     with Progress(*columns, console=console) as progress:

@@ -28,9 +28,11 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.out is not None:
-        for evaluator in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
-            if evaluator.type == 'SegmentationMetric':
-                evaluator.pred_dir = args.out
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        ours = [evaluator for evaluator in evaluators if evaluator.type == 'SegmentationMetric']
+        if not ours:
+            raise ConfigError(f'--out: test_evaluator has no SegmentationMetric, found {evaluators[0].type}')
+        ours[0].pred_dir = args.out
     if args.show_dir is not None:
         cfg.setdefault('default_hooks', ConfigDict())
         cfg.default_hooks.report = dict(type='ReportHook', num_overlays=-1, overlay_dir=args.show_dir)

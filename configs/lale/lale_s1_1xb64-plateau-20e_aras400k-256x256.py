@@ -5,3 +5,4 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_plateau_20e.py',
 ]
+model = dict(decode_head=dict(num_classes=7))

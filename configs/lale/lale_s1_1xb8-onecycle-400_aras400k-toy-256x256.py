@@ -7,7 +7,10 @@ _base_ = [
 ]
 data_root = 'data/toy'
 model = dict(
-    decode_head=dict(loss_decode=dict(_delete_=True, type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=1.0))
+    decode_head=dict(
+        num_classes=7,
+        loss_decode=dict(_delete_=True, type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=1.0),
+    )
 )
 train_dataloader = dict(batch_size=8, num_workers=2, sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
 val_dataloader = dict(batch_size=8, num_workers=2)

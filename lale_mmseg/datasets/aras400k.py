@@ -54,8 +54,8 @@ class ARAS400kDataset(PaletteDataset):
 
     def __init__(
         self,
-        data_root: str,
-        split: str,
+        data_root: str | None = None,
+        split: str = 'train',
         parts: Mapping[str, float] = dict(real=1.0),
         parts_seed: int = 0,
         storage: Literal['auto', 'folders', 'parquet'] = 'auto',

@@ -40,25 +40,28 @@ def decode_image(content: bytes, source: str, bands: Sequence[int] | None = None
     Args:
         content: Bytes of a PNG, JPEG, WebP, BMP or (Geo)TIFF file.
         source: Its name, for errors.
-        bands: Numbers of the bands to take, counting from 1, in the order wanted. Without it, images of three 8-bit
-            bands come in BGR order, as mmsegmentation's transforms expect, and any others in the file's order.
+        bands: Numbers of the bands to take, counting from 1, in the order wanted. Without it, a PNG, JPEG, WebP or BMP
+            comes as three bands in BGR order, as mmsegmentation's transforms expect (grey is repeated, opacity left
+            out), a TIFF of three 8-bit bands, too, and any other TIFF with all its bands in the file's order.
 
     Returns:
         (H, W, bands) array, uint8 as it is and any other type as float32.
 
     Raises:
-        DataError: Not an image, a band that it does not have, or values that are not finite.
+        DataError: Not an image, a band that it does not have, values that are not finite, or a PNG of 16 bits without
+            `bands`.
     """
     if content[:4] in _TIFF_MAGIC:
         return _decode_tiff(content, source, bands)
-    # The orientation tag would turn the image but not its mask.
-    flags = cv2.IMREAD_COLOR if bands is None else cv2.IMREAD_UNCHANGED
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise DataError(f'{source}: not a readable image (truncated, or not an image at all)')
-    if bands is None:
-        return image
+    image = _decode(content, source)
     image = image[..., None] if image.ndim == 2 else image
+    if bands is None:
+        if image.dtype != np.uint8:
+            raise DataError(
+                f'{source}: {image.shape[2]} band(s) of {image.dtype}; only 8-bit images have a display form. Name the '
+                'bands to load their values: LoadBands with bands=[1, ...]'
+            )
+        return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else np.ascontiguousarray(image[..., :3])
     if image.shape[2] >= 3:
         image[..., :3] = image[..., 2::-1].copy()  # the file's order
     return _as_trainable(image[..., _band_indexes(bands, image.shape[2], source)], source)
@@ -77,10 +80,7 @@ def decode_rgb_mask(content: bytes, source: str) -> np.ndarray:
         mask = _decode_tiff(content, source, None)
         mask = mask[..., ::-1] if mask.shape[2] == 3 else mask[..., :3] if mask.shape[2] == 4 else mask
     else:
-        flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-        raw = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-        if raw is None:
-            raise DataError(f'{source}: not a readable image (truncated, or not an image at all)')
+        raw = _decode(content, source)
         mask = raw[..., None] if raw.ndim == 2 else raw[..., 2::-1]
     if mask.dtype != np.uint8 or mask.shape[2] != 3:
         raise DataError(
@@ -99,15 +99,31 @@ def read_size(path: str | Path) -> tuple[int, int]:
     if not Path(path).is_file() or Path(path).stat().st_size == 0:
         read_bytes(path)
     try:
-        if Path(path).suffix.lower() in _TIFF_SUFFIXES:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', NotGeoreferencedWarning)
-                with rasterio.open(path) as dataset:
-                    return dataset.height, dataset.width
-        with Image.open(path) as image:
-            return image.height, image.width
+        if Path(path).suffix.lower() not in _TIFF_SUFFIXES:
+            try:
+                with Image.open(path) as image:
+                    return image.height, image.width
+            except Image.DecompressionBombError:
+                pass  # Pillow refuses scenes, which are no attack here; GDAL reads their headers below
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                return dataset.height, dataset.width
     except (OSError, RasterioIOError) as error:
         raise DataError(f'{path}: not a readable image ({error})') from None
+
+
+def _decode(content: bytes, source: str) -> np.ndarray:
+    """(H, W) or (H, W, bands) array of a PNG, JPEG, WebP or BMP file, colours as BGR or BGRA."""
+    # The orientation tag would turn the image but not its mask.
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error as error:
+        raise DataError(f'{source}: cannot be decoded ({error.err or error}); GeoTIFF has no such limits') from None
+    if image is None:
+        raise DataError(f'{source}: not a readable image (truncated, or not an image at all)')
+    return image
 
 
 def _decode_tiff(content: bytes, source: str, bands: Sequence[int] | None) -> np.ndarray:

@@ -29,7 +29,7 @@ class PaletteDataset(BaseSegDataset):
                                  images/train, masks/train
 
     Args:
-        data_root: Folder of the data set.
+        data_root: Folder of the data set; configs may leave it to their top-level `data_root`.
         split: Name of the text file or folder of the split.
         pipeline: Transforms; `LoadBands` and `LoadPaletteMask` come first.
         classes_file: Table of classes, relative to `data_root`.
@@ -53,8 +53,8 @@ class PaletteDataset(BaseSegDataset):
 
     def __init__(
         self,
-        data_root: str,
-        split: str,
+        data_root: str | None = None,
+        split: str = 'train',
         pipeline: Sequence[dict | Callable] = (),
         classes_file: str = 'classes.csv',
         image_dir: str = 'images',
@@ -69,6 +69,8 @@ class PaletteDataset(BaseSegDataset):
     ) -> None:
         if unknown not in ('error', 'ignore'):
             raise DataError(f"unknown={unknown!r}: must be 'error' or 'ignore'")
+        if data_root is None:
+            raise DataError(f'{type(self).__name__}: data_root is not set: {self.prepare_hint}')
         if not Path(data_root).is_dir():
             raise DataError(f'data_root {data_root!r} does not exist: {self.prepare_hint}')
         self.split = split

@@ -41,6 +41,8 @@ class ParquetShards:
         self._groups: list[tuple[int, int]] = []  # (shard, row group in it)
         for shard in range(len(self.paths)):
             self._index_shard(shard)
+        if len(set(self.names)) < len(self.names):  # stored names may start anew in every shard
+            self.names = [name for path in self.paths for name in _numbered(path)]
         self._reset()
 
     def __len__(self) -> int:
@@ -128,6 +130,12 @@ class ParquetShards:
 
     def _cached_bytes(self) -> int:
         return sum(array.nbytes for arrays in self._cache.values() for array in arrays)
+
+
+def _numbered(path: Path) -> list[str]:
+    """Names made of the shard's and the row's number."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        return [f'{path.stem}_{row:06d}' for row in range(file.metadata.num_rows)]
 
 
 def _bytes_of(column: pa.ChunkedArray) -> pa.ChunkedArray:

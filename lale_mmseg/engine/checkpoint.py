@@ -28,6 +28,7 @@ from ..errors import CheckpointError
 DESCRIPTION_KEY = 'lale_mmseg'
 _HISTORY = '__history__'
 _SHOWN = 5
+_NUMBERED = re.compile(r'(iter|epoch)_(\d+)\.pth')
 #: In the messages of torch when weights_only stands against reading a file.
 _REFUSAL = re.compile(r'unsupported (global|operand|class)|not an allowed global|is blocked', re.IGNORECASE)
 
@@ -133,25 +134,28 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str
 
     Args:
         model: The network, not wrapped.
-        state_dict: Weights by name; a prefix `module.` is left out.
+        state_dict: Weights by name.
         source: Name of the checkpoint for messages.
         partial: Take what fits, and log the rest.
 
     Raises:
         CheckpointError: Names or shapes differ (lists the first of each), or nothing fits at all.
     """
-    state = {name.removeprefix('module.'): value for name, value in state_dict.items()}
+    state = OrderedDict(state_dict)
+    # The versions of the modules that wrote it: theirs decide how older states are read.
+    state._metadata = getattr(state_dict, '_metadata', None)  # type: ignore[attr-defined]
     own = model.state_dict()
-    reshaped = [name for name in state if name in own and state[name].shape != own[name].shape]
-    missing = [name for name in own if name not in state]
+    reshaped = [name for name in state if name in own and _shape(state[name]) != _shape(own[name])]
+    # Counters of BatchNorm, which files of older releases lack, start anew.
+    missing = [name for name in own if name not in state and not name.endswith('.num_batches_tracked')]
     unexpected = [name for name in state if name not in own]
-    fitting = {name: value for name, value in state.items() if name in own and name not in reshaped}
+    fitting = [name for name in state if name in own and name not in reshaped]
     problems = [
         *_listed('not in the checkpoint', missing),
         *_listed('not in the model', unexpected),
         *_listed(
             'of another shape',
-            [f'{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}' for name in reshaped],
+            [f'{name} {_shape(state[name])} instead of {_shape(own[name])}' for name in reshaped],
         ),
     ]
     if problems and not (partial and fitting):
@@ -163,18 +167,37 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str
     if problems:
         logger = MMLogger.get_current_instance()
         logger.warning(f'{source}: loaded {len(fitting)} of {len(own)} entries; {"; ".join(problems)}')
-    model.load_state_dict(fitting, strict=False)
+    for name in [*unexpected, *reshaped]:
+        del state[name]
+    model.load_state_dict(state, strict=False)
+
+
+def rename_weights(state_dict: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> Mapping[str, Tensor]:
+    """Applies (regular expression, replacement) rules to the names of a state dict, keeping its metadata."""
+    renamed = OrderedDict(state_dict)
+    for pattern, replacement in rules:
+        renamed = OrderedDict((re.sub(pattern, replacement, name), value) for name, value in renamed.items())
+    renamed._metadata = getattr(state_dict, '_metadata', None)  # type: ignore[attr-defined]
+    return renamed
 
 
 def newest_checkpoint(folder: str | Path) -> tuple[Path | None, list[str]]:
     """The newest readable checkpoint of a work dir, found from the files themselves.
 
+    Looks at iter_N.pth and epoch_N.pth there; where there are none, beside the file that `last_checkpoint` names.
+
     Returns:
         Its path, or None; and a message about each newer one that cannot be read.
     """
-    files = [path for path in Path(folder).glob('*.pth') if path.stem.startswith(('iter_', 'epoch_'))]
+    files = _numbered_files(Path(folder))
+    pointer = Path(folder) / 'last_checkpoint'
+    if not files and pointer.is_file():  # the checkpoint hook may write to a folder of its own
+        files = _numbered_files(Path(pointer.read_text().strip()).parent)
+    kinds = {match[1] for match in files.values()}
+    # Iterations and epochs do not compare; then the clock decides.
+    age = {path: path.stat().st_mtime if len(kinds) > 1 else int(match[2]) for path, match in files.items()}
     passed_over = []
-    for path in sorted(files, key=lambda path: int(path.stem.split('_')[-1]), reverse=True):
+    for path in sorted(files, key=lambda path: age[path], reverse=True):
         try:
             read_checkpoint(path)
         except CheckpointError as error:
@@ -182,6 +205,10 @@ def newest_checkpoint(folder: str | Path) -> tuple[Path | None, list[str]]:
         else:
             return path, passed_over
     return None, passed_over
+
+
+def _numbered_files(folder: Path) -> dict[Path, re.Match[str]]:
+    return {path: match for path in folder.glob('*.pth') if (match := _NUMBERED.fullmatch(path.name))}
 
 
 def replace_when_whole(temporary: Path, final: Path) -> None:
@@ -231,6 +258,10 @@ def restore_histories(message_hub: dict) -> None:
     for name, entry in scalars.items():
         if isinstance(entry, Mapping) and _HISTORY in entry:
             scalars[name] = HistoryBuffer(entry[_HISTORY].cpu().tolist(), entry['counts'].cpu().tolist())
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if hasattr(value, 'shape') else None
 
 
 def _listed(what: str, names: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from ..errors import ConfigError, DataError
-from .component_check import check_fields
+from .component_check import check_fields, segmentor_config
 
 PHASES = ('train', 'val', 'test')
 
@@ -26,6 +26,8 @@ def complete_config(cfg: Config) -> Config:
         ConfigError: A field is misspelt, or the number of classes is open and no dataset tells it.
     """
     cfg = copy.deepcopy(cfg)
+    if 'model' not in cfg:
+        raise ConfigError('the config has no field model')
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     check_fields(cfg)
     data_root = cfg.get('data_root')
@@ -48,8 +50,11 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
         ConfigError: Class or band counts differ, or epochs would never end; names fields and values.
         DataError: A dataset is missing.
     """
-    bands = cfg.model.get('backbone', {}).get('in_channels')
-    mean = (cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}).get('mean')
+    if 'model' not in cfg:
+        return  # a runner that was built from parts
+    segmentor = segmentor_config(cfg)
+    bands = (segmentor.get('backbone') or {}).get('in_channels')
+    mean = (segmentor.get('data_preprocessor') or cfg.get('data_preprocessor') or {}).get('mean')
     if bands is not None and mean is not None and len(mean) != bands:
         raise ConfigError(
             f'model.data_preprocessor.mean has {len(mean)} values, model.backbone.in_channels is {bands}; they must '
@@ -78,7 +83,13 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
 
 def dataset_classes(dataset: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Class names of a dataset, without reading its files; None where it names none."""
-    lazy = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []})
+    try:
+        lazy = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []})
+    except (AssertionError, OSError) as error:  # how mmsegmentation's own datasets report a missing folder
+        root = dataset.get('data_root')
+        raise DataError(
+            f'{dataset["type"]} with data_root {root!r} cannot be built: {str(error) or "a folder is missing"}'
+        ) from None
     classes = lazy.metainfo.get('classes')
     return None if classes is None else tuple(classes)
 
@@ -93,7 +104,7 @@ def leaf_datasets(cfg: Config, phase: str) -> Iterator[tuple[str, Any]]:
 def decode_heads(cfg: Config) -> Iterator[tuple[str, Any]]:
     """(path, config) of each decode and auxiliary head of the model."""
     for name in ('decode_head', 'auxiliary_head'):
-        head = cfg.model.get(name)
+        head = segmentor_config(cfg).get(name)
         if isinstance(head, Mapping):
             yield f'model.{name}', head
         else:

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size
+from mmengine.dist import get_world_size, master_only
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 from torch import nn
 
 from .. import compat
-from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, replace_when_whole
+from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
 from .config import check_config, complete_config
 from .hooks import BroadcastBuffersHook, PlainCheckpointHook
+from .pretrained import load_pretrained_parts
 from .unwrap import unwrapped
 
 
@@ -30,12 +31,13 @@ class LaleRunner(Runner):
     * Distributed runs work on CPUs, over gloo; SyncBN becomes BN there.
     * Checkpoints are written whole or not at all, hold plain data, and are read without running code; weights that
       do not fit are an error unless the config says `partial_load = True`.
+    * Weights named by `init_cfg=dict(type='Pretrained')` are read in the same way.
     * `resume` without a path finds the newest readable checkpoint from the files themselves.
     * A model whose data preprocessor is channels-last gets channels-last weights.
     * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
     """
 
-    _resume: bool
+    _resume: bool | str
     _load_from: str | None
 
     @classmethod
@@ -92,8 +94,12 @@ class LaleRunner(Runner):
         return super().test()
 
     def load_or_resume(self) -> None:
-        """Loads or resumes; `resume` without a path takes the newest readable checkpoint of the work dir."""
-        if not self._has_loaded and self._resume and self._load_from is None:
+        """Loads or resumes.
+
+        `resume='auto'`, or `resume=True` without `load_from`, takes the newest readable checkpoint of the work dir;
+        where there is none, training starts at iteration 0, from the weights of `load_from` if it is given.
+        """
+        if not self._has_loaded and self._resume and (self._resume == 'auto' or self._load_from is None):
             path, passed_over = newest_checkpoint(self.work_dir)
             for message in passed_over:
                 self.logger.warning(f'passed over when resuming: {message}')
@@ -103,6 +109,10 @@ class LaleRunner(Runner):
             else:
                 self._load_from = str(path)
         super().load_or_resume()
+
+    def _init_model_weights(self) -> None:
+        load_pretrained_parts(unwrapped(self.model), trust=self.cfg.get('trust_checkpoint', False))
+        super()._init_model_weights()
 
     def load_checkpoint(
         self,
@@ -117,7 +127,7 @@ class LaleRunner(Runner):
             filename: Local file or http(s) address.
             map_location: As of `torch.load`.
             strict: As of mmengine; weights must fit in any case.
-            revise_keys: As of mmengine; not used, a prefix `module.` is always left out.
+            revise_keys: (pattern, replacement) pairs applied to the names; by default the prefix `module.` goes.
 
         Raises:
             CheckpointError: The file cannot be read, is not trusted, or does not fit.
@@ -125,11 +135,13 @@ class LaleRunner(Runner):
         checkpoint = read_checkpoint(filename, map_location, trust=self.cfg.get('trust_checkpoint', False))
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         partial = self.cfg.get('partial_load', False) and not strict
-        load_weights(unwrapped(self.model), checkpoint['state_dict'], filename, partial)
+        state_dict = rename_weights(checkpoint['state_dict'], revise_keys or [(r'^module\.', '')])
+        load_weights(unwrapped(self.model), state_dict, filename, partial)
         self._has_loaded = True
         self.logger.info(f'loaded {filename}')
         return checkpoint
 
+    @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Saves a checkpoint under a temporary name first; arguments as of mmengine's `Runner.save_checkpoint`."""
         if '://' in out_dir:  # a remote backend writes objects in one piece
@@ -138,8 +150,7 @@ class LaleRunner(Runner):
         temporary = Path(out_dir) / f'.{filename}.part'
         try:
             super().save_checkpoint(out_dir, temporary.name, *args, **kwargs)
-            if temporary.exists():  # only the main process writes
-                replace_when_whole(temporary, Path(out_dir) / filename)
+            replace_when_whole(temporary, Path(out_dir) / filename)
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,10 +19,14 @@ from ..metainfo import IGNORE_INDEX
 #: Labels are 8-bit values, so the table that is counted into has a row for each of them.
 LABEL_VALUES = 256
 
-# Pixels counted at a time on the CPU. What a step reads and writes then stays in the cache, memory does not grow with
-# the image, and torch keeps the count in one thread: evaluation shares its cores with the data workers, and threads
-# that wait for each other there cost more than they save (measured with benchmarks/metric.py).
-_CHUNK = 1 << 15
+# Pixels handled at a time on the CPU, so that memory does not grow with the image.
+_CHUNK = 1 << 18
+# Pixels given to torch.bincount at a time: it stays in one thread up to this size. Evaluation shares its cores with the
+# data workers, and threads that wait for each other there can cost a hundred times what they save.
+_SLICE = 1 << 15
+# Neighbouring pixels count in different copies of the table: most are of one class, and a counter that was just
+# written is slow to read again.
+_COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -176,29 +181,38 @@ def _as_indexes(pred: torch.Tensor) -> torch.Tensor:
 
 
 def _count_pairs(pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> np.ndarray | None:
-    """(256, C) int64 counts of flat integer `label` and `pred` on the CPU; None if a label is not from 0 to 255."""
+    """(256, C) int64 counts of flat integer `label` and `pred`; None if a label is not from 0 to 255."""
     bins = LABEL_VALUES * num_classes
-    # The smallest type that holds every index moves the fewest bytes.
-    dtype = np.int16 if bins <= 1 << 15 else np.int32
-    table = np.zeros(bins, np.int64)
+    copy_starts = _copy_starts(bins)
     all_pred, all_label = pred.numpy(), label.numpy()
+    tables = np.zeros(_COPIES * bins, np.int64)
     for start in range(0, all_pred.size, _CHUNK):
         some_pred, some_label = all_pred[start : start + _CHUNK], all_label[start : start + _CHUNK]
-        # A negative number is a huge one in the unsigned view, so one maximum checks both ends.
+        # In the unsigned view a negative number is a huge one, so one maximum checks both ends.
         if _unsigned(some_pred).max() >= num_classes:
-            raise ConfigError(_prediction_message(int(all_pred.min()), int(all_pred.max()), num_classes))
+            raise ConfigError(_prediction_message(all_pred.min(), all_pred.max(), num_classes))
         if _unsigned(some_label).max() >= LABEL_VALUES:
             return None
-        index = some_label.astype(dtype)
+        index = some_label.astype(copy_starts.dtype)
         index *= num_classes
-        index += some_pred.astype(dtype, copy=False)
+        index += some_pred.astype(copy_starts.dtype, copy=False)
+        index += copy_starts[: index.size]
         # numpy.bincount would first copy the indexes to 64 bits.
-        table += torch.bincount(torch.from_numpy(index), minlength=bins).numpy()
-    return table.reshape(LABEL_VALUES, num_classes)
+        for piece in torch.from_numpy(index).split(_SLICE):
+            tables += torch.bincount(piece, minlength=tables.size).numpy()
+    return tables.reshape(_COPIES, LABEL_VALUES, num_classes).sum(axis=0)
+
+
+@lru_cache(maxsize=2)
+def _copy_starts(bins: int) -> np.ndarray:
+    """First entry of the copy of the table that each pixel of a chunk counts in."""
+    # The smallest type that holds every index moves the fewest bytes.
+    dtype = np.int16 if _COPIES * bins <= 1 << 15 else np.int32
+    return (np.arange(_CHUNK) % _COPIES * bins).astype(dtype)
 
 
 def _count_pairs_on_device(pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> np.ndarray | None:
-    """`_count_pairs` in torch operations, for tensors that are not on the CPU: whole image at once, three waits."""
+    """`_count_pairs` in torch operations, for tensors that are not on the CPU: whole image at once, few waits."""
     bins = LABEL_VALUES * num_classes
     if pred.numel():
         low, high = torch.stack(pred.aminmax()).tolist()
@@ -207,7 +221,7 @@ def _count_pairs_on_device(pred: torch.Tensor, label: torch.Tensor, num_classes:
         low, high = torch.stack(label.aminmax()).tolist()
         if low < 0 or high >= LABEL_VALUES:
             return None
-    index = label.to(torch.int32, copy=True).mul_(num_classes).add_(pred)
+    index = torch.add(pred.to(torch.int32), label.to(torch.int32), alpha=num_classes)
     return torch.bincount(index, minlength=bins).cpu().numpy().reshape(LABEL_VALUES, num_classes)
 
 

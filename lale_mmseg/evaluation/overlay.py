@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..files import save_png
 from ..metainfo import IGNORE_INDEX
-from ._files import save_png
 
 __all__ = ['overlay', 'panel', 'save_png', 'to_display']
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from ._files import write_atomic
+from ..files import write_atomic
 
 #: Scores of the validation panel, in this order, with their colours (Okabe and Ito: safe for colour blind readers).
 VAL_SCORES = {'mF1': '#0072B2', 'mIoU': '#D55E00', 'OA': '#009E73'}

@@ -15,7 +15,7 @@ import numpy as np
 from prettytable import PrettyTable
 
 from .. import __version__
-from ._files import write_atomic
+from ..files import write_atomic
 from .confusion import ClassScores, class_scores, summary
 
 #: Files that `EvaluationReport.write` makes.

@@ -15,8 +15,8 @@ from mmengine.logging import MMLogger
 from mmseg.registry import METRICS
 
 from ..errors import ConfigError, DataError
+from ..files import save_png
 from ..metainfo import IGNORE_INDEX
-from ._files import save_png
 from .confusion import check_ignore_index, confusion_matrix
 from .report import EvaluationReport
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from ..engine.checkpoint import Description, description_of, load_weights, read_checkpoint
-from ..engine.component_check import find_registered
+from ..engine.checkpoint import Description, description_of, load_weights, read_checkpoint, rename_weights
 from ..errors import CheckpointError
+from .harmless import refuse_unsafe_loading, require_harmless
 from .windows import windows
+
+#: Steps of a test pipeline that prediction does itself, or that concern masks.
+_LOADING_STEPS = ('LoadBands', 'LoadImageFromFile', 'LoadPaletteMask', 'LoadAnnotations', 'PackSegInputs')
 
 
 class Predictor:
@@ -41,6 +45,8 @@ class Predictor:
         self.classes = tuple(classes)
         self.palette = [list(color) for color in palette]
         self.bands = None if bands is None else tuple(bands)
+        #: Steps of the test pipeline, such as Resize, that are not repeated here.
+        self.other_steps: tuple[str, ...] = ()
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = 'cpu', trust: bool = False) -> Predictor:
@@ -61,18 +67,23 @@ class Predictor:
             raise CheckpointError(f'{path}: its description names no classes')
         init_default_scope('mmseg')
         model_cfg = ConfigDict(description.config['model'])
-        _require_registered(model_cfg, 'model', path)
+        require_harmless(model_cfg, path)
         try:
-            model = revert_sync_batchnorm(MODELS.build(model_cfg))
+            with refuse_unsafe_loading():
+                model = revert_sync_batchnorm(MODELS.build(model_cfg))
         except (TypeError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f'{path}: its network cannot be built with this version of lale_mmseg; it was written by version '
                 f'{description.version} ({error})'
             ) from None
-        load_weights(model, checkpoint['state_dict'], path)
+        load_weights(model, rename_weights(checkpoint['state_dict'], [(r'^module\.', '')]), path)
         if getattr(model.data_preprocessor, 'channels_last', False):
             model = model.to(memory_format=torch.channels_last)
-        return cls(model.to(device), description.classes, description.palette, _bands_of(description))
+        pipeline = _test_pipeline(description)
+        bands = next((step.get('bands') for step in pipeline if _step_name(step) == 'LoadBands'), None)
+        predictor = cls(model.to(device), description.classes, description.palette, bands)
+        predictor.other_steps = tuple(name for name in map(_step_name, pipeline) if name not in _LOADING_STEPS)
+        return predictor
 
     @torch.inference_mode()
     def logits(self, image: np.ndarray) -> Tensor:
@@ -86,10 +97,13 @@ class Predictor:
         """
         height, width = image.shape[:2]
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        batch = self.model.data_preprocessor(dict(inputs=[tensor]), False)
-        shape = (height, width)
-        meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, padding_size=[0, 0, 0, 0])
-        return self.model.encode_decode(batch['inputs'], [meta])[0][:, :height, :width]
+        size = (height, width)
+        sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
+        inputs = self.model.data_preprocessor(dict(inputs=[tensor], data_samples=[sample]), False)['inputs']
+        # A preprocessor may pad below and to the right; decode heads resize to what they are told is the image.
+        padded = tuple(inputs.shape[2:])
+        meta = dict(img_shape=padded, ori_shape=padded, pad_shape=padded, padding_size=[0, 0, 0, 0])
+        return self.model.inference(inputs, [meta])[0][:, :height, :width]
 
     def predict(
         self, image: np.ndarray, tile: int = 1024, overlap: int = 128, on_tile: Callable[[], None] | None = None
@@ -120,35 +134,14 @@ class Predictor:
         return logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
-def _bands_of(description: Description) -> Sequence[int] | None:
-    """The `bands` of the `LoadBands` that the network was tested with."""
+def _test_pipeline(description: Description) -> list[Mapping]:
+    """Steps of the pipeline that the network was tested with, that of the first dataset in wrappers."""
     loader = description.config.get('test_dataloader') or description.config.get('val_dataloader') or {}
-    pipeline = (loader.get('dataset') or {}).get('pipeline') or ()
-    for step in pipeline:
-        if isinstance(step, Mapping) and step.get('type') == 'LoadBands':
-            return step.get('bands')
-    return None
+    dataset = loader.get('dataset') or {}
+    while 'dataset' in dataset or dataset.get('datasets'):
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    return [step for step in dataset.get('pipeline') or () if isinstance(step, Mapping)]
 
 
-def _require_registered(node: Any, where: str, path: str | Path) -> None:
-    """Refuses types that are not registered names.
-
-    A registry resolves a dotted name by importing it, so an unchecked description could call any function.
-    """
-    for name, kind in _types(node, where):
-        if not isinstance(kind, str) or not find_registered(kind):
-            raise CheckpointError(
-                f'{path}: {name} is {kind!r}, which is not registered; if it is a part of your own, test with its '
-                'config (tools/test.py), or import it before'
-            )
-
-
-def _types(node: Any, where: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        if 'type' in node:
-            yield f'{where}.type', node['type']
-        for name, value in node.items():
-            yield from _types(value, f'{where}.{name}')
-    elif isinstance(node, (list, tuple)):
-        for position, value in enumerate(node):
-            yield from _types(value, f'{where}.{position}')
+def _step_name(step: Mapping) -> str:
+    return str(step.get('type')).rpartition('.')[2]

@@ -48,6 +48,18 @@ def test_shards_survive_pickling_and_other_processes(both):
     assert torch.equal(next(iter(loader))[0]['inputs'], before)
 
 
+def test_names_that_start_anew_in_every_shard_are_made_different(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pa.struct([('bytes', pa.binary()), ('path', pa.string())])
+    rows = pa.array([dict(bytes=b'x', path='0.png'), dict(bytes=b'y', path='1.png')], kind)
+    for shard in range(2):
+        pq.write_table(pa.table({'image': rows, 'conditioning_image': rows}), tmp_path / f'train-{shard}.parquet')
+    shards = ParquetShards(sorted(tmp_path.glob('*.parquet')), ('image', 'conditioning_image'))
+    assert shards.names == ['train-0_000000', 'train-0_000001', 'train-1_000000', 'train-1_000001']
+
+
 def test_cache_of_row_groups_is_bounded(both):
     paths = sorted((both / 'shards').rglob('train*.parquet'))
     shards = ParquetShards(paths, ('image', 'conditioning_image'), cache_bytes=1)

@@ -57,6 +57,39 @@ def test_chosen_bands_come_in_the_order_asked_for(tmp_path, geotiff):
         load(path, bands=[5])
 
 
+def test_png_of_16_bits_needs_its_bands_named(tmp_path):
+    values = np.random.default_rng(0).integers(0, 60000, (4, 5, 3)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / 'a.png'), values[..., ::-1])
+    with pytest.raises(DataError, match=r'a\.png: 3 band\(s\) of uint16.*LoadBands with bands'):
+        load(tmp_path / 'a.png')
+    assert np.array_equal(load(tmp_path / 'a.png', bands=[1, 2, 3])['img'], values.astype(np.float32))
+
+
+def test_grey_and_rgba_images_come_as_three_bands(tmp_path):
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    cv2.imwrite(str(tmp_path / 'grey.png'), grey)
+    assert np.array_equal(load(tmp_path / 'grey.png')['img'], np.repeat(grey[..., None], 3, axis=2))
+    bgra = np.dstack([grey, grey + 20, grey + 40, np.full_like(grey, 99)])
+    cv2.imwrite(str(tmp_path / 'rgba.png'), bgra)
+    assert np.array_equal(load(tmp_path / 'rgba.png')['img'], bgra[..., :3])
+
+
+def test_headers_of_scenes_that_pillow_refuses_are_read(tmp_path, monkeypatch):
+    from PIL import Image
+
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((40, 30, 3), np.uint8))
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    assert read_size(tmp_path / 'a.png') == (40, 30)
+
+
+def test_colour_transforms_refuse_values_that_they_would_clip():
+    image = np.full((4, 4, 5), 3000, np.float32)
+    transforms = [*D4, dict(type='OneOf', transforms=[dict(type='RandomBrightnessContrast', p=1.0)], p=0.5)]
+    with pytest.raises(DataError, match='x: values of float32, but RandomBrightnessContrast works on 8-bit'):
+        augment(0, image, np.zeros((4, 4), np.uint8), transforms)
+    assert augment(0, image, np.zeros((4, 4), np.uint8))['img'].max() == 3000
+
+
 def test_values_that_are_not_finite_are_named(geotiff):
     bands = np.zeros((2, 4, 4), np.float32)
     bands[1, 2, 3] = np.nan

@@ -17,6 +17,7 @@ from lale_mmseg.engine.checkpoint import (
     load_weights,
     newest_checkpoint,
     read_checkpoint,
+    rename_weights,
     replace_when_whole,
     restore_histories,
     to_plain,
@@ -152,7 +153,7 @@ def test_weights_that_do_not_fit_are_listed():
 
 def test_partial_loading_takes_what_fits_but_not_nothing():
     model = nn.Sequential(nn.Linear(2, 3))
-    load_weights(model, {'module.0.bias': torch.full((3,), 7.0)}, 'x.pth', partial=True)
+    load_weights(model, {'0.bias': torch.full((3,), 7.0)}, 'x.pth', partial=True)
     assert model[0].bias.tolist() == [7, 7, 7]
     with pytest.raises(CheckpointError, match='0 of 2 entries match'):
         load_weights(model, {'other': torch.zeros(1)}, 'x.pth', partial=True)
@@ -170,6 +171,31 @@ def test_newest_readable_checkpoint_is_found_from_the_files(tmp_path):
     assert len(passed_over) == 1
     assert 'iter_100.pth' in passed_over[0]
     assert newest_checkpoint(tmp_path / 'empty') == (None, [])
+
+
+def test_other_names_are_no_numbered_checkpoints_and_the_pointer_helps_only_an_empty_folder(tmp_path):
+    own, other = tmp_path / 'own', tmp_path / 'other'
+    own.mkdir()
+    other.mkdir()
+    torch.save({'state_dict': {}}, own / 'epoch_20_ema.pth')
+    torch.save({'state_dict': {}}, other / 'epoch_9.pth')
+    (own / 'last_checkpoint').write_text(f'{other}/epoch_9.pth')
+    assert newest_checkpoint(own) == (other / 'epoch_9.pth', [])
+    torch.save({'state_dict': {}}, own / 'epoch_3.pth')  # a copied work dir: its own file, not that of its origin
+    assert newest_checkpoint(own) == (own / 'epoch_3.pth', [])
+
+
+def test_states_of_older_releases_without_batch_counters_load():
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    state = {name: value + 1 for name, value in model.state_dict().items() if 'num_batches' not in name}
+    load_weights(model, state, 'old.pth')
+    assert model[0].running_mean.tolist() == [1, 1, 1]
+
+
+def test_names_are_rewritten_by_rules_in_order():
+    state = {'module.encoder.w': 1, 'head.w': 2}
+    rules = [(r'^module\.', ''), (r'^encoder\.', 'backbone.')]
+    assert dict(rename_weights(state, rules)) == {'backbone.w': 1, 'head.w': 2}
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):

@@ -55,4 +55,14 @@ def test_epochs_that_never_end_are_named(cfg):
 def test_missing_data_are_reported_with_the_command_that_makes_them(cfg):
     cfg.data_root = '/nowhere'
     with pytest.raises(DataError, match=r"'/nowhere' does not exist: make it with .*data_prep/aras400k\.py"):
-        complete_config(cfg)
+        check_config(complete_config(cfg), ('train',))
+
+
+def test_the_segmentor_inside_test_time_augmentation_is_completed_and_checked(cfg):
+    cfg.tta_model.module = cfg.model
+    cfg.model = cfg.tta_model
+    done = complete_config(cfg)
+    assert done.model.module.decode_head.num_classes == 7
+    done.model.module.decode_head.num_classes = 5
+    with pytest.raises(ConfigError, match='num_classes is 5, but test_dataloader'):
+        check_config(done, ('test',))

@@ -120,7 +120,7 @@ def test_numpy_arrays_in_any_memory_order(dtype):
     assert confusion_matrix(torch.from_numpy(pred).t(), torch.from_numpy(label).t(), 3).tolist() == MATRIX
 
 
-def test_device_path_gives_the_same_counts():
+def test_random_counts_on_both_paths():
     generator = torch.Generator().manual_seed(0)
     pred = torch.randint(0, 9, (1000,), generator=generator)
     label = torch.randint(0, 256, (1000,), generator=generator)
@@ -132,14 +132,31 @@ def test_device_path_gives_the_same_counts():
         assert count(pred, label + 1, 9) is None
         assert count(pred, label - 1, 9) is None
         assert count(pred[:0], label[:0], 9).sum() == 0
-        for wrong in (pred + 1, pred - 1):
-            with pytest.raises(ConfigError, match='predicted classes run from'):
+        for wrong, ends in ((pred + 1, '1 to 9'), (pred - 1, '-1 to 7')):
+            with pytest.raises(ConfigError, match=f'predicted classes run from {ends}, '):
                 count(wrong, label, 9)
 
 
 def test_images_of_several_chunks(monkeypatch):
-    monkeypatch.setattr(confusion_module, '_CHUNK', 4)
+    monkeypatch.setattr(confusion_module, '_CHUNK', 6)
+    monkeypatch.setattr(confusion_module, '_SLICE', 4)
     assert confusion_matrix(PRED, LABEL, 3).tolist() == MATRIX
+    pred = PRED.clone()
+    pred[2, 4] = 3
+    with pytest.raises(ConfigError, match='from 0 to 3'):
+        confusion_matrix(pred, LABEL, 3)
+    label = LABEL.clone()
+    label[2, 4] = 256
+    with pytest.raises(DataError, match='label 256 at row 2, column 4'):
+        confusion_matrix(PRED, label, 3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_gpu_tensors_give_the_same_matrix():
+    assert confusion_matrix(PRED.cuda(), LABEL.cuda(), 3).tolist() == MATRIX
+    assert confusion_matrix(PRED.cuda(), LABEL, 3).tolist() == MATRIX
+    with pytest.raises(DataError, match='label 7 at row 0, column 0'):
+        confusion_matrix(PRED.cuda(), torch.full_like(LABEL, 7).cuda(), 3)
 
 
 def test_many_classes():

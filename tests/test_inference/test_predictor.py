@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -68,19 +69,86 @@ def test_windows_of_large_images_agree_with_one_piece_away_from_their_borders(tm
     assert (tiled == predictor.predict(image)).mean() > 0.99
 
 
-@pytest.mark.parametrize(
-    ('kind', 'where'), [('os.system', 'model.backbone.type'), ('NoSuchBackbone', 'model.backbone.type')]
-)
-def test_types_that_are_not_registered_are_refused(tmp_path, kind, where):
-    cfg = config()
-    path = save(tmp_path / 'x.pth', cfg)
+def tampered(path, **model):
+    """Changes the description of a saved checkpoint."""
     checkpoint = torch.load(path, weights_only=True)
     content = json.loads(checkpoint[DESCRIPTION_KEY])
-    content['config']['model']['backbone'] = dict(type=kind, command=f'touch {tmp_path}/executed')
+    content['config']['model'].update(model)
     torch.save({**checkpoint, DESCRIPTION_KEY: json.dumps(content)}, path)
-    with pytest.raises(CheckpointError, match=rf"x\.pth: {where} is '{kind}', which is not registered"):
+    return path
+
+
+@pytest.mark.parametrize('kind', ['os.system', 'subprocess.run', 'NoSuchBackbone', 'mmdet.LAD', 'TIMMBackbone_'])
+def test_types_that_are_no_plain_network_are_refused(tmp_path, kind):
+    bait = tmp_path / 'executed'
+    path = tampered(save(tmp_path / 'x.pth', config()), backbone=dict(type=kind, command=f'touch {bait}'))
+    with pytest.raises(CheckpointError, match=rf"x\.pth: model\.backbone\.type is '{kind}'"):
         Predictor.from_checkpoint(path)
-    assert not (tmp_path / 'executed').exists()
+    assert not bait.exists()
+
+
+class Bait:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}',)
+
+
+def test_a_description_cannot_make_a_registered_class_unpickle_a_file(tmp_path):
+    """A detector with a teacher reads the teacher's checkpoint, with code in it, while it is built."""
+    bait = tmp_path / 'executed'
+    torch.save({'state_dict': {}, 'extra': Bait(bait)}, tmp_path / 'inner.pth')
+    cfg = config()
+    teacher = dict(type='mmdet.KnowledgeDistillationSingleStageDetector', teacher_ckpt=str(tmp_path / 'inner.pth'))
+    with pytest.raises(CheckpointError, match='may not load files'):
+        Predictor.from_checkpoint(tampered(save(tmp_path / 'a.pth', cfg), **teacher))
+    pretrained = dict(type='LALE', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'inner.pth')))
+    Predictor.from_checkpoint(tampered(save(tmp_path / 'b.pth', cfg), backbone=pretrained))  # dropped: weights follow
+    with pytest.raises(CheckpointError, match=r"model\.pretrained is '.*inner\.pth'"):
+        Predictor.from_checkpoint(tampered(save(tmp_path / 'c.pth', cfg), pretrained=str(tmp_path / 'inner.pth')))
+    with pytest.raises(CheckpointError, match='_scope_'):
+        Predictor.from_checkpoint(tampered(save(tmp_path / 'd.pth', cfg), _scope_='antigravity'))
+    assert not bait.exists()
+
+
+def test_paddings_of_the_preprocessor_are_cut_off(tmp_path):
+    cfg = config(attn_cfg=[None] * 4)
+    model = MODELS.build(cfg.model)
+    plain = Predictor.from_checkpoint(save(tmp_path / 'a.pth', cfg, model))
+    cfg.model.data_preprocessor.test_cfg = dict(size_divisor=32)
+    padded = Predictor.from_checkpoint(save(tmp_path / 'b.pth', cfg, model))
+    image = np.random.default_rng(0).integers(0, 255, (160, 200, 3)).astype(np.uint8)
+    assert padded.logits(image).shape == (3, 160, 200)
+    agree = padded.predict(image) == plain.predict(image)
+    # Away from the padding; logits squeezed to the wrong size would agree on about half of the pixels.
+    assert agree[:, :128].mean() > 0.9
+
+
+def test_slide_inference_of_the_config_is_kept(tmp_path):
+    cfg = config()
+    cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(48, 48))
+    model = MODELS.build(cfg.model)
+    predictor = Predictor.from_checkpoint(save(tmp_path / 'x.pth', cfg, model))
+    image = np.random.default_rng(0).integers(0, 255, (96, 160, 3)).astype(np.uint8)
+    inputs = predictor.model.data_preprocessor(
+        dict(inputs=[torch.from_numpy(image.transpose(2, 0, 1).copy())], data_samples=None), False
+    )['inputs']
+    meta = dict(img_shape=(96, 160), ori_shape=(96, 160), pad_shape=(96, 160))
+    with torch.inference_mode():
+        expected = predictor.model.slide_inference(inputs, [meta])[0]
+    torch.testing.assert_close(predictor.logits(image), expected)
+
+
+def test_steps_that_are_not_repeated_are_named_and_wrappers_are_searched(tmp_path):
+    cfg = config(in_channels=4)
+    pipeline = [dict(type='mmseg.LoadBands', bands=[4, 3, 2, 1]), dict(type='Resize', scale=(64, 64))]
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[dict(pipeline=pipeline)])
+    predictor = Predictor.from_checkpoint(save(tmp_path / 'x.pth', cfg))
+    assert predictor.bands == (4, 3, 2, 1)
+    assert predictor.other_steps == ('Resize',)
 
 
 def test_a_network_of_another_version_is_named(tmp_path):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from albumentations import ImageOnlyTransform
 from mmseg.datasets.transforms import Albu
 from mmseg.registry import TRANSFORMS
+
+from ...errors import DataError
 
 
 @TRANSFORMS.register_module()
@@ -19,13 +24,23 @@ class SeededAlbu(Albu):
 
     Args:
         transforms: Configs of albumentations transforms, `type` being the class name.
+
+    Raises:
+        DataError: A transform of values, such as RandomBrightnessContrast, meets an image that is not 8-bit.
     """
 
     def __init__(self, transforms: list[dict]) -> None:
         super().__init__(transforms=transforms)
+        self._color_transforms = [t.__class__.__name__ for t in _leaves(self.aug) if isinstance(t, ImageOnlyTransform)]
 
     def transform(self, results: dict) -> dict:
         """Augments `img` and `gt_seg_map` alike."""
+        if self._color_transforms and results['img'].dtype != np.uint8:
+            source, found = results.get('img_path', 'image'), results['img'].dtype
+            raise DataError(
+                f'{source}: values of {found}, but {self._color_transforms[0]} '
+                'works on 8-bit images (or values from 0 to 1) and would clip them; take it out of the pipeline'
+            )
         inputs = {'image': results['img']}
         is_color = results['img'].shape[2] == 3
         if is_color:
@@ -43,3 +58,12 @@ class SeededAlbu(Albu):
         if 'mask' in outputs:
             results['gt_seg_map'] = np.ascontiguousarray(outputs['mask'])
         return results
+
+
+def _leaves(transform: Any) -> Iterator[Any]:
+    """Single transforms inside compositions."""
+    if hasattr(transform, 'transforms'):
+        for inner in transform.transforms:
+            yield from _leaves(inner)
+    else:
+        yield transform

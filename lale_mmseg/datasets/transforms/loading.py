@@ -19,8 +19,9 @@ class LoadBands(BaseTransform):
 
     Args:
         bands: Numbers of the bands to take, counting from 1, in the order wanted; `mean` and `std` of the data
-            preprocessor follow it, with `bgr_to_rgb=False`. Without it, images of three 8-bit bands come in BGR
-            order, as mmsegmentation expects, and any others in the file's order.
+            preprocessor follow it, with `bgr_to_rgb=False`. Without it, a PNG, JPEG, WebP or BMP comes as three 8-bit
+            bands in BGR order, as mmsegmentation expects, a TIFF of three 8-bit bands, too, and any other TIFF with
+            all its bands in the file's order.
     """
 
     def __init__(self, bands: Sequence[int] | None = None) -> None:
@@ -48,7 +49,9 @@ class LoadPaletteMask(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        """Loads the mask of `results`; its size must be that of the image."""
+        """Loads the mask of `results`, if it names one; its size must be that of the image."""
+        if results.get('seg_map_path') is None:  # inference on images alone
+            return results
         source = str(results['seg_map_path'])
         content = results.pop('mask_bytes', None) or read_bytes(source)
         rgb = decode_rgb_mask(content, source)

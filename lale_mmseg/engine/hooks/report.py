@@ -40,6 +40,7 @@ class ReportHook(Hook):
             raise ValueError(f'num_overlays={num_overlays}: 0 or more is due, or -1 for all images')
         self.num_overlays = num_overlays
         self.overlay_dir = overlay_dir
+        self._drawn: dict[Path, str] = {}
 
     def before_val(self, runner: Runner) -> None:
         """Tells the metric where to write."""
@@ -82,7 +83,8 @@ class ReportHook(Hook):
     def _direct(self, runner: Runner, evaluator: Any, name: str) -> None:
         for metric in _metrics(evaluator):
             if metric.output_dir is None:
-                metric.output_dir = str(Path(runner.work_dir) / name)
+                # Metrics with prefixes of their own do not share files.
+                metric.output_dir = str(Path(runner.work_dir) / name / (metric.prefix or ''))
 
     def _plot_confusion(self, runner: Runner, evaluator: Any, name: str) -> None:
         if not is_main_process():
@@ -108,7 +110,12 @@ class ReportHook(Hook):
             image = _input_image(runner, data_batch['inputs'], position)
             if image.shape[:2] != pred.shape:  # a pipeline that resizes: predictions are at the original size
                 image = cv2.resize(image, pred.shape[::-1], interpolation=cv2.INTER_AREA)
-            panel(image, label, pred, meta['classes'], meta['palette'], folder / f'{Path(sample.img_path).stem}.png')
+            path = Path(sample.img_path)
+            if self._drawn.setdefault(folder / f'{path.stem}.png', sample.img_path) == sample.img_path:
+                target = folder / f'{path.stem}.png'
+            else:  # images of one name in several folders
+                target = folder / f'{path.parent.name}_{path.stem}.png'
+            panel(image, label, pred, meta['classes'], meta['palette'], target)
 
 
 def _metrics(evaluator: Any) -> list[SegmentationMetric]:

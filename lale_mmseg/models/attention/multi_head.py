@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...errors import ConfigError
+
 
 @MODELS.register_module()
 class MultiHeadAttention(nn.Module):
@@ -18,13 +20,13 @@ class MultiHeadAttention(nn.Module):
         num_heads: Number of heads; must divide `embed_dims`.
 
     Raises:
-        ValueError: `embed_dims` is not divisible by `num_heads`.
+        ConfigError: `embed_dims` is not divisible by `num_heads`.
     """
 
     def __init__(self, embed_dims: int, num_heads: int) -> None:
         super().__init__()
         if embed_dims % num_heads:
-            raise ValueError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
+            raise ConfigError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
         self.num_heads = num_heads
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)

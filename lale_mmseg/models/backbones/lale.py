@@ -16,6 +16,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...errors import ConfigError
 from ..layers import ConvMixerBlock, TransformerBlock
 
 #: Blocks in each stage and width of each stage, by size.
@@ -46,7 +47,7 @@ class LALE(BaseModule):
         init_cfg: Initialization of `mmengine.model.BaseModule`, for example a pretrained checkpoint.
 
     Raises:
-        ValueError: Unknown `arch`, an even kernel, a width that the heads do not divide, or lists of unequal length.
+        ConfigError: Unknown `arch`, an even kernel, a width that the heads do not divide, or lists of unequal length.
     """
 
     def __init__(
@@ -66,9 +67,9 @@ class LALE(BaseModule):
         depths, self.widths = _arch_settings(arch)
         attentions = _attention_per_stage(attn_cfg, len(depths))
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f'kernel_size={kernel_size}: must be odd')
+            raise ConfigError(f'kernel_size={kernel_size}: must be odd')
         if not out_indices or any(not 0 <= index < len(depths) for index in out_indices):
-            raise ValueError(f'out_indices={tuple(out_indices)}: stages are 0 to {len(depths) - 1}')
+            raise ConfigError(f'out_indices={tuple(out_indices)}: stages are 0 to {len(depths) - 1}')
         self.out_indices = tuple(out_indices)
 
         def downsample(inputs: int, outputs: int) -> list[nn.Module]:
@@ -116,13 +117,13 @@ class LALE(BaseModule):
 def _arch_settings(arch: str | dict) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if isinstance(arch, str):
         if arch.lower() not in ARCHS:
-            raise ValueError(f'arch={arch!r}: known sizes are {", ".join(ARCHS)}')
+            raise ConfigError(f'arch={arch!r}: known sizes are {", ".join(ARCHS)}')
         arch = ARCHS[arch.lower()]
     if set(arch) != {'depths', 'widths'}:
-        raise ValueError(f'arch={dict(arch)}: a dict of depths and widths is due')
+        raise ConfigError(f'arch={dict(arch)}: a dict of depths and widths is due')
     depths, widths = tuple(arch['depths']), tuple(arch['widths'])
     if len(depths) != len(widths) or not depths:
-        raise ValueError(f'arch={dict(arch)}: depths and widths need one entry for each stage')
+        raise ConfigError(f'arch={dict(arch)}: depths and widths need one entry for each stage')
     return depths, widths
 
 
@@ -131,11 +132,11 @@ def _attention_per_stage(attn_cfg: dict | Sequence[dict | None], num_stages: int
         # The published layout: attention from stage 3 on.
         return tuple(attn_cfg if stage >= 2 else None for stage in range(num_stages))
     if len(attn_cfg) != num_stages:
-        raise ValueError(f'attn_cfg has {len(attn_cfg)} entries for {num_stages} stages; one entry a stage is due')
+        raise ConfigError(f'attn_cfg has {len(attn_cfg)} entries for {num_stages} stages; one entry a stage is due')
     return tuple(attn_cfg)
 
 
 def _num_heads(width: int, head_width: int, stage: int) -> int:
     if width % head_width:
-        raise ValueError(f'width {width} of stage {stage + 1} is not divisible by head_width={head_width}')
+        raise ConfigError(f'width {width} of stage {stage + 1} is not divisible by head_width={head_width}')
     return width // head_width

@@ -17,6 +17,8 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...errors import ConfigError
+
 
 @MODELS.register_module()
 class LALEHead(BaseDecodeHead):
@@ -49,7 +51,7 @@ class LALEHead(BaseDecodeHead):
         **kwargs: Any,
     ) -> None:
         if len(in_channels) != len(in_index):
-            raise ValueError(f'{len(in_channels)} in_channels for {len(in_index)} entries of in_index')
+            raise ConfigError(f'{len(in_channels)} in_channels for {len(in_index)} entries of in_index')
         super().__init__(
             in_channels=list(in_channels),
             channels=channels,

@@ -1,0 +1,54 @@
+import os
+
+import pytest
+import torch
+from mmseg.registry import MODELS
+from torch import nn
+
+from lale_mmseg.engine.pretrained import load_pretrained_parts
+from lale_mmseg.errors import CheckpointError
+
+
+class Bait:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}',)
+
+
+def network(checkpoint, **options) -> nn.Module:
+    """A backbone inside a model, with weights named in its config."""
+    init_cfg = dict(type='Pretrained', checkpoint=str(checkpoint), **options)
+    return nn.ModuleDict(dict(backbone=MODELS.build(dict(type='LALE', arch='s1', init_cfg=init_cfg))))
+
+
+def test_weights_below_a_prefix_are_loaded_and_others_left_out(tmp_path):
+    source = MODELS.build(dict(type='LALE', arch='s1'))
+    state = {f'module.backbone.{name}': value for name, value in source.state_dict().items()}
+    torch.save({'state_dict': {**state, 'module.head.weight': torch.zeros(1)}}, tmp_path / 'x.pth')
+    model = network(tmp_path / 'x.pth', prefix='backbone.')
+    load_pretrained_parts(model)
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in model.backbone.state_dict().items())
+    assert model.backbone.init_cfg is None
+
+
+def test_missing_weights_are_an_error_instead_of_random_ones(tmp_path):
+    torch.save({'state_dict': {'stem.weight': torch.zeros(1)}}, tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError, match=r'backbone\.init_cfg: .*x\.pth: does not fit this model \(0 of'):
+        load_pretrained_parts(network(tmp_path / 'x.pth'))
+
+
+def test_code_in_the_file_is_refused(tmp_path):
+    torch.save({'state_dict': {}, 'extra': Bait(tmp_path / 'executed')}, tmp_path / 'evil.pth')
+    with pytest.raises(CheckpointError, match=r'evil\.pth: refused'):
+        load_pretrained_parts(network(tmp_path / 'evil.pth'))
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_model_zoos_of_mmengine_stay_with_it():
+    model = network('torchvision://resnet18')
+    load_pretrained_parts(model)
+    assert model.backbone.init_cfg['checkpoint'] == 'torchvision://resnet18'
