@@ -3,11 +3,11 @@
 # predicts two images with the checkpoint alone.
 #   bash tools/quickstart.sh
 # What is there already (environment, data, a finished training) is reused; work_dirs/quickstart holds the results.
-# ITERATIONS=n shortens the training (400 by default), WORK_DIR and DATA_ROOT move the results and the data.
+# ITERATIONS=n sets the length of the training (250 by default), WORK_DIR and DATA_ROOT move the results and the data.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 CONFIG=configs/lale/lale_s1_1xb8-onecycle-400_aras400k-toy-256x256.py
-ITERATIONS=${ITERATIONS:-400}
+ITERATIONS=${ITERATIONS:-250}
 WORK_DIR=${WORK_DIR:-work_dirs/quickstart}
 DATA_ROOT=${DATA_ROOT:-data/toy}
 PYTHON=.venv/bin/python

@@ -234,7 +234,7 @@ def _check_part(path: str, part: Mapping, kind: str) -> None:
     for name in part:
         if name not in accepted and name not in _BUILDER_KEYS[kind] | _BUILDER_KEYS['part']:
             near = difflib.get_close_matches(name, accepted, n=1)
-            hint = f'did you mean {near[0]!r}?' if near else f'it takes {", ".join(sorted(accepted))}'
+            hint = f'did you mean {near[0]!r}?' if near else f'it takes {", ".join(sorted(accepted)) or "none"}'
             raise ConfigError(f'{path}: {part["type"]} has no argument {name!r}; {hint}')
 
 
@@ -286,13 +286,15 @@ def _registries() -> list[Registry]:
 def accepted_arguments(part: Any) -> set[str] | None:
     """Names of the arguments of a class or function; None where it takes any.
 
-    A class that passes `**kwargs` to its parent takes the parent's arguments, too. One that takes `*args` as well, or
-    that uses `**kwargs` itself, takes any.
+    A class that passes `**kwargs` to its parent takes the parent's arguments, too. One that uses `**kwargs` itself, or
+    takes `*args` as well and passes neither on, takes any.
     """
     if not inspect.isclass(part):
         own = inspect.signature(part).parameters.values()
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own)
         return None if takes_any else {parameter.name for parameter in own}
+    if part.__init__ is object.__init__ and part.__new__ is object.__new__:
+        return set()
     names: set[str] = set()
     for base in part.__mro__:
         if '__init__' not in vars(base) or base is object:
@@ -305,24 +307,27 @@ def accepted_arguments(part: Any) -> set[str] | None:
         keywords = kinds.get(inspect.Parameter.VAR_KEYWORD)
         if keywords is None:
             return names
-        if inspect.Parameter.VAR_POSITIONAL in kinds or _uses_itself(init, keywords):
+        if _takes_any(init, keywords, inspect.Parameter.VAR_POSITIONAL in kinds):
             return None
     return None
 
 
 @functools.cache
-def _uses_itself(init: Callable, keywords: str) -> bool:
-    """Whether an `__init__` uses its `**keywords` for anything but its parent's `__init__`."""
+def _takes_any(init: Callable, keywords: str, positional: bool) -> bool:
+    """Whether an `__init__` does anything but hand its `**keywords` to its parent's `__init__`.
+
+    One that never looks at them hides misspellings, unless it takes `*args` as well, as a part that ignores all does.
+    """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
     except (OSError, TypeError, SyntaxError):  # made at run time, or compiled
-        return False
+        return positional
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
     passed = {
         id(word.value) for call in calls if getattr(call.func, 'attr', '') == '__init__' for word in call.keywords
     }
-    uses = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == keywords)
-    return any(id(node) not in passed for node in uses)
+    uses = {id(node) for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == keywords}
+    return not uses <= passed or (positional and not uses)
 
 
 def _reject_replaced(name: str, value: Any) -> None:

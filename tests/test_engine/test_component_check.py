@@ -50,6 +50,7 @@ def test_a_config_of_ours_passes(cfg):
         ),
         ({'param_scheduler.0.eta_maxx': 0}, "param_scheduler.0: OneCycleLR has no argument 'eta_maxx'"),
         ({'default_hooks.logger.intervall': 5}, "default_hooks.logger: LoggerHook has no argument 'intervall'"),
+        ({'default_hooks.param_scheduler.when': 5}, "ParamSchedulerHook has no argument 'when'; it takes none"),
         ({'tta_model.modul': {}}, "tta_model: SegTTAModel has no argument 'modul'; did you mean 'module'"),
         ({'data_preprocessor.stdd': 1}, "data_preprocessor: ChannelsLastDataPreProcessor has no argument 'stdd'"),
         ({'visualizer.alfa': 0.5}, "visualizer: SegLocalVisualizer has no argument 'alfa'; did you mean 'alpha'"),
@@ -217,7 +218,7 @@ def test_configs_of_mmsegmentation_are_accepted():
 def test_a_shipped_config_with_a_schedule_that_is_not_read_is_refused():
     shipped = Config.fromfile(SHIPPED / 'mobilenet_v3/mobilenet-v3-d8_lraspp_4xb4-320k_cityscapes-512x1024.py')
     assert shipped.runner.max_iters != shipped.train_cfg.max_iters
-    with pytest.raises(ConfigError, match="^config field 'runner'"):
+    with pytest.raises(ConfigError, match=r"^config field 'runner'"):
         check_fields(shipped)
 
 
@@ -279,6 +280,10 @@ def test_arguments_are_followed_through_named_parents_but_not_through_catch_alls
         def __init__(self, depth=1, **kwargs):
             super().__init__(**kwargs)
 
+    class PassesAllOn(Parent):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
     class UsesItself(Parent):
         def __init__(self, depth=1, **kwargs):
             super().__init__()
@@ -286,4 +291,5 @@ def test_arguments_are_followed_through_named_parents_but_not_through_catch_alls
 
     assert accepted_arguments(Swallows) is None
     assert accepted_arguments(PassesOn) == {'depth', 'width'}
+    assert accepted_arguments(PassesAllOn) == {'width'}
     assert accepted_arguments(UsesItself) is None
