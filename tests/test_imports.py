@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.support import REPO
 
 PACKAGE = 'lale_mmseg'
-#: What the modules of each room may import of ours, beside their own room; `errors` and `files` import nothing and serve all.
+#: What the modules of each room may import of ours, beside their own room. `errors` and `files` import nothing of ours.
 ALLOWED = {
     '__init__': set(),
     'errors': set(),
