@@ -34,6 +34,8 @@ class LALEHead(BaseDecodeHead):
         act_cfg: Activation of the fusing convolution.
         dropout_ratio: Probability to drop a channel of the fused map in training.
         align_corners: Of every bilinear resizing.
+        init_cfg: Initialization; torch's own by default. The classifier of `BaseDecodeHead` starts with weights five
+            times smaller, which costs short trainings of this head accuracy.
         **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, `ignore_index`, ...), which
             rejects unknown ones.
     """
@@ -48,6 +50,7 @@ class LALEHead(BaseDecodeHead):
         act_cfg: dict = dict(type='mmseg.StarReLU'),
         dropout_ratio: float = 0.1,
         align_corners: bool = False,
+        init_cfg: dict | None = None,
         **kwargs: Any,
     ) -> None:
         if len(in_channels) != len(in_index):
@@ -61,6 +64,7 @@ class LALEHead(BaseDecodeHead):
             act_cfg=act_cfg,
             dropout_ratio=dropout_ratio,
             align_corners=align_corners,
+            init_cfg=init_cfg,
             **kwargs,
         )
         self.projections = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
