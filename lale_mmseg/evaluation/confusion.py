@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,14 +18,8 @@ from ..metainfo import IGNORE_INDEX
 #: Labels are 8-bit values, so the table that is counted into has a row for each of them.
 LABEL_VALUES = 256
 
-# Pixels handled at a time on the CPU, so that memory does not grow with the image.
+# Pixels handled at a time, so that memory does not grow with the image.
 _CHUNK = 1 << 18
-# Pixels given to torch.bincount at a time: it stays in one thread up to this size. Evaluation shares its cores with the
-# data workers, and threads that wait for each other there can cost a hundred times what they save.
-_SLICE = 1 << 15
-# Neighbouring pixels count in different copies of the table: most are of one class, and a counter that was just
-# written is slow to read again.
-_COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -80,8 +73,7 @@ def confusion_matrix(
         raise DataError(f'{source}: label of shape {tuple(label.shape)}, prediction of shape {tuple(pred.shape)}')
     if label.is_floating_point():
         raise DataError(f'{source}: labels must be integers, found {label.dtype}')
-    count = _count_pairs if pred.device.type == 'cpu' else _count_pairs_on_device
-    table = count(_as_indexes(pred).reshape(-1), label.to(pred.device).reshape(-1), num_classes)
+    table = _count_pairs(_as_indexes(pred).reshape(-1), label.to(pred.device).reshape(-1), num_classes)
     if table is None or _has_stranger(table, num_classes, ignore_index):
         raise DataError(_stranger_message(label, num_classes, ignore_index, source))
     matrix = table[:num_classes]
@@ -183,50 +175,25 @@ def _as_indexes(pred: torch.Tensor) -> torch.Tensor:
 def _count_pairs(pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> np.ndarray | None:
     """(256, C) int64 counts of flat integer `label` and `pred`; None if a label is not from 0 to 255."""
     bins = LABEL_VALUES * num_classes
-    copy_starts = _copy_starts(bins)
-    all_pred, all_label = pred.numpy(), label.numpy()
-    tables = np.zeros(_COPIES * bins, np.int64)
-    for start in range(0, all_pred.size, _CHUNK):
-        some_pred, some_label = all_pred[start : start + _CHUNK], all_label[start : start + _CHUNK]
-        # In the unsigned view a negative number is a huge one, so one maximum checks both ends.
-        if _unsigned(some_pred).max() >= num_classes:
-            raise ConfigError(_prediction_message(all_pred.min(), all_pred.max(), num_classes))
-        if _unsigned(some_label).max() >= LABEL_VALUES:
-            return None
-        index = some_label.astype(copy_starts.dtype)
-        index *= num_classes
-        index += some_pred.astype(copy_starts.dtype, copy=False)
-        index += copy_starts[: index.size]
-        # numpy.bincount would first copy the indexes to 64 bits.
-        for piece in torch.from_numpy(index).split(_SLICE):
-            tables += torch.bincount(piece, minlength=tables.size).numpy()
-    return tables.reshape(_COPIES, LABEL_VALUES, num_classes).sum(axis=0)
-
-
-@lru_cache(maxsize=2)
-def _copy_starts(bins: int) -> np.ndarray:
-    """First entry of the copy of the table that each pixel of a chunk counts in."""
-    # The smallest type that holds every index moves the fewest bytes.
-    dtype = np.int16 if _COPIES * bins <= 1 << 15 else np.int32
-    return (np.arange(_CHUNK) % _COPIES * bins).astype(dtype)
-
-
-def _count_pairs_on_device(pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> np.ndarray | None:
-    """`_count_pairs` in torch operations, for tensors that are not on the CPU: whole image at once, few waits."""
-    bins = LABEL_VALUES * num_classes
-    if pred.numel():
-        low, high = torch.stack(pred.aminmax()).tolist()
+    # The smallest type that holds every index moves the fewest bytes (measured with benchmarks/metric.py).
+    dtype = torch.int16 if bins <= 1 << 15 else torch.int32
+    table = torch.zeros(bins, dtype=torch.int64, device=pred.device)
+    for some_pred, some_label in zip(pred.split(_CHUNK), label.split(_CHUNK), strict=True):
+        if some_pred.numel() == 0:
+            continue
+        (low, high), (lowest, highest) = _range(some_pred), _range(some_label)
         if low < 0 or high >= num_classes:
             raise ConfigError(_prediction_message(low, high, num_classes))
-        low, high = torch.stack(label.aminmax()).tolist()
-        if low < 0 or high >= LABEL_VALUES:
+        if lowest < 0 or highest >= LABEL_VALUES:
             return None
-    index = torch.add(pred.to(torch.int32), label.to(torch.int32), alpha=num_classes)
-    return torch.bincount(index, minlength=bins).cpu().numpy().reshape(LABEL_VALUES, num_classes)
+        index = some_label.to(dtype, copy=True).mul_(num_classes).add_(some_pred.to(dtype))
+        table += torch.bincount(index, minlength=bins)
+    return table.cpu().numpy().reshape(LABEL_VALUES, num_classes)
 
 
-def _unsigned(values: np.ndarray) -> np.ndarray:
-    return values.view(f'u{values.itemsize}')
+def _range(values: torch.Tensor) -> tuple[int, int]:
+    low, high = values.aminmax()
+    return int(low), int(high)
 
 
 def _prediction_message(low: int, high: int, num_classes: int) -> str:
