@@ -142,7 +142,7 @@ def test_images_of_several_chunks(monkeypatch):
     assert confusion_matrix(PRED, LABEL, 3).tolist() == MATRIX
     pred = PRED.clone()
     pred[2, 4] = 3
-    with pytest.raises(ConfigError, match='predicted classes run from . to 3'):
+    with pytest.raises(ConfigError, match=r'predicted classes run from . to 3'):
         confusion_matrix(pred, LABEL, 3)
     label = LABEL.clone()
     label[2, 4] = 256
