@@ -266,7 +266,7 @@ def print_report(root: Path, report: Report, limit: int = _SHOWN) -> None:
     kinds = Counter(fault.kind for fault in report.faults)
     # A kind with thousands of faults must not hide one that occurs once.
     share = max(limit // len(kinds), 1)
-    table = Table(title=f'{len(report.faults):,} faults', show_lines=False)
+    table = Table(title=f'{len(report.faults):,} fault{"s" * (len(report.faults) != 1)}', show_lines=False)
     for column in ('kind', 'split', 'file', 'what'):
         table.add_column(column, overflow='fold')
     for kind, count in kinds.most_common():

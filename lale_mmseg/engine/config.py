@@ -67,6 +67,8 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
                 'train_dataloader.sampler is InfiniteSampler, with which an epoch never ends, but train_cfg.type is '
                 "EpochBasedTrainLoop; use sampler=dict(type='DefaultSampler', shuffle=True)"
             )
+    if 'train' in phases:
+        _check_schedules(cfg)
     for phase in phases:
         for path, dataset in leaf_datasets(cfg, phase):
             classes = dataset_classes(dataset)
@@ -79,6 +81,19 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
                         f'{head_path}.num_classes is {found}, but {path} ({dataset["type"]}) has {len(classes)} '
                         f'classes: {", ".join(classes)}'
                     )
+
+
+def _check_schedules(cfg: Config) -> None:
+    """A one-cycle schedule cannot go on after its last step; mmengine finds that out when it gets there."""
+    max_iters = (cfg.get('train_cfg') or {}).get('max_iters')
+    schedulers = cfg.get('param_scheduler') or []
+    for position, scheduler in enumerate(schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]):
+        steps = scheduler.get('total_steps')
+        if max_iters and steps and not scheduler.get('by_epoch', True) and steps < max_iters:
+            raise ConfigError(
+                f'param_scheduler.{position}.total_steps is {steps}, but train_cfg.max_iters is {max_iters}; '
+                'set both to the length of the training'
+            )
 
 
 def dataset_classes(dataset: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -175,7 +175,8 @@ class Palette:
         known = ', '.join(f'{name} {color}' for name, color in zip(self.classes, self.colors, strict=True))
         return (
             f'{source}: colour {color} at row {row}, column {column} is not in the palette '
-            f"({int(is_unknown.sum())} such pixels); known: {known}. Set unknown='ignore' to leave such pixels out"
+            f'({int(is_unknown.sum())} such pixels); known: {known}. To leave such pixels out, set '
+            "unknown='ignore' in the dataset's config (verify.py: --unknown ignore)"
         )
 
 

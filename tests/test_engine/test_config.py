@@ -66,3 +66,9 @@ def test_the_segmentor_inside_test_time_augmentation_is_completed_and_checked(cf
     done.model.module.decode_head.num_classes = 5
     with pytest.raises(ConfigError, match='num_classes is 5, but test_dataloader'):
         check_config(done, ('test',))
+
+
+def test_a_training_longer_than_its_schedule_is_named(cfg):
+    cfg.train_cfg.max_iters = 800
+    with pytest.raises(ConfigError, match=r'param_scheduler\.0\.total_steps is 400, but train_cfg\.max_iters is 800'):
+        check_config(complete_config(cfg), ('train',))
