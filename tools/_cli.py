@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from mmengine.dist import barrier, is_distributed
+from torch.distributed import destroy_process_group
 
 from lale_mmseg.engine.component_check import check_overrides
 from lale_mmseg.errors import ConfigError, InputError
@@ -33,6 +35,10 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(2) if os.environ.get('WORLD_SIZE') else sys.exit(2)
+    if is_distributed():
+        # A rank that leaves while its communication threads still run is aborted by the C++ runtime now and then.
+        barrier()
+        destroy_process_group()
     sys.exit(status or 0)
 
 
