@@ -34,8 +34,8 @@ class LALEHead(BaseDecodeHead):
         act_cfg: Activation of the fusing convolution.
         dropout_ratio: Probability to drop a channel of the fused map in training.
         align_corners: Of every bilinear resizing.
-        init_cfg: Initialization; torch's own by default. The classifier of `BaseDecodeHead` starts with weights five
-            times smaller, which costs short trainings of this head accuracy.
+        init_cfg: Initialization; torch's own by default, where `BaseDecodeHead` starts its classifier with weights five
+            times smaller.
         **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, `ignore_index`, ...), which
             rejects unknown ones.
     """
