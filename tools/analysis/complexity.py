@@ -65,6 +65,8 @@ def complexity(model: nn.Module, size: tuple[int, int], bands: int) -> dict[str,
     parameters = sum(p.numel() for part in parts for p in part.parameters())
     buffers = sum(b.numel() for part in parts for b in part.buffers())
     image = torch.zeros(1, bands, *size)
+    # The counter's module tracker fails on views of parameters that ask for gradients.
+    model.requires_grad_(False)
     # The fused attention kernels of CPUs are unknown to the counter; the plain form does the same products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(image, mode='tensor')

@@ -1,5 +1,18 @@
 """Attention variants, one per file, chosen by `attn_cfg`: (x: (B, N, C), hw: (H, W)) -> (B, N, C)."""
 
+from .low_resolution import LowResolutionSelfAttention, PooledAttention, PoolingPyramid
+from .low_resolution_block import LowResolutionBlock
+from .meta_tokens import CrossAttention, DualCrossAttention, GivingCrossAttention, MetaTokenAttention
 from .multi_head import MultiHeadAttention
 
-__all__ = ['MultiHeadAttention']
+__all__ = [
+    'CrossAttention',
+    'DualCrossAttention',
+    'GivingCrossAttention',
+    'LowResolutionBlock',
+    'LowResolutionSelfAttention',
+    'MetaTokenAttention',
+    'MultiHeadAttention',
+    'PooledAttention',
+    'PoolingPyramid',
+]

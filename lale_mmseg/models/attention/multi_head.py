@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...errors import ConfigError
+from .heads import check_heads, merge_heads, split_heads
 
 
 @MODELS.register_module()
@@ -18,18 +18,21 @@ class MultiHeadAttention(nn.Module):
     Args:
         embed_dims: Width C of the tokens.
         num_heads: Number of heads; must divide `embed_dims`.
+        attn_drop: Probability to drop an attention weight in training.
+        proj_drop: Probability to drop an output value in training.
 
     Raises:
         ConfigError: `embed_dims` is not divisible by `num_heads`.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, attn_drop: float = 0.0, proj_drop: float = 0.0) -> None:
         super().__init__()
-        if embed_dims % num_heads:
-            raise ConfigError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
+        check_heads(embed_dims, num_heads)
         self.num_heads = num_heads
+        self.attn_drop = attn_drop
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)
+        self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Attends from every token to every token.
@@ -41,7 +44,7 @@ class MultiHeadAttention(nn.Module):
         Returns:
             Tokens (B, N, C).
         """
-        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))  # (B, N, 3, heads, d)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, heads, N, d)
-        x = F.scaled_dot_product_attention(query, key, value)  # (B, heads, N, d)
-        return self.proj(x.transpose(1, 2).flatten(2))  # (B, N, C)
+        query, key, value = split_heads(self.qkv(x), self.num_heads, parts=3)  # 3 x (B, heads, N, d)
+        dropout = self.attn_drop if self.training else 0.0
+        x = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)  # (B, heads, N, d)
+        return self.proj_drop(self.proj(merge_heads(x)))  # (B, N, C)

@@ -1,5 +1,7 @@
 """Backbones, one family per file."""
 
 from .lale import LALE
+from .lemevit import LeMeViT
+from .lrformer import LRFormer
 
-__all__ = ['LALE']
+__all__ = ['LALE', 'LRFormer', 'LeMeViT']

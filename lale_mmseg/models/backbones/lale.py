@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ..layers import ConvMixerBlock, TransformerBlock
+from .archs import arch_settings, check_out_indices
 
 #: Blocks in each stage and width of each stage, by size.
 ARCHS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -64,13 +65,13 @@ class LALE(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        depths, self.widths = _arch_settings(arch)
+        settings = arch_settings(arch, ARCHS, per_stage=('depths', 'widths'))
+        depths, self.widths = settings['depths'], settings['widths']
         attentions = _attention_per_stage(attn_cfg, len(depths))
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ConfigError(f'kernel_size={kernel_size}: must be odd')
-        if not out_indices or any(not 0 <= index < len(depths) for index in out_indices):
-            raise ConfigError(f'out_indices={tuple(out_indices)}: stages are 0 to {len(depths) - 1}')
         self.out_indices = tuple(out_indices)
+        check_out_indices(self.out_indices, len(depths))
 
         def downsample(inputs: int, outputs: int) -> list[nn.Module]:
             conv = nn.Conv2d(inputs, outputs, kernel_size, stride=2, padding=kernel_size // 2)
@@ -112,19 +113,6 @@ class LALE(BaseModule):
             if index in self.out_indices:
                 outputs.append(x)
         return tuple(outputs)
-
-
-def _arch_settings(arch: str | dict) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    if isinstance(arch, str):
-        if arch.lower() not in ARCHS:
-            raise ConfigError(f'arch={arch!r}: known sizes are {", ".join(ARCHS)}')
-        arch = ARCHS[arch.lower()]
-    if set(arch) != {'depths', 'widths'}:
-        raise ConfigError(f'arch={dict(arch)}: a dict of depths and widths is due')
-    depths, widths = tuple(arch['depths']), tuple(arch['widths'])
-    if len(depths) != len(widths) or not depths:
-        raise ConfigError(f'arch={dict(arch)}: depths and widths need one entry for each stage')
-    return depths, widths
 
 
 def _attention_per_stage(attn_cfg: dict | Sequence[dict | None], num_stages: int) -> tuple[dict | None, ...]:

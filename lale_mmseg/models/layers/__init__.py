@@ -1,7 +1,7 @@
 """Blocks shared by several networks."""
 
 from .activation import StarReLU
-from .mixer import ConvMixerBlock, ConvMLP, TransformerBlock
+from .mixer import ConvMixerBlock, ConvMLP, TransformerBlock, depthwise_conv
 from .norm import LayerNorm2d, RMSNorm2d
 
-__all__ = ['ConvMLP', 'ConvMixerBlock', 'LayerNorm2d', 'RMSNorm2d', 'StarReLU', 'TransformerBlock']
+__all__ = ['ConvMLP', 'ConvMixerBlock', 'LayerNorm2d', 'RMSNorm2d', 'StarReLU', 'TransformerBlock', 'depthwise_conv']
