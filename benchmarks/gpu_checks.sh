@@ -23,6 +23,23 @@ shapes, starts = torch.tensor([[4, 4]], device='cuda'), torch.tensor([0], device
 out = module(value, value=value, reference_points=points, spatial_shapes=shapes, level_start_index=starts)
 assert out.isfinite().all()
 PY
+echo "== every backbone computes on CUDA what it computes on the CPU"
+"$PYTHON" - <<'PY'
+import torch
+import lale_mmseg.register
+from benchmarks.backbones import BACKBONES
+
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+for name, build in BACKBONES.items():
+    torch.manual_seed(0)
+    model, image = build().eval(), torch.randn(1, 3, 95, 127)
+    with torch.inference_mode():
+        expected = model(image)
+        found = model.cuda()(image.cuda())
+    error = max(((f.cpu() - e).abs().max() / e.std()).item() for f, e in zip(found, expected))
+    print(f'{name}: largest error {error:.1e} of the standard deviation')
+    assert error < 1e-3, name
+PY
 for options in "" "--amp bf16" "--amp fp16" "--amp bf16 --compile"; do
   echo "== training on one GPU, options: ${options:-none}"
   # shellcheck disable=SC2086
@@ -34,6 +51,15 @@ echo "== distributed training with NCCL and SyncBN"
 bash tools/dist_train.sh "$CONFIG" 1 --work-dir "$OUT/dist" --cfg-options data_root="$DATA" train_cfg.max_iters=50
 bash tools/dist_test.sh "$CONFIG" "$OUT/work/iter_400.pth" 1 --work-dir "$OUT/dist" --cfg-options data_root="$DATA"
 cmp "$OUT/dist/test/confusion_matrix.csv" "$OUT/work/test/confusion_matrix.csv"
+echo "== LRFormer-T+ (Mask2Former) trains and predicts on CUDA"
+PLUS=configs/lrformer_plus/lrformer-plus_t_1xb8-onecycle-400_palette-256x256.py
+SET=(data_root="$DATA" train_cfg.max_iters=20)
+"$PYTHON" tools/train.py "$PLUS" --work-dir "$OUT/plus" --cfg-options "${SET[@]}"
+"$PYTHON" tools/test.py "$PLUS" "$OUT/plus/iter_20.pth" --work-dir "$OUT/plus" --cfg-options data_root="$DATA" | tail -n 20
+echo "== attention over growing images"
+"$PYTHON" benchmarks/attention.py --device cuda --dtype bfloat16 --sizes 256 512 1024 2048 --save
+echo "== throughput of every backbone"
+"$PYTHON" benchmarks/backbones.py --device cuda --dtype bfloat16 --size 256 512 --batch 1 16 64 256 --save
 if "$PYTHON" -c 'import segmentation_models_pytorch' 2>/dev/null; then
   echo "== throughput"
   "$PYTHON" benchmarks/throughput.py --device cuda --dtype bfloat16 --batch 1 64 512 2048 --compile --save

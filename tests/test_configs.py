@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import MODELS, TRANSFORMS
@@ -22,6 +23,31 @@ def test_there_are_configs_of_every_promised_kind():
         assert f'lale_{size}_1xb64-plateau-20e_aras400k-real-synth-256x256' in names
     assert 'lale_s1-k7_' in names
     assert 'palette' in names
+    for variant in ('s1-lrsa', 's1-meta', 's2-lrsa', 's2-meta', 's1-lrsa4'):
+        assert f'lale_{variant}_1xb64-plateau-20e_aras400k-256x256' in names
+    sizes = {'lrformer': 't s b l', 'lrformer-plus': 't s b l xl', 'lemevit': 'tiny small base'}
+    for family, its_sizes in sizes.items():
+        for size in its_sizes.split():
+            for dataset in ('aras400k', 'palette', *(['ade20k'] if family != 'lemevit' else [])):
+                assert re.search(rf'(^| ){re.escape(family)}_{size}_\d+xb\d+-[a-z0-9-]+_{dataset}-', names), (
+                    family,
+                    size,
+                )
+
+
+@pytest.mark.parametrize('folder', ['lrformer', 'lrformer_plus', 'lemevit'])
+def test_models_and_data_sets_are_exchanged_by_one_line(folder):
+    """A config is a model, a data set, the runtime and a schedule, and the crop size where it is not the model's."""
+    for path in (REPO / 'configs' / folder).glob('*.py'):
+        cfg = Config._file2dict(str(path))[0]  # as it stands, bases included
+        bases = re.findall(r"^    '\.\./_base_/(\w+)", path.read_text(), re.MULTILINE)
+        if 'lale' in path.stem:
+            continue
+        assert bases == ['models', 'datasets', 'default_runtime', 'schedules'], path.stem
+        crop = tuple(int(side) for side in path.stem.rpartition('-')[2].split('x'))
+        assert tuple(cfg['model']['data_preprocessor']['size']) == crop
+        rest = re.sub(r'^_base_ = \[.*?^\]$|^#.*?$', '', path.read_text(), flags=re.MULTILINE | re.DOTALL).strip()
+        assert rest in ('', f'model = dict(data_preprocessor=dict(size={crop}))')
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -33,7 +59,13 @@ def test_config(path):
     assert 'lale_mmseg.register' in cfg.custom_imports['imports']
     for _, head in decode_heads(cfg):
         head.num_classes = head.num_classes or 7
-    model = MODELS.build(cfg.model)
+    with torch.device('meta'), torch.no_grad():  # shapes alone: no weights are drawn, nothing is computed
+        model = MODELS.build(cfg.model).eval()
+        maps = model.backbone(torch.empty(1, cfg.model.backbone.get('in_channels', 3), 64, 96))
+    for _, head in decode_heads(cfg):
+        widths = [x.shape[1] for x in maps]
+        index = head.get('in_index', range(len(widths)))
+        assert head.in_channels == ([widths[i] for i in index] if not isinstance(index, int) else widths[index])
     batch = re.search(r'_\d+xb(\d+)-', path.stem).group(1)
     assert cfg.train_dataloader.batch_size == int(batch)
     for phase in ('train', 'val', 'test'):

@@ -22,7 +22,6 @@ from tests.support import REPO
 
 README = REPO / 'README.md'
 PAGES = [README, *sorted((REPO / 'docs').glob('*.md')), *sorted((REPO / 'configs').glob('*/README.md'))]
-FAMILY = REPO / 'configs' / 'lale'
 #: Stands in for the word CONFIG of a command.
 ANY_CONFIG = 'configs/lale/lale_s1_1xb8-onecycle-400_palette-256x256.py'
 #: The tool behind each script, and how many words lie between the script and the tool's own arguments.
@@ -36,7 +35,10 @@ PYTHON_SCRIPTS = (
     'tools/train.py',
     'tools/test.py',
     'tools/predict.py',
+    'tools/analysis/attention_map.py',
     'tools/analysis/complexity.py',
+    'tools/model_converters/lemevit.py',
+    'tools/model_converters/lrformer.py',
     'data_prep/verify.py',
     'data_prep/make_toy.py',
 )
@@ -258,42 +260,83 @@ def test_there_are_configs_on_the_pages():
     assert len(snippets()) >= 15
 
 
-def test_the_metafile_lists_every_config_with_its_size():
-    meta = yaml.safe_load((FAMILY / 'metafile.yaml').read_text())
-    assert [collection['Name'] for collection in meta['Collections']] == ['LALE']
-    assert (REPO / meta['Collections'][0]['README']).is_file()
+#: Networks of each family: name in the tables, and the config whose figures they give.
+NETWORKS = {
+    'lale': 'lale_{}_1xb64-plateau-20e_aras400k-256x256',
+    'lemevit': 'lemevit_{}_1xb16-80k_aras400k-256x256',
+    'lrformer': 'lrformer_{}_1xb16-160k_aras400k-256x256',
+    'lrformer_plus': 'lrformer-plus_{}_1xb16-160k_aras400k-256x256',
+}
+each_family = pytest.mark.parametrize('family', NETWORKS)
+
+
+def test_every_family_is_checked():
+    assert set(NETWORKS) == {path.parent.name for path in REPO.glob('configs/*/README.md')}
+
+
+@each_family
+def test_the_metafile_lists_every_config_with_its_size(family):
+    folder = REPO / 'configs' / family
+    meta = yaml.safe_load((folder / 'metafile.yaml').read_text())
+    collection = meta['Collections'][0]
+    assert len(meta['Collections']) == 1
+    assert REPO / collection['README'] == folder / 'README.md'
+    assert collection['Paper']['URL'] in (folder / 'README.md').read_text()
     listed = {model['Config']: model for model in meta['Models']}
     assert len(listed) == len(meta['Models'])
-    assert set(listed) == {str(path.relative_to(REPO)) for path in FAMILY.glob('*.py')}
-    sizes: dict[str, int] = {}
+    assert set(listed) == {str(path.relative_to(REPO)) for path in folder.glob('*.py')}
     for path, model in listed.items():
-        assert (model['Name'], model['In Collection']) == (Path(path).stem, 'LALE')
+        name = Path(path).stem
+        assert (model['Name'], model['In Collection']) == (name, collection['Name'])
         cfg = Config.fromfile(REPO / path)
         assert model['Metadata']['Batch Size'] == cfg.train_dataloader.batch_size
         assert 'Results' not in model
-        architecture = model['Metadata']['Architecture'][0]
+        architecture, head = model['Metadata']['Architecture']
+        assert head == cfg.model.decode_head.type
+        assert architecture.lower().rstrip('+').endswith(f'-{name.split("_")[1]}')
+        # The classes of the user's own data are not known.
+        assert ('Parameters' in model['Metadata']) == ('_palette-' not in name)
         if 'Parameters' in model['Metadata']:
-            sizes.setdefault(architecture, parameters_of(cfg))
-            assert model['Metadata']['Parameters'] == sizes[architecture]
-        assert architecture.lower() == f'lale-{Path(path).stem.split("_")[1]}'
+            assert model['Metadata']['Parameters'] == size_of(cfg, 150 if '_ade20k-' in name else 7)[0]
 
 
-@pytest.mark.parametrize('page', [README, FAMILY / 'README.md'], ids=['README.md', 'configs/lale/README.md'])
+@pytest.mark.parametrize('page', [README, *REPO.glob('configs/*/README.md')], ids=lambda p: str(p.relative_to(REPO)))
 def test_tables_of_sizes_are_true(page):
-    rows = re.findall(r'^\| (S\d(?:-K7)?) \| ([\d,]+) \| (\d+) \| ([\d.]+) \|', page.read_text(), re.MULTILINE)
-    assert [row[0] for row in rows][:4] == ['S1', 'S2', 'S3', 'S4']
+    family = 'lale' if page == README else page.parent.name
+    row = r'^\| ([A-Z]\w*(?:-\w+)?) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \| [\d.]+ \|'
+    rows = re.findall(row, page.read_text(), re.MULTILINE)
+    first = {'lale': 'S1 S2 S3 S4', 'lemevit': 'Tiny Small Base', 'lrformer': 'T S B L', 'lrformer_plus': 'T S B L XL'}
+    assert [row[0] for row in rows][: len(first[family].split())] == first[family].split()
     for size, parameters, buffers, mebibytes in rows:
-        cfg = Config.fromfile(FAMILY / f'lale_{size.lower()}_1xb64-plateau-20e_aras400k-256x256.py')
-        count = parameters_of(cfg)
-        assert parameters == f'{count:,}'
-        assert mebibytes == f'{(count + int(buffers)) * 4 / 2**20:.2f}'
+        cfg = Config.fromfile(REPO / 'configs' / family / f'{NETWORKS[family].format(size.lower())}.py')
+        found = size_of(cfg, 7)
+        assert (parameters, buffers) == (f'{found[0]:,}', f'{found[1]:,}')
+        assert mebibytes == f'{sum(found) * 4 / 2**20:.2f}'
 
 
-def parameters_of(cfg: Config) -> int:
-    """Parameters of a config's network with 7 classes."""
+@pytest.mark.parametrize('family', ['lrformer', 'lrformer_plus'])
+def test_sizes_with_the_classes_of_ade20k_are_true(family):
+    folder = REPO / 'configs' / family
+    rows = re.findall(
+        r'^\| \w+ \| (\d+x\d+) \| ([\d,]+) \| [\d.]+ \|.* \[config\]\((\S+)\) \|$',
+        (folder / 'README.md').read_text(),
+        re.MULTILINE,
+    )
+    assert {name for *_, name in rows} == {path.name for path in folder.glob('*_ade20k-*.py')}
+    for image, parameters, name in rows:
+        assert name.endswith(f'-{image}.py')
+        assert parameters == f'{size_of(Config.fromfile(folder / name), 150)[0]:,}'
+
+
+def size_of(cfg: Config, num_classes: int) -> tuple[int, int]:
+    """Parameters and buffers of a config's network, as tools/analysis/complexity.py counts them."""
     for _, head in decode_heads(cfg):
-        head.num_classes = 7
-    return sum(parameter.numel() for parameter in MODELS.build(cfg.model).parameters())
+        head.num_classes = num_classes
+    with torch.device('meta'):  # shapes alone: no weights are drawn
+        model = MODELS.build(cfg.model)
+    parts = [part for name, part in model.named_children() if name not in ('auxiliary_head', 'data_preprocessor')]
+    parameters = sum(p.numel() for part in parts for p in part.parameters())
+    return parameters, sum(b.numel() for part in parts for b in part.buffers())
 
 
 def test_versions_named_are_those_of_the_constraints():

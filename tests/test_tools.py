@@ -315,14 +315,24 @@ def test_an_unknown_colour_met_in_a_data_worker_is_one_line(toy_root, tmp_path):
     assert 'colour (7, 8, 9) at row 10, column 20 is not in the palette' in errors[0]
 
 
-def test_a_checkpoint_of_another_architecture_is_one_line(trained, toy_root, tmp_path):
+@pytest.mark.parametrize(
+    'override, message',
+    [
+        ('model.backbone.arch=s2', 'not in the checkpoint: backbone.stages.0.1.norm1.weight'),
+        (
+            'model.backbone.kernel_size=7',
+            'of another shape: backbone.downsamples.0.0.weight (16, 3, 3, 3) instead of (16, 3, 7, 7)',
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_architecture_is_one_line(override, message, trained, toy_root, tmp_path):
     done = run_tool(
         'python', 'tools/test.py', CONFIG, trained / 'iter_4.pth', '--work-dir', tmp_path,
-        '--cfg-options', *short(toy_root), 'model.backbone.arch=s2', check=False,
+        '--cfg-options', *short(toy_root), override, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert 'does not fit this model' in done.stderr
-    assert 'not in the checkpoint: backbone.stages.0.1.norm1.weight' in done.stderr
+    assert message in done.stderr
 
 
 def test_predictions_without_our_metric_are_refused(trained, toy_root, tmp_path):

@@ -1,6 +1,7 @@
-"""How runs go: runner, hooks, checkpoints, checks of configs."""
+"""How runs go: runner, hooks, checkpoints, optimizer settings, checks of configs."""
 
 from . import hooks
+from .optim_constructor import GroupedOptimWrapperConstructor
 from .runner import LaleRunner
 
-__all__ = ['LaleRunner', 'hooks']
+__all__ = ['GroupedOptimWrapperConstructor', 'LaleRunner', 'hooks']

@@ -6,6 +6,7 @@ entry `lale_mmseg` is a JSON text with all that is needed to rebuild the network
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -80,6 +81,54 @@ def description_of(checkpoint: Mapping[str, Any], source: str | Path) -> Descrip
         raise CheckpointError(f'{source}: its description is damaged ({error!r})') from None
 
 
+def read_plain(path: str | Path, map_location: Any = 'cpu', trust: bool = False) -> dict:
+    """Reads the mapping in a file of torch without running any code of it.
+
+    Args:
+        path: Local file, or an http(s) address.
+        map_location: As of `torch.load`.
+        trust: Unpickle anything, which may run code of the file's author.
+
+    Raises:
+        CheckpointError: It is missing, damaged, no mapping, or holds more than plain data and is not trusted.
+    """
+    allowed = [] if trust else _safe_globals()
+    try:
+        with torch.serialization.safe_globals(allowed):
+            if str(path).startswith(('http://', 'https://')):
+                content = torch.hub.load_state_dict_from_url(
+                    str(path), map_location=map_location, weights_only=not trust
+                )
+            else:
+                file = Path(path).expanduser()
+                if not file.is_file():
+                    raise CheckpointError(f'{path}: no such checkpoint')
+                content = torch.load(file, map_location=map_location, weights_only=not trust)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # torch reports damage as RuntimeError, EOFError or UnpicklingError, and refusal as UnpicklingError.
+        refused = next((line.strip() for line in str(error).splitlines() if _REFUSAL.search(line)), None)
+        if refused is not None and not _is_foreign(path):
+            raise CheckpointError(
+                f'{path}: refused, because it holds more than weights and plain data, and reading that could run code '
+                f'({refused}). If you trust its author, pass --trust-checkpoint'
+            ) from None
+        raise CheckpointError(f'{path}: damaged or not a checkpoint ({type(error).__name__}: {error})') from None
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f'{path}: holds a {type(content).__name__}; a dict with a state_dict is due')
+    return dict(content)
+
+
+def _is_foreign(path: str | Path) -> bool:
+    """Whether a local file is neither an archive nor a pickle (a web page, say): trusting its author does not help."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        return False
+    with open(file, 'rb') as stream:
+        return not stream.read(2).startswith((b'PK', b'\x80'))
+
+
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu', trust: bool = False) -> dict:
     """Reads a checkpoint without running any code of it.
 
@@ -94,32 +143,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu', trust: bool = F
     Raises:
         CheckpointError: It is missing, damaged, or holds more than plain data and is not trusted.
     """
-    allowed = [] if trust else _safe_globals()
-    try:
-        with torch.serialization.safe_globals(allowed):
-            if str(path).startswith(('http://', 'https://')):
-                checkpoint = torch.hub.load_state_dict_from_url(
-                    str(path), map_location=map_location, weights_only=not trust
-                )
-            else:
-                file = Path(path).expanduser()
-                if not file.is_file():
-                    raise CheckpointError(f'{path}: no such checkpoint')
-                checkpoint = torch.load(file, map_location=map_location, weights_only=not trust)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        # torch reports damage as RuntimeError, EOFError or UnpicklingError, and refusal as UnpicklingError.
-        refused = next((line.strip() for line in str(error).splitlines() if _REFUSAL.search(line)), None)
-        if refused is not None:
-            raise CheckpointError(
-                f'{path}: refused, because it holds more than weights and plain data, and reading that could run code '
-                f'({refused}). If you trust its author, pass --trust-checkpoint'
-            ) from None
-        raise CheckpointError(f'{path}: damaged or not a checkpoint ({type(error).__name__}: {error})') from None
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f'{path}: holds a {type(checkpoint).__name__}; a dict with a state_dict is due')
-    checkpoint = dict(checkpoint)
+    checkpoint = read_plain(path, map_location, trust)
     if 'state_dict' not in checkpoint:
         if not all(isinstance(value, Tensor) for value in checkpoint.values()):
             raise CheckpointError(f'{path}: no state_dict; its entries are {", ".join(map(str, checkpoint))}')
@@ -129,7 +153,13 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu', trust: bool = F
     return checkpoint
 
 
-def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str | Path, partial: bool = False) -> None:
+def load_weights(
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    source: str | Path,
+    partial: bool = False,
+    advice: str = 'set partial_load=True to take what fits',
+) -> None:
     """Puts weights into a model, all of them or an error.
 
     Args:
@@ -137,6 +167,7 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str
         state_dict: Weights by name.
         source: Name of the checkpoint for messages.
         partial: Take what fits, and log the rest.
+        advice: What to do about weights that do not fit; ends the message.
 
     Raises:
         CheckpointError: Names or shapes differ (lists the first of each), or nothing fits at all.
@@ -159,10 +190,9 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str
         ),
     ]
     if problems and not (partial and fitting):
-        advice = '' if partial else '; set partial_load=True to take what fits'
         raise CheckpointError(
             f'{source}: does not fit this model ({len(fitting)} of {len(own)} entries match): '
-            f'{"; ".join(problems)}{advice}'
+            f'{"; ".join(problems)}{f"; {advice}" if advice and not partial else ""}'
         )
     if problems:
         logger = MMLogger.get_current_instance()
@@ -279,7 +309,7 @@ def _bound_history_method(owner: Any, name: str) -> Any:
 
 
 def _safe_globals() -> list:
-    """Types in the checkpoints of mmengine that do nothing but hold values."""
+    """Types in the checkpoints of mmengine and timm that do nothing but hold values."""
     core = np._core if hasattr(np, '_core') else np.core
     dtypes = [type(np.dtype(kind)) for kind in ('float32', 'float64', 'int64', 'int32', 'uint32', 'bool')]
     return [
@@ -292,4 +322,6 @@ def _safe_globals() -> list:
         (core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
         (core.multiarray.scalar, 'numpy._core.multiarray.scalar'),
         (_bound_history_method, 'builtins.getattr'),
+        # Options of the training that published checkpoints carry along.
+        argparse.Namespace,
     ]

@@ -10,6 +10,7 @@ import ast
 import difflib
 import functools
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -59,6 +60,8 @@ _DATALOADER_FIELDS = {
     *inspect.signature(DataLoader.__init__).parameters,
     *['dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init_fn', 'num_batch_per_epoch'],
 }
+#: Constructors that build one wrapper of one optimizer.
+_PLAIN_CONSTRUCTORS = (None, 'DefaultOptimWrapperConstructor', 'GroupedOptimWrapperConstructor')
 #: Keys that a builder takes out before it calls the class.
 _BUILDER_KEYS = {
     'optim_wrapper': {'type', 'constructor', 'paramwise_cfg'},
@@ -75,6 +78,10 @@ _BUILDER_KEYS = {
 }
 #: Builders inside a model that a key, or the end of one such as `ffn_act_cfg`, stands for.
 _NESTED_KINDS = ('norm_cfg', 'act_cfg', 'init_cfg', 'override', 'dcn')
+#: Where a config chooses the attention of a backbone: one for all stages, or one a stage.
+_ATTENTION_PATH = re.compile(r'(^|\.)attn_cfg(\.\d+)?$')
+#: Module of the attentions that fit there; this package's models are read through the registry alone.
+_ATTENTION_MODULE = 'lale_mmseg.models.attention.'
 #: A `type` that networks of mmsegmentation (ViT, SAN) read themselves, so that no registry knows it.
 _UNREGISTERED_TYPES = {'init_cfg': {'Pretrained_Part'}}
 
@@ -159,7 +166,8 @@ def _parts(cfg: Config) -> Iterator[tuple[str, Mapping, str]]:
         yield from _loop(f'{phase}_cfg', cfg.get(f'{phase}_cfg'))
     wrapper = cfg.get('optim_wrapper')
     if isinstance(wrapper, Mapping):
-        if 'constructor' not in wrapper:  # one of its own may take anything, such as several optimizers by name
+        # Any other constructor may take anything, such as several optimizers by name.
+        if wrapper.get('constructor') in _PLAIN_CONSTRUCTORS:
             yield from _each('optim_wrapper', {'type': 'OptimWrapper', **wrapper}, 'optim_wrapper')
         yield from _each('optim_wrapper.optimizer', wrapper.get('optimizer'), 'part')
     visualizer = cfg.get('visualizer')
@@ -251,9 +259,18 @@ def _reject_unregistered(path: str, kind: str) -> None:
     else:
         own = [_in_scope(registry, scope) for registry in entries]
         names = sorted({name for registry in own if registry is not None for name in registry.module_dict})
-        near = difflib.get_close_matches(short, names, n=1)
+        attentions = _attentions() if _ATTENTION_PATH.search(path) else []
+        near = difflib.get_close_matches(short, attentions, n=1)
+        near = near or difflib.get_close_matches(short, names, n=1, cutoff=0.8 if attentions else 0.6)
         hint = f'; did you mean {f"{scope}.{near[0]}".lstrip(".")!r}?' if near else '; is its module in custom_imports?'
+        hint += f' Attentions of this package are {", ".join(attentions)}.' if attentions else ''
     raise ConfigError(f'{path}.type: nothing is registered as {kind!r}{hint}')
+
+
+def _attentions() -> list[str]:
+    """Names of the attentions of this package that a config may choose."""
+    parts = registries.MODELS.module_dict.items()
+    return sorted(name for name, part in parts if part.__module__.startswith(_ATTENTION_MODULE))
 
 
 def find_registered(name: str) -> list[Any]:

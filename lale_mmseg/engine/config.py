@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..errors import ConfigError, DataError
@@ -98,15 +100,40 @@ def _check_schedules(cfg: Config) -> None:
 
 def dataset_classes(dataset: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Class names of a dataset, without reading its files; None where it names none."""
+    classes = _built_lazily(dataset).metainfo.get('classes')
+    return None if classes is None else tuple(classes)
+
+
+def _built_lazily(dataset: Mapping[str, Any]) -> Any:
+    """The dataset before it reads its files."""
     try:
-        lazy = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []})
+        return DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []})
     except (AssertionError, OSError) as error:  # how mmsegmentation's own datasets report a missing folder
         root = dataset.get('data_root')
         raise DataError(
             f'{dataset["type"]} with data_root {root!r} cannot be built: {str(error) or "a folder is missing"}'
         ) from None
-    classes = lazy.metainfo.get('classes')
-    return None if classes is None else tuple(classes)
+
+
+def check_folders(cfg: Config, phases: Sequence[str]) -> None:
+    """Checks that the folders which mmsegmentation's own datasets list are there; others have checks of their own.
+
+    Those datasets look for them only after the network was built, and say nothing of `data_root`.
+
+    Raises:
+        DataError: A folder is missing; names it and the field.
+    """
+    for phase in phases:
+        for path, dataset in leaf_datasets(cfg, phase):
+            lazy: Any = None if dataset.get('backend_args') else _built_lazily(dataset)  # with them: not on this disk
+            if getattr(type(lazy), 'load_data_list', None) is not BaseSegDataset.load_data_list:
+                continue
+            for folder in (lazy.data_prefix.get('img_path'), lazy.data_prefix.get('seg_map_path')):
+                if folder and not Path(folder).is_dir():
+                    raise DataError(
+                        f'{path} ({dataset["type"]}): no folder {folder}; data_root is {dataset.get("data_root")!r}, '
+                        'is that where the data are?'
+                    )
 
 
 def leaf_datasets(cfg: Config, phase: str) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmengine.logging import MMLogger
 from torch import nn
@@ -43,8 +44,22 @@ def load_pretrained_parts(model: nn.Module, trust: bool = False) -> None:
         if extra:
             MMLogger.get_current_instance().info(f'{source}: {len(extra)} entries are not of {name}: {extra[:5]}')
         try:
-            load_weights(part, {key: value for key, value in state_dict.items() if key in own}, source)
+            load_weights(
+                part,
+                {key: value for key, value in state_dict.items() if key in own},
+                source,
+                advice=_advice(extra, own),
+            )
         except CheckpointError as error:
             raise CheckpointError(f'{name}.init_cfg: {error}') from None
         # Done: mmengine would load it once more, its own way.
         part.init_cfg = None
+
+
+def _advice(extra: Sequence[str], own: Mapping[str, Any]) -> str:
+    """Where the part's weights are in a file that has them below a prefix, as those of whole networks do."""
+    for key in extra:
+        prefix, _, name = key.partition('.')
+        if name in own:
+            return f'weights of this part are below {prefix!r}: set prefix={f"{prefix}."!r} in init_cfg'
+    return ''

@@ -17,7 +17,7 @@ from torch import nn
 
 from .. import compat
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
-from .config import check_config, complete_config
+from .config import check_config, check_folders, complete_config
 from .hooks import BroadcastBuffersHook, PlainCheckpointHook
 from .pretrained import load_pretrained_parts
 from .unwrap import unwrapped
@@ -81,16 +81,19 @@ class LaleRunner(Runner):
     def train(self) -> nn.Module:
         """Checks the config against its data, then trains."""
         check_config(self.cfg, ('train', 'val'))
+        check_folders(self.cfg, ('train', 'val'))
         return super().train()
 
     def val(self) -> dict:
         """Checks the config against its data, then validates."""
         check_config(self.cfg, ('val',))
+        check_folders(self.cfg, ('val',))
         return super().val()
 
     def test(self) -> dict:
         """Checks the config against its data, then tests."""
         check_config(self.cfg, ('test',))
+        check_folders(self.cfg, ('test',))
         return super().test()
 
     def load_or_resume(self) -> None:

@@ -20,7 +20,8 @@ from ..files import write_atomic
 #: Scores of the validation panel, in this order, with their colours (Okabe and Ito: safe for colour blind readers).
 VAL_SCORES = {'mF1': '#0072B2', 'mIoU': '#D55E00', 'OA': '#009E73'}
 
-_DPI = 130
+#: Dots an inch of all charts.
+DPI = 130
 _LOSS_COLOR = '#0072B2'
 
 
@@ -57,7 +58,7 @@ def plot_confusion(
     np.divide(100.0 * matrix, pixels[:, None], out=shares, where=pixels[:, None] > 0)
 
     side = min(max(0.62 * count, 3.2), 16)
-    figure = Figure(figsize=(side + 2.6, side + 1.7), dpi=_DPI, layout='constrained')
+    figure = Figure(figsize=(side + 2.6, side + 1.7), dpi=DPI, layout='constrained')
     axes = figure.add_subplot()
     picture = axes.imshow(shares, cmap='Blues', vmin=0, vmax=100)
     axes.set_facecolor('#f2f2f2')
@@ -84,7 +85,7 @@ def plot_confusion(
     bar = figure.colorbar(picture, ax=axes, fraction=0.045, pad=0.03)
     bar.set_label('% of the label pixels of the class')
     bar.outline.set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_curves(scalars_files: Sequence[Path], path: str | PathLike[str]) -> bool:
@@ -108,7 +109,7 @@ def plot_curves(scalars_files: Sequence[Path], path: str | PathLike[str]) -> boo
     if not losses and not scores:
         return False
     columns = bool(losses) + bool(scores)
-    figure = Figure(figsize=(6.2 * columns, 4.4), dpi=_DPI, layout='constrained')
+    figure = Figure(figsize=(6.2 * columns, 4.4), dpi=DPI, layout='constrained')
     grid = figure.add_gridspec(2, columns, height_ratios=(3, 1))
     if losses:
         rates = {step: entry['lr'] for step, entry in curves.train.items() if _is_number(entry.get('lr'))}
@@ -124,7 +125,7 @@ def plot_curves(scalars_files: Sequence[Path], path: str | PathLike[str]) -> boo
         axes = figure.add_subplot(grid[:, columns - 1])
         _draw_scores(axes, scores)
         axes.set_xlabel('Epoch' if curves.val_by_epoch else 'Iteration')
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -245,7 +246,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _save(figure: Figure, path: str | PathLike[str]) -> None:
+def save_figure(figure: Figure, path: str | PathLike[str]) -> None:
+    """Writes a figure as PNG, cut to what is drawn, whole or not at all."""
     content = io.BytesIO()
     figure.savefig(content, format='png', bbox_inches='tight', pad_inches=0.15)
     write_atomic(path, content.getvalue())

@@ -96,14 +96,25 @@ class Predictor:
             (C, H, W) tensor on the model's device.
         """
         height, width = image.shape[:2]
+        inputs, meta = self.prepare(image)
+        return self.model.inference(inputs, [meta])[0][:, :height, :width]
+
+    def prepare(self, image: np.ndarray) -> tuple[Tensor, dict[str, Any]]:
+        """An image as the network takes it.
+
+        Args:
+            image: As of `logits`.
+
+        Returns:
+            Normalized batch (1, bands, H', W'), maybe padded below and to the right, and its meta information, which
+            calls the padded size that of the image: decode heads resize to what they are told is the image.
+        """
+        size = (image.shape[0], image.shape[1])
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        size = (height, width)
         sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
         inputs = self.model.data_preprocessor(dict(inputs=[tensor], data_samples=[sample]), False)['inputs']
-        # A preprocessor may pad below and to the right; decode heads resize to what they are told is the image.
         padded = tuple(inputs.shape[2:])
-        meta = dict(img_shape=padded, ori_shape=padded, pad_shape=padded, padding_size=[0, 0, 0, 0])
-        return self.model.inference(inputs, [meta])[0][:, :height, :width]
+        return inputs, dict(img_shape=padded, ori_shape=padded, pad_shape=padded, padding_size=[0, 0, 0, 0])
 
     def predict(
         self, image: np.ndarray, tile: int = 1024, overlap: int = 128, on_tile: Callable[[], None] | None = None

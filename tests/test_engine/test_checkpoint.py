@@ -84,6 +84,9 @@ def test_damaged_files_are_named(tmp_path, keep):
 
 
 def test_missing_and_foreign_files_are_named(tmp_path):
+    (tmp_path / 'page.pth').write_text('<!DOCTYPE html>')
+    with pytest.raises(CheckpointError, match=r'page\.pth: damaged or not a checkpoint'):  # no advice to trust it
+        read_checkpoint(tmp_path / 'page.pth')
     with pytest.raises(CheckpointError, match=r'none\.pth: no such checkpoint'):
         read_checkpoint(tmp_path / 'none.pth')
     torch.save([1, 2], tmp_path / 'list.pth')

@@ -83,10 +83,21 @@ def test_misspelt_fields_are_named_with_the_right_one(cfg, change, message):
         (
             'model.backbone.attn_cfg',
             dict(type='LRSA'),
-            r"^model\.backbone\.attn_cfg\.type: .* as 'LRSA'; (did you|is its)",
+            r"^model\.backbone\.attn_cfg\.type: .* as 'LRSA'; is its module in custom_imports\? Attentions of this "
+            r'package are LowResolutionSelfAttention, MetaTokenAttention, MultiHeadAttention\.$',
         ),
         ('model.backbone.attn_cfg', dict(type='MultiHeadAtention'), "did you mean 'MultiHeadAttention'"),
-        ('model.backbone.attn_cfg', [None, None, dict(type='LRSA'), None], r'^model\.backbone\.attn_cfg\.2\.type'),
+        (
+            'model.backbone.attn_cfg',
+            [None, None, dict(type='LRSA'), None],
+            r'^model\.backbone\.attn_cfg\.2\.type: .* Attentions of this package are LowResolution',
+        ),
+        (
+            'model.backbone.attn_cfg',
+            [None, dict(type='LowResolutionSelfAttention', qsize=8), None, None],
+            r"^model\.backbone\.attn_cfg\.1: LowResolutionSelfAttention has no argument 'qsize'; did you mean 'q_size'",
+        ),
+        ('model.backbone.attn_cfg', dict(type='MetaTokenAtention'), "did you mean 'MetaTokenAttention'"),
         ('model.backbone.attn_cfg', dict(type='mmsg.MultiHeadAttention'), "did you mean 'mmseg.MultiHeadAttention'"),
         ('model.backbone.attn_cfg', dict(type='mmseg.MultiHeadAtention'), "did you mean 'mmseg.MultiHeadAttention'"),
         (

@@ -41,6 +41,25 @@ def test_missing_weights_are_an_error_instead_of_random_ones(tmp_path):
         load_pretrained_parts(network(tmp_path / 'x.pth'))
 
 
+def test_a_prefix_that_was_left_out_is_advised_and_partial_loading_is_not(tmp_path):
+    state = {f'backbone.{name}': value for name, value in MODELS.build(dict(type='LALE')).state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError) as info:
+        load_pretrained_parts(network(tmp_path / 'x.pth'))
+    assert str(info.value).endswith("; weights of this part are below 'backbone': set prefix='backbone.' in init_cfg")
+    assert 'partial_load' not in str(info.value)
+
+
+def test_weights_of_another_size_are_named_by_their_first_five_shapes(tmp_path):
+    wide = dict(depths=(1, 1, 1, 1), widths=(64, 64, 128, 256))
+    torch.save(MODELS.build(dict(type='LALE', arch=wide)).state_dict(), tmp_path / 'wide.pth')
+    message = (
+        r'wide\.pth: does not fit .*: \d+ of another shape: (\S+ \([\d, ]+\) instead of \([\d, ]+\),? ){5}and \d+ more$'
+    )
+    with pytest.raises(CheckpointError, match=message):
+        load_pretrained_parts(network(tmp_path / 'wide.pth'))
+
+
 def test_code_in_the_file_is_refused(tmp_path):
     torch.save({'state_dict': {}, 'extra': Bait(tmp_path / 'executed')}, tmp_path / 'evil.pth')
     with pytest.raises(CheckpointError, match=r'evil\.pth: refused'):

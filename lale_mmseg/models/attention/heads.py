@@ -1,7 +1,8 @@
-"""Heads of attention: the check of their number, and the shapes before and after."""
+"""Heads of attention: the check of their number, splitting them, and attending with them."""
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ConfigError
@@ -24,6 +25,18 @@ def split_heads(x: Tensor, num_heads: int, parts: int = 1) -> Tensor:
     return x.unflatten(2, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4)
 
 
-def merge_heads(x: Tensor) -> Tensor:
-    """(B, heads, N, d) -> (B, N, heads * d)."""
+def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0, scale: float | None = None) -> Tensor:
+    """softmax(q k^T * scale) v of each head through torch's fused form, the heads side by side.
+
+    Args:
+        query: (B, heads, N, d).
+        key: (B, heads, L, d).
+        value: (B, heads, L, d).
+        dropout: Probability to drop an attention weight, now.
+        scale: Softmax scale; None for d ** -0.5.
+
+    Returns:
+        (B, N, heads * d).
+    """
+    x = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)  # (B, heads, N, d)
     return x.transpose(1, 2).flatten(2)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ..layers import depthwise_conv
-from .heads import check_heads, merge_heads, split_heads
+from .heads import attend, check_heads, split_heads
 
 #: Short side of the pooled queries that the short sides of the pooled keys and values are given for.
 REFERENCE_Q_SIZE = 16
@@ -122,8 +122,7 @@ class PooledAttention(nn.Module):
         query = split_heads(self.q(pooled), self.num_heads)[0]  # (B, heads, h * w, d)
         key, value = split_heads(self.kv(self.norm(pyramid(x))), self.num_heads, parts=2)  # 2 x (B, heads, L, d)
         dropout = self.attn_drop if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)  # (B, heads, h * w, d)
-        out = self.proj_drop(self.proj(merge_heads(out)))  # (B, h * w, C)
+        out = self.proj_drop(self.proj(attend(query, key, value, dropout)))  # (B, h * w, C)
         out = out.transpose(1, 2).unflatten(2, size)  # (B, C, h, w), channels-last
         return F.interpolate(out, size=hw, mode='bilinear', align_corners=False)
 

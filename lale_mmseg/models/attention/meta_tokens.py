@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from .heads import check_heads, merge_heads, split_heads
+from .heads import attend, check_heads, split_heads
 
 
 def image_scale(embed_dims: int, num_pixels: int, num_tokens: int) -> float:
@@ -56,8 +56,7 @@ class CrossAttention(nn.Module):
         query = split_heads(self.q(meta), self.num_heads)[0]  # (B, heads, M, d)
         key, value = split_heads(self.kv(x), self.num_heads, parts=2)  # 2 x (B, heads, N, d)
         dropout = self.attn_drop if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)  # (B, heads, M, d)
-        return self.proj_drop(self.proj(merge_heads(out)))
+        return self.proj_drop(self.proj(attend(query, key, value, dropout)))
 
 
 class DualCrossAttention(nn.Module):
@@ -88,11 +87,10 @@ class DualCrossAttention(nn.Module):
         query_c, key_c, value_c = split_heads(self.qkv2(meta), self.num_heads, parts=3)  # 3 x (B, heads, M, d)
         dropout = self.attn_drop if self.training else 0.0
         scale = image_scale(self.embed_dims, x.shape[1], meta.shape[1])
-        out_x = F.scaled_dot_product_attention(query_x, key_c, value_c, dropout_p=dropout, scale=scale)
+        out_x = self.proj_x(attend(query_x, key_c, value_c, dropout, scale))  # (B, N, C)
         scale = token_scale(self.embed_dims)
-        out_c = F.scaled_dot_product_attention(query_c, key_x, value_x, dropout_p=dropout, scale=scale)
-        out_x = self.proj_drop(self.proj_x(merge_heads(out_x)))  # (B, N, C)
-        return out_x, self.proj_drop(self.proj_c(merge_heads(out_c)))  # (B, M, C)
+        out_c = self.proj_c(attend(query_c, key_x, value_x, dropout, scale))  # (B, M, C)
+        return self.proj_drop(out_x), self.proj_drop(out_c)
 
 
 class GivingCrossAttention(nn.Module):
@@ -128,8 +126,7 @@ class GivingCrossAttention(nn.Module):
         key, value = split_heads(context, self.num_heads, parts=2)  # 2 x (B, heads, M, d)
         dropout = self.attn_drop if self.training else 0.0
         scale = image_scale(dims, x.shape[1], meta.shape[1])
-        out = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
-        return self.proj_drop(self.proj_x(merge_heads(out)))
+        return self.proj_drop(self.proj_x(attend(query, key, value, dropout, scale)))
 
 
 @MODELS.register_module()
@@ -188,15 +185,14 @@ class MetaTokenAttention(nn.Module):
         """
         dropout = self.attn_drop if self.training else 0.0
         query, key, value = split_heads(self.qkv(x), self.num_heads, parts=3)  # 3 x (B, heads, N, d)
-        meta = self.meta_tokens.expand(len(x), -1, -1)  # (B, M, C)
+        meta = self.meta_tokens.expand(x.shape[0], -1, -1)  # (B, M, C)
         asked = split_heads(self.meta_q(meta), self.num_heads)[0]  # (B, heads, M, d)
         scale = token_scale(self.embed_dims)
-        gathered = F.scaled_dot_product_attention(asked, key, value, dropout_p=dropout, scale=scale)
-        meta = self.meta_norm(meta + self.meta_proj(merge_heads(gathered)))  # (B, M, C)
+        gathered = attend(asked, key, value, dropout, scale)  # (B, M, C)
+        meta = self.meta_norm(meta + self.meta_proj(gathered))
         key, value = split_heads(self.meta_kv(meta), self.num_heads, parts=2)  # 2 x (B, heads, M, d)
         scale = image_scale(self.embed_dims, x.shape[1], meta.shape[1])
-        out = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
-        return self.proj_drop(self.proj(merge_heads(out)))  # (B, N, C)
+        return self.proj_drop(self.proj(attend(query, key, value, dropout, scale)))  # (B, N, C)
 
 
 def check_num_meta_tokens(num_meta_tokens: int) -> None:

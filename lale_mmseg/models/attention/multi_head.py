@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from .heads import check_heads, merge_heads, split_heads
+from .heads import attend, check_heads, split_heads
 
 
 @MODELS.register_module()
@@ -46,5 +45,4 @@ class MultiHeadAttention(nn.Module):
         """
         query, key, value = split_heads(self.qkv(x), self.num_heads, parts=3)  # 3 x (B, heads, N, d)
         dropout = self.attn_drop if self.training else 0.0
-        x = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)  # (B, heads, N, d)
-        return self.proj_drop(self.proj(merge_heads(x)))  # (B, N, C)
+        return self.proj_drop(self.proj(attend(query, key, value, dropout)))  # (B, N, C)

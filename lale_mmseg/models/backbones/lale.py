@@ -48,7 +48,8 @@ class LALE(BaseModule):
         init_cfg: Initialization of `mmengine.model.BaseModule`, for example a pretrained checkpoint.
 
     Raises:
-        ConfigError: Unknown `arch`, an even kernel, a width that the heads do not divide, or lists of unequal length.
+        ConfigError: Unknown `arch` or attention, an even kernel, a width that the heads do not divide, or lists of
+            unequal length.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class LALE(BaseModule):
 
 
 def _attention_per_stage(attn_cfg: dict | Sequence[dict | None], num_stages: int) -> tuple[dict | None, ...]:
-    if isinstance(attn_cfg, dict):
+    if isinstance(attn_cfg, (dict, str)):  # a bare name is no list of its letters; its block rejects it
         # The published layout: attention from stage 3 on.
         return tuple(attn_cfg if stage >= 2 else None for stage in range(num_stages))
     if len(attn_cfg) != num_stages:

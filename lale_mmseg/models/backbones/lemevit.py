@@ -8,6 +8,7 @@ map (the meta tokens' way after the last dual cross-attention) is not there, so 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from ...errors import ConfigError
 from ..attention import CrossAttention, DualCrossAttention, GivingCrossAttention, MultiHeadAttention
 from ..attention.meta_tokens import check_num_meta_tokens
 from ..layers import depthwise_conv
-from .archs import arch_settings, check_out_indices
+from .archs import arch_settings, check_out_indices, drop_path_rates
 
 #: Blocks and width of each of the five steps, by size. The first two run at stride 4.
 ARCHS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -143,7 +144,8 @@ class LeMeViT(BaseModule):
         init_cfg: Initialization of `mmengine.model.BaseModule`, for example a pretrained checkpoint.
 
     Raises:
-        ConfigError: Unknown `arch`, a width that the heads do not divide, or fewer than one meta token.
+        ConfigError: Unknown `arch`, a width that the heads do not divide, fewer than one meta token, or a rate outside
+            0 to 1.
     """
 
     def __init__(
@@ -174,7 +176,7 @@ class LeMeViT(BaseModule):
         self.meta_tokens = nn.Parameter(torch.empty(num_meta_tokens, widths[0]))
         nn.init.trunc_normal_(self.meta_tokens, std=0.02)
         self.downsample_layers = nn.ModuleList([_stem(in_channels, widths[0], act_cfg), nn.Identity()])
-        for before, after in zip(widths[1:], widths[2:], strict=False):
+        for before, after in pairwise(self.widths):
             conv = nn.Conv2d(before, after, 3, stride=2, padding=1)
             self.downsample_layers.append(nn.Sequential(conv, nn.BatchNorm2d(after)))
         # The meta tokens go no further than the D steps.
@@ -185,7 +187,7 @@ class LeMeViT(BaseModule):
 
         mixing: dict[str, Any] = dict(mlp_ratio=mlp_ratio, norm_cfg=norm_cfg, act_cfg=act_cfg, drop=drop_rate)
         kinds = block_kinds(depths)
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.stages = nn.ModuleList()
         for width, step in zip(widths, kinds, strict=True):
             if width % head_width:
@@ -215,7 +217,7 @@ class LeMeViT(BaseModule):
         Returns:
             Maps (B, widths[i], ceil(H / s), ceil(W / s)), strides s of 4, 8, 16, 32.
         """
-        meta = self.meta_tokens.expand(len(x), -1, -1)  # (B, M, C)
+        meta = self.meta_tokens.expand(x.shape[0], -1, -1)  # (B, M, C)
         outputs = []
         for index, (downsample, blocks) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
             x = downsample(x)
@@ -234,8 +236,7 @@ def block_kinds(depths: Sequence[int]) -> list[list[tuple[type[_Block], type[nn.
     steps: list[list[tuple[type[_Block], type[nn.Module]]]] = [
         [kind] * depth for kind, depth in zip((cross, dual, dual, alone, alone), depths, strict=True)
     ]
-    last_dual = max(index for index in (1, 2) if depths[index])
-    steps[last_dual][-1] = (GivingBlock, GivingCrossAttention)
+    steps[2][-1] = (GivingBlock, GivingCrossAttention)
     return steps
 
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_init
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ..attention import LowResolutionBlock, PoolingPyramid
-from .archs import arch_settings, check_out_indices
+from .archs import arch_settings, check_out_indices, drop_path_rates
 
 _HEADS = (2, 4, 10, 16)
 _RATIOS = (8, 8, 4, 4)
@@ -67,8 +66,8 @@ class LRFormer(BaseModule):
         init_cfg: Initialization of `mmengine.model.BaseModule`, for example a pretrained checkpoint.
 
     Raises:
-        ConfigError: Unknown `arch`, widths that the heads do not divide, a `q_size` under 1, or lists of unequal
-            length.
+        ConfigError: Unknown `arch`, widths that the heads do not divide, a `q_size` under 1, a pre-norm in front of no
+            block, a rate outside 0 to 1, or lists of unequal length.
     """
 
     def __init__(
@@ -103,8 +102,12 @@ class LRFormer(BaseModule):
             self.downsamples.append(nn.Sequential(conv, build_norm_layer(norm_cfg, after)[1]))
 
         rate = settings['drop_path'] if drop_path_rate is None else drop_path_rate
-        rates = iter(torch.linspace(0, rate, sum(depths)).tolist())
+        rates = iter(drop_path_rates(rate, sum(depths)))
         pre_norms = {tuple(position) for position in settings['pre_norms']}
+        blocks_there = {(stage, block) for stage, depth in enumerate(depths) for block in range(depth)}
+        if not pre_norms <= blocks_there:
+            strangers = ', '.join(str(position) for position in sorted(pre_norms - blocks_there))
+            raise ConfigError(f'pre_norms of arch={arch!r}: no block (stage, position) is {strangers}')
         self.pyramids = nn.ModuleList()
         self.stages = nn.ModuleList()
         for stage, (width, depth, side) in enumerate(zip(self.widths, depths, q_sizes, strict=True)):

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+
+from ...errors import ConfigError
+
+#: Module of the registered attentions of this package, which build on these layers: read through the registry alone.
+_ATTENTION_MODULE = 'lale_mmseg.models.attention.'
 
 
 def depthwise_conv(channels: int, kernel_size: int) -> nn.Conv2d:
@@ -73,6 +81,10 @@ class TransformerBlock(nn.Module):
             (x: (B, N, C), hw: (H, W)) -> (B, N, C).
         norm_cfg: Norm over channels.
         act_cfg: Activation.
+
+    Raises:
+        ConfigError: `attn_cfg` is no dict with a `type`, names an attention that is not registered, or sets
+            `embed_dims` or `num_heads`.
     """
 
     def __init__(
@@ -87,7 +99,7 @@ class TransformerBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = build_norm_layer(norm_cfg, channels)[1]
-        self.attention = MODELS.build({**attn_cfg, 'embed_dims': channels, 'num_heads': num_heads})
+        self.attention = _build_attention(attn_cfg, channels, num_heads)
         self.norm2 = build_norm_layer(norm_cfg, channels)[1]
         self.mlp = ConvMLP(channels, expansion, kernel_size, act_cfg)
 
@@ -98,3 +110,31 @@ class TransformerBlock(nn.Module):
         tokens = self.attention(tokens, (height, width))
         x = x + tokens.transpose(1, 2).unflatten(2, (height, width))
         return x + self.mlp(self.norm2(x))
+
+
+def _build_attention(attn_cfg: Mapping[str, Any], embed_dims: int, num_heads: int) -> nn.Module:
+    """Builds a registered attention for a width and a number of heads, which are not the config's to choose."""
+    if not isinstance(attn_cfg, Mapping) or 'type' not in attn_cfg:
+        raise ConfigError(f'attn_cfg={attn_cfg!r}: a dict with `type` is due; {_known_attentions()}')
+    for name in ('embed_dims', 'num_heads'):
+        if name in attn_cfg:
+            raise ConfigError(
+                f'attn_cfg.{name}={attn_cfg[name]!r}: not to be set, it follows from the width of the stage and the '
+                'width of a head'
+            )
+    kind = attn_cfg['type']
+    if isinstance(kind, str):
+        with MODELS.switch_scope_and_registry(None) as registry:  # where `build` will look
+            try:
+                found = registry.get(kind)
+            except RuntimeError:  # a dotted name that cannot be imported
+                found = None
+        if found is None:
+            raise ConfigError(f'attn_cfg.type={kind!r}: nothing is registered under this name; {_known_attentions()}')
+    return MODELS.build({**attn_cfg, 'embed_dims': embed_dims, 'num_heads': num_heads})
+
+
+def _known_attentions() -> str:
+    parts = MODELS.module_dict.items()
+    names = sorted(name for name, part in parts if part.__module__.startswith(_ATTENTION_MODULE))
+    return f'attentions of this package are {", ".join(names)}'

@@ -1,0 +1,128 @@
+"""One table over trained and tested runs of different networks: size, cost, speed of training, scores.
+
+    python benchmarks/compare_networks.py work_dirs/lale_s1 work_dirs/lrformer_t [--save NAME]
+
+reads the config, the last checkpoint and test/metrics.json of each work dir, as tools/train.py and tools/test.py write
+them. `seconds` is the time of the training as it was, from its start to its last checkpoint; `ms a step` is measured
+now, in turns, on made-up images: one step of training of the config's batch and crop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.runner import Runner
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tools' / 'analysis'))
+warnings.filterwarnings('ignore')
+
+from complexity import complexity  # noqa: E402
+
+from benchmarks._memory import keep_freed_memory  # noqa: E402
+from benchmarks._timing import interleaved_medians, table_text, write_result  # noqa: E402
+
+SCORES = ('mIoU', 'mF1', 'OA')
+
+
+def load_run(work_dir: Path) -> tuple[Config, nn.Module]:
+    """Config and network of a run, the number of classes as trained."""
+    cfg = Config.fromfile(next(work_dir.glob('*.py')))
+    classes = len(json.loads((work_dir / 'test' / 'metrics.json').read_text(encoding='utf-8'))['per_class'])
+    cfg.model.decode_head.num_classes = classes
+    return cfg, revert_sync_batchnorm(MODELS.build(cfg.model))
+
+
+def training_seconds(work_dir: Path) -> float:
+    """From the start of the training, which names its log folder, to the last checkpoint."""
+    checkpoint = (work_dir / 'last_checkpoint').read_text(encoding='utf-8').strip()
+    started = min(path.name for path in work_dir.glob('[0-9]*_[0-9]*'))
+    begin = datetime.strptime(started, '%Y%m%d_%H%M%S').timestamp()
+    return (work_dir / Path(checkpoint).name).stat().st_mtime - begin
+
+
+class _Bare:
+    """As much of a runner as building an optimizer needs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+
+def training_step(cfg: Config, model: nn.Module) -> Callable[[], Any]:
+    """A function that trains one step on a made-up batch."""
+    batch, (height, width) = cfg.train_dataloader.batch_size, cfg.model.data_preprocessor.size
+    samples = []
+    for _ in range(batch):
+        sample = SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
+        sample.gt_sem_seg = PixelData(data=torch.randint(0, model.num_classes, (1, height, width)))
+        samples.append(sample)
+    data = dict(inputs=[torch.randint(0, 256, (3, height, width), dtype=torch.uint8)] * batch, data_samples=samples)
+    wrapper = Runner.build_optim_wrapper(_Bare(model), cfg.optim_wrapper)
+    return lambda: model.train_step(data, wrapper)
+
+
+def main() -> None:
+    """Measures, prints and, if asked to, writes benchmarks/results/NAME.*"""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('work_dirs', nargs='+', type=Path)
+    parser.add_argument('--repeats', type=int, default=5, help='timed training steps of each network')
+    parser.add_argument('--note', default='', help='the commands of the runs, kept with the result')
+    parser.add_argument('--save', metavar='NAME', help='write benchmarks/results/NAME.json and NAME.md')
+    args = parser.parse_args()
+    keep_freed_memory()
+
+    runs: dict[str, dict[str, Any]] = {}
+    steps: dict[str, Callable[[], Any]] = {}
+    for work_dir in args.work_dirs:
+        cfg, model = load_run(work_dir)
+        figures = complexity(model.eval(), tuple(cfg.model.data_preprocessor.size), 3)
+        model.requires_grad_(True).train().to(memory_format=torch.channels_last)
+        metrics = json.loads((work_dir / 'test' / 'metrics.json').read_text(encoding='utf-8'))
+        runs[work_dir.name] = dict(
+            parameters=figures['parameters'],
+            gmacs=figures['gmacs'],
+            training_seconds=training_seconds(work_dir),
+            **{name: metrics['summary'][name] for name in SCORES},
+            IoU={name: entry['IoU'] for name, entry in metrics['per_class'].items()},
+        )
+        steps[work_dir.name] = training_step(cfg, model)
+    for name, seconds in interleaved_medians(steps, args.repeats, warmup=1).items():
+        runs[name]['step_seconds'] = seconds
+
+    rows = [
+        (
+            name,
+            f'{run["parameters"]:,}',
+            f'{run["gmacs"]:.3f}',
+            f'{run["step_seconds"] * 1e3:.0f}',
+            f'{run["training_seconds"]:.0f}',
+            *(f'{run[score]:.2f}' for score in SCORES),
+        )
+        for name, run in runs.items()
+    ]
+    header = ('run', 'parameters', 'GMACs', 'ms a step', 'seconds', *SCORES)
+    text = table_text(header, rows)
+    if args.note:
+        text += f'\n\n{args.note}'
+    print(text)
+    if args.save:
+        for path in write_result(args.save, dict(runs=runs, note=args.note), text):
+            print(f'written: {path.name}')
+
+
+if __name__ == '__main__':
+    main()

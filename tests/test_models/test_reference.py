@@ -1,0 +1,155 @@
+"""LRFormer, LRHead and LeMeViT against outputs of the published implementations.
+
+Weights and inputs are drawn by seeded rules that come with the reference outputs. Names go through the converters, so
+what is compared is what a user of a published checkpoint gets. Skipped where the reference outputs are not.
+"""
+
+import importlib
+import json
+
+import pytest
+import torch
+from mmseg.registry import MODELS
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lale_mmseg.engine.checkpoint import load_weights
+from tests.published import BACKBONES, FACTS, HEADS, facts, parameters_in, reference_fill, reference_root
+from tools.model_converters import lemevit, lrformer
+
+# The scripts put tools/ on the path and import the shared module from there.
+_convert = importlib.import_module('model_converters._convert')
+FAMILIES = {'lrformer': lrformer.FAMILY, 'lrhead': lrformer.FAMILY, 'lemevit': lemevit.FAMILY}
+ROOT = reference_root()
+with_reference = pytest.mark.skipif(ROOT is None, reason='no reference outputs (LALE_MMSEG_REFERENCE)')
+#: Networks with reference outputs.
+COMPARED = [name for name in (*BACKBONES, *HEADS) if facts(name)['gmacs']]
+#: Argument of heads that says what the default only warns of.
+LOSS = dict(loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True))
+#: Largest error of an output, in standard deviations of the published one.
+TOLERANCE = 1e-4
+
+
+def converted(name: str) -> tuple[torch.nn.Module, _convert.Conversion, dict]:
+    """Our network with the reference weights, what became of them, and what is known of the published one."""
+    reference = json.loads((ROOT / f'{name}.json').read_text())
+    fill = reference_fill(ROOT)
+    state = fill.state_dict_for(reference['state'])
+    family = FAMILIES[name.partition('_')[0]]
+    if name in HEADS:
+        backbone = json.loads((ROOT / f'{name.replace("lrhead", "lrformer")}.json').read_text())['state']
+        state = {f'decode_head.{key}': value for key, value in state.items()}
+        state |= {f'backbone.{key}': value for key, value in fill.state_dict_for(backbone).items()}
+    result = _convert.convert(state, family)
+    result.check(name)
+    if name in HEADS:
+        model = MODELS.build(dict(LOSS, type='LRHead', **reference['config']))
+        prefix = 'decode_head.'
+    else:
+        model = MODELS.build(dict(type=family.backbone, arch=name.partition('_')[2]))
+        prefix = ''
+    ours = {key[len(prefix) :]: value for key, value in result.state.items() if key.startswith(prefix)}
+    load_weights(model, ours, name)
+    return model.eval(), result, reference
+
+
+def head_inputs(height: int, width: int) -> list[tuple[int, int, int]]:
+    """Width, height and width of the maps that the head alone was given, for the size of an image."""
+    return [(dims, height >> (2 + i), width >> (2 + i)) for i, dims in enumerate(lrformer.ARCHS['t']['widths'])]
+
+
+@with_reference
+def test_the_facts_are_those_of_the_reference_files():
+    published = {
+        path.stem: json.loads(path.read_text())
+        for path in ROOT.glob('*.json')
+        if path.stem.startswith(('lrformer_', 'lemevit_', 'lrhead_'))
+    }
+    assert sorted(published) == sorted(path.stem for path in FACTS.glob('*.json'))
+    for name, reference in published.items():
+        cases = reference.get('cases', [])
+        assert facts(name) == dict(
+            config=reference['config'],
+            params=reference['params'],
+            gmacs=[[case['height'], case['width'], case['gmacs']] for case in cases],
+            state={key: shape for key, (shape, _) in reference['state'].items()},
+        )
+
+
+def test_every_family_has_outputs_to_compare_with():
+    assert COMPARED == ['lemevit_tiny', 'lrformer_t', 'lrhead_t']
+    assert all(len(facts(name)['gmacs']) == 2 for name in COMPARED if name not in HEADS)
+
+
+@with_reference
+@pytest.mark.parametrize('name', COMPARED)
+def test_outputs_agree_with_the_published_ones(name):
+    model, _, reference = converted(name)
+    fill = reference_fill(ROOT)
+    for case in reference['cases']:
+        height, width = case['height'], case['width']
+        if name in HEADS:
+            maps = enumerate(head_inputs(height, width))
+            inputs = [fill.image_for(1 + i, *size, channels=channels) for i, (channels, *size) in maps]
+        else:
+            inputs = fill.image_for(0, height, width)
+        with torch.no_grad():
+            outputs = model(inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        assert len(outputs) == len(case['outputs'])
+        for output, published in zip(outputs, case['outputs'], strict=True):
+            assert list(output.shape) == published['shape']
+            flat = output.flatten()
+            samples = flat[torch.linspace(0, flat.numel() - 1, 64).long()]
+            bound = TOLERANCE * published['std']
+            assert (samples - torch.tensor(published['samples'])).abs().max().item() < bound
+            assert abs(output.mean().item() - published['mean']) < bound
+            assert abs(output.std().item() - published['std']) < bound
+
+
+@with_reference
+@pytest.mark.parametrize('name', COMPARED)
+def test_parameters_are_the_published_ones_less_the_unused(name):
+    """Sizes without outputs are counted in tests/test_model_converters.py, without the memory of their weights."""
+    model, result, reference = converted(name)
+    unused = {key: torch.empty(reference['state'][key][0]) for key in result.unused}
+    assert sum(parameter.numel() for parameter in model.parameters()) == reference['params'] - parameters_in(unused)
+
+
+def lemevit_unused_macs(height: int, width: int) -> int:
+    """Products of the published LeMeViT-tiny that feed no map, and that ours leaves out."""
+    meta = 16
+    dims, third, fourth = lemevit.ARCHS['tiny']['widths'][2:]
+    pixels = (height // 8) * (width // 8)
+    # In the last dual cross-attention keys and values of the image, queries and output of the meta tokens, their MLP;
+    gathering = 2 * pixels * dims**2 + 2 * meta * dims**2 + 2 * meta * dims * 4 * dims
+    # then their way into the last two steps.
+    return gathering + meta * 4 * (dims * (dims + third) + third * (third + fourth))
+
+
+@pytest.mark.parametrize('name', COMPARED)
+def test_multiply_accumulates_are_the_published_ones(name):
+    """The counter and its unit are those of tools/analysis/complexity.py.
+
+    The published figures of LeMeViT are without the products inside attention, which ran in a fused kernel that the
+    counter does not know, and with 2 % of what feeds no map.
+    """
+    family, size = name.split('_')
+    if name in HEADS:
+        model = MODELS.build(dict(LOSS, type='LRHead', **facts(name)['config']))
+    else:
+        model = MODELS.build(dict(type=FAMILIES[family].backbone, arch=size))
+    model.eval().requires_grad_(False)
+    for height, width, published in facts(name)['gmacs']:
+        if name in HEADS:
+            inputs = [torch.zeros(1, *shape) for shape in head_inputs(height, width)]
+        else:
+            inputs = torch.zeros(1, 3, height, width)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(inputs)
+        macs = counter.get_total_flops() / 2
+        if family == 'lemevit':
+            attention = counter.get_flop_counts()['Global'][torch.ops.aten.bmm] / 2
+            assert attention > 0.1 * macs
+            macs += lemevit_unused_macs(height, width) - attention
+        assert macs / 1e9 == pytest.approx(published, rel=1e-4)
