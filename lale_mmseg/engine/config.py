@@ -86,15 +86,32 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
 
 
 def _check_schedules(cfg: Config) -> None:
-    """A one-cycle schedule cannot go on after its last step; mmengine finds that out when it gets there."""
+    """A one-cycle schedule cannot go on after its last step; mmengine finds that out when it gets there.
+
+    It also gives every group of parameters the same learning rate, whatever the optimizer was built with.
+    """
     max_iters = (cfg.get('train_cfg') or {}).get('max_iters')
     schedulers = cfg.get('param_scheduler') or []
     for position, scheduler in enumerate(schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]):
+        if str(scheduler.get('type')).endswith('OneCycleLR') and isinstance(scheduler.get('eta_max'), int | float):
+            _check_no_multiplied_rate(cfg, position)
         steps = scheduler.get('total_steps')
         if max_iters and steps and not scheduler.get('by_epoch', True) and steps < max_iters:
             raise ConfigError(
                 f'param_scheduler.{position}.total_steps is {steps}, but train_cfg.max_iters is {max_iters}; '
                 'set both to the length of the training'
+            )
+
+
+def _check_no_multiplied_rate(cfg: Config, position: int) -> None:
+    """OneCycleLR takes all groups to its `eta_max`, so multipliers of the learning rate would be lost in silence."""
+    keys = ((cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}).get('custom_keys') or {}
+    for key, multipliers in keys.items():
+        if multipliers.get('lr_mult', 1) != 1:
+            raise ConfigError(
+                f'optim_wrapper.paramwise_cfg.custom_keys.{key}.lr_mult is {multipliers["lr_mult"]}, but '
+                f'param_scheduler.{position} is OneCycleLR, which takes every parameter to its eta_max; leave lr_mult '
+                'out, or use another schedule (LinearLR, then PolyLR)'
             )
 
 

@@ -16,16 +16,17 @@ from ..errors import ConfigError
 
 _OPTIONS = ('norm_decay_mult', 'embedding_decay_mult', 'custom_keys')
 _MULTIPLIERS = ('lr_mult', 'decay_mult')
-#: Class names of norms: LayerNorm, RMSNorm2d, SyncBatchNorm, ... Not all of them are classes of torch.
-_NORM = re.compile(r'Norm(\dd)?$')
+#: Class names of norms: LayerNorm, RMSNorm2d, SyncBatchNorm, ... Not all of them are classes of torch; `BatchNormXd` is
+#: what mmengine makes of SyncBatchNorm in a run on CPUs.
+_NORM = re.compile(r'Norm(\dd|Xd)?$')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's default constructor with these differences.
 
-    * Every module whose class name ends in `Norm`, `Norm1d`, `Norm2d` or `Norm3d` is a norm; mmengine's own knows those
-      of torch alone.
+    * Every module whose class name ends in `Norm`, `Norm1d`, `Norm2d`, `Norm3d` or `NormXd` is a norm; mmengine's own
+      knows those of torch alone.
     * `norm_decay_mult` and `embedding_decay_mult` also hold where a key of `custom_keys` matches, unless that key has a
       `decay_mult`; mmengine's own ignores them there.
     * A key that matches no parameter, and an unknown option, are errors.
@@ -46,7 +47,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self._require_known('optim_wrapper.paramwise_cfg', self.paramwise_cfg, _OPTIONS)
         for key, multipliers in self.paramwise_cfg.get('custom_keys', {}).items():
             self._require_known(f'optim_wrapper.paramwise_cfg.custom_keys.{key}', multipliers, _MULTIPLIERS)
-        if self.base_lr is None or self.base_wd is None:
+        if self.paramwise_cfg and (self.base_lr is None or self.base_wd is None):
             raise ConfigError(
                 f'optim_wrapper.optimizer has lr={self.base_lr} and weight_decay={self.base_wd}; paramwise_cfg '
                 'multiplies them, so both are due'

@@ -164,6 +164,15 @@ def test_sliding_windows_are_resized_to_the_window(model):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_windows_a_little_smaller_than_the_image_slide_too(model):
+    """Windows of 62 and images of 64 pixels have maps of one size, so the maps alone do not tell them apart."""
+    model.eval()
+    model.test_cfg = ConfigDict(mode='slide', crop_size=(62, 62), stride=(31, 31))
+    meta = dict(img_shape=(64, 64), ori_shape=(64, 64), pad_shape=(64, 64), padding_size=[0, 0, 0, 0])
+    with torch.no_grad():
+        assert model.slide_inference(torch.rand(1, 3, 64, 64), [meta]).shape == (1, 3, 64, 64)
+
+
 def test_padded_images_get_scores_of_the_padded_size(model):
     model.eval()
     meta = dict(img_shape=(50, 61), ori_shape=(50, 61), pad_shape=(64, 64))

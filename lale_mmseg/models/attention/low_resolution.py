@@ -1,8 +1,8 @@
 """Low-resolution self-attention (LRSA): Low-Resolution Self-Attention for Semantic Segmentation (arXiv 2310.05026).
 
-Queries, keys and values all live on pooled maps whose sizes do not depend on the size of the image, so only pooling and
-resizing see every pixel: time and memory are linear in pixels. Differences: any map size, odd ones too; attention
-dropout is applied; attention through torch's fused form.
+Queries, keys and values all live on pooled maps whose sizes depend on the shape of the image and not on its size, so
+only pooling and resizing see every pixel: time and memory are linear in pixels. Differences: any map size, odd ones
+too, and strips without a cost of their own; attention dropout is applied; attention through torch's fused form.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from .heads import attend, check_heads, split_heads
 
 #: Short side of the pooled queries that the short sides of the pooled keys and values are given for.
 REFERENCE_Q_SIZE = 16
+#: Long side of a pooled map in multiples of its short side, at most. Without a limit, attention over a strip would cost
+#: the square of its aspect ratio; images of the published networks are far from it.
+MAX_ASPECT_RATIO = 8
 
 
 def pooled_size(hw: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """Size of a pooled map: its short side is given, its long side keeps the aspect ratio of `hw`."""
+    """Size of a pooled map: its short side is given, its long side keeps the aspect ratio of `hw`, within a limit."""
     height, width = hw
     short, long = min(height, width), max(height, width)
     # The small addition rounds halves up, whatever the parity (Python rounds them to even numbers).
-    long_side = round(long * short_side / short + 0.001)
+    long_side = min(round(long * short_side / short + 0.001), MAX_ASPECT_RATIO * short_side)
     return (short_side, long_side) if height <= width else (long_side, short_side)
 
 

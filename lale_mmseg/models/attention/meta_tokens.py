@@ -17,13 +17,23 @@ from ...errors import ConfigError
 from .heads import attend, check_heads, split_heads
 
 
-def image_scale(embed_dims: int, num_pixels: int, num_tokens: int) -> float:
-    """Softmax scale of pixels that attend to meta tokens: C ** -0.5 * log(M) / log(N).
+def scale_for_image(key: Tensor, embed_dims: int, num_pixels: int) -> Tensor:
+    """Multiplies keys of meta tokens by the softmax scale of pixels that attend to them: C ** -0.5 * log(M) / log(N).
 
     The published scale of dual cross-attention, with the full width C; its logarithms are taken of 2 at least, so that
-    maps of a single pixel work.
+    maps of a single pixel work. The logarithm is one of a tensor: a number would fix the size of the image in exported
+    and compiled networks. Keys are few, so this costs nothing.
+
+    Args:
+        key: Keys of M meta tokens, (B, heads, M, d).
+        embed_dims: Width C of all tokens.
+        num_pixels: Number N of pixels.
+
+    Returns:
+        Keys (B, heads, M, d), for a softmax without a scale of its own.
     """
-    return embed_dims**-0.5 * math.log(max(num_tokens, 2)) / math.log(max(num_pixels, 2))
+    log_pixels = torch.full((), num_pixels, dtype=torch.float32, device=key.device).clamp(min=2).log()
+    return key * (embed_dims**-0.5 * math.log(max(key.shape[2], 2)) / log_pixels).to(key.dtype)
 
 
 def token_scale(embed_dims: int) -> float:
@@ -86,8 +96,8 @@ class DualCrossAttention(nn.Module):
         query_x, key_x, value_x = split_heads(self.qkv1(x), self.num_heads, parts=3)  # 3 x (B, heads, N, d)
         query_c, key_c, value_c = split_heads(self.qkv2(meta), self.num_heads, parts=3)  # 3 x (B, heads, M, d)
         dropout = self.attn_drop if self.training else 0.0
-        scale = image_scale(self.embed_dims, x.shape[1], meta.shape[1])
-        out_x = self.proj_x(attend(query_x, key_c, value_c, dropout, scale))  # (B, N, C)
+        key_c = scale_for_image(key_c, self.embed_dims, x.shape[1])
+        out_x = self.proj_x(attend(query_x, key_c, value_c, dropout, scale=1.0))  # (B, N, C)
         scale = token_scale(self.embed_dims)
         out_c = self.proj_c(attend(query_c, key_x, value_x, dropout, scale))  # (B, M, C)
         return self.proj_drop(out_x), self.proj_drop(out_c)
@@ -125,8 +135,8 @@ class GivingCrossAttention(nn.Module):
         context = F.linear(meta, self.qkv2.weight[dims:], self.qkv2.bias[dims:])
         key, value = split_heads(context, self.num_heads, parts=2)  # 2 x (B, heads, M, d)
         dropout = self.attn_drop if self.training else 0.0
-        scale = image_scale(dims, x.shape[1], meta.shape[1])
-        return self.proj_drop(self.proj_x(attend(query, key, value, dropout, scale)))
+        key = scale_for_image(key, dims, x.shape[1])
+        return self.proj_drop(self.proj_x(attend(query, key, value, dropout, scale=1.0)))
 
 
 @MODELS.register_module()
@@ -191,8 +201,8 @@ class MetaTokenAttention(nn.Module):
         gathered = attend(asked, key, value, dropout, scale)  # (B, M, C)
         meta = self.meta_norm(meta + self.meta_proj(gathered))
         key, value = split_heads(self.meta_kv(meta), self.num_heads, parts=2)  # 2 x (B, heads, M, d)
-        scale = image_scale(self.embed_dims, x.shape[1], meta.shape[1])
-        return self.proj_drop(self.proj(attend(query, key, value, dropout, scale)))  # (B, N, C)
+        key = scale_for_image(key, self.embed_dims, x.shape[1])
+        return self.proj_drop(self.proj(attend(query, key, value, dropout, scale=1.0)))  # (B, N, C)
 
 
 def check_num_meta_tokens(num_meta_tokens: int) -> None:

@@ -7,7 +7,6 @@ bands; attention dropout is applied; no argument is swallowed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -131,17 +130,17 @@ class LRFormer(BaseModule):
             self.stages.append(nn.ModuleList(blocks))
 
     def init_weights(self) -> None:
-        """Loads `init_cfg`, or starts linear layers at a small and convolutions at a variance-keeping scale."""
+        """Loads `init_cfg`, or starts linear layers at a small scale.
+
+        Convolutions keep torch's start: one that keeps the variance would double it in every sum of a map and its
+        depthwise convolution, far beyond the range of fp16 in the deep sizes.
+        """
         if self.init_cfg is not None:
             super().init_weights()
             return
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_init(module, std=0.02, bias=0.0)
-            elif isinstance(module, nn.Conv2d):
-                fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-                nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
-                nn.init.zeros_(module.bias)
         self._is_init = True
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

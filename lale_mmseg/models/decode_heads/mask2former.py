@@ -115,19 +115,14 @@ class SemanticMask2FormerHead(Mask2FormerHead):
         Args:
             x: Maps of the backbone, (B, C_i, H_i, W_i), finest first.
             batch_img_metas: Meta information of each image: `img_shape`, and `pad_shape` where it was padded.
-            test_cfg: Not used; part of the parent's interface.
+            test_cfg: The segmentor's, which says whether this is a sliding window.
 
         Returns:
             Scores (B, num_classes, H, W).
         """
-        return super().predict(x, [self._of_input(x[0], meta) for meta in batch_img_metas], test_cfg)
-
-    def _of_input(self, finest: Tensor, meta: dict) -> dict:
-        """Meta information in which `pad_shape` is the size of the input.
-
-        In a sliding window `img_shape` is that of the window, and `pad_shape` still that of the whole image.
-        """
-        stride = self.pixel_decoder.strides[0]
-        padded = meta.get('pad_shape', meta['img_shape'])[:2]
-        is_input = all(-(-side // stride) == cells for side, cells in zip(padded, finest.shape[2:], strict=True))
-        return {**meta, 'pad_shape': tuple(padded if is_input else meta['img_shape'][:2])}
+        # The parent resizes to `pad_shape`: in a sliding window that is still the size of the whole image, and
+        # `img_shape` that of the window.
+        sliding = (test_cfg or {}).get('mode') == 'slide'
+        sizes = [meta['img_shape'] if sliding else meta.get('pad_shape', meta['img_shape']) for meta in batch_img_metas]
+        metas = [{**meta, 'pad_shape': tuple(size[:2])} for meta, size in zip(batch_img_metas, sizes, strict=True)]
+        return super().predict(x, metas, test_cfg)
