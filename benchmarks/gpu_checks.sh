@@ -52,8 +52,9 @@ bash tools/dist_train.sh "$CONFIG" 1 --work-dir "$OUT/dist" --cfg-options data_r
 bash tools/dist_test.sh "$CONFIG" "$OUT/work/iter_400.pth" 1 --work-dir "$OUT/dist" --cfg-options data_root="$DATA"
 cmp "$OUT/dist/test/confusion_matrix.csv" "$OUT/work/test/confusion_matrix.csv"
 echo "== LRFormer-T+ (Mask2Former) trains and predicts on CUDA"
-PLUS=configs/lrformer_plus/lrformer-plus_t_1xb8-onecycle-400_palette-256x256.py
-SET=(data_root="$DATA" train_cfg.max_iters=20)
+PLUS=configs/lrformer_plus/lrformer-plus_t_1xb16-160k_aras400k-256x256.py
+SET=(data_root="$DATA" train_dataloader.batch_size=8 train_cfg.max_iters=20 train_cfg.val_interval=20
+  param_scheduler.0.end=5 param_scheduler.1.begin=5 param_scheduler.1.end=20 default_hooks.checkpoint.interval=20)
 "$PYTHON" tools/train.py "$PLUS" --work-dir "$OUT/plus" --cfg-options "${SET[@]}"
 "$PYTHON" tools/test.py "$PLUS" "$OUT/plus/iter_20.pth" --work-dir "$OUT/plus" --cfg-options data_root="$DATA" | tail -n 20
 echo "== attention over growing images"

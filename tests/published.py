@@ -2,15 +2,18 @@
 
 `tests/data/published/NAME.json` holds `config`, `params`, `gmacs` ([height, width, GMACs] each) and `state`: published
 name to shape, where `{a-b}` stands for every number from a to b, and counters of batch norm (int64) have the shape [].
+Some hold `cases`: for an image of `height` x `width`, the shape, mean, standard deviation and `SAMPLES` evenly spaced
+values of each output of the published code in float32 and eval mode, to seven digits. Their weights are those of
+`published_state`, and images those of `image`: both are drawn anew from seeds, so no weights need to be kept.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from tests.support import REPO
 FACTS = REPO / 'tests' / 'data' / 'published'
 BACKBONES = sorted(path.stem for path in FACTS.glob('*.json') if not path.stem.startswith('lrhead'))
 HEADS = sorted(path.stem for path in FACTS.glob('lrhead*.json'))
+#: Values of each output in `cases`, evenly spaced from its first to its last.
+SAMPLES = 64
 #: Endings of what is in a state dict without being a parameter.
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')
 
@@ -43,16 +48,50 @@ def expand(pattern: str) -> Iterator[str]:
 
 def published_state(name: str, device: str = 'cpu') -> dict[str, torch.Tensor]:
     """A made-up checkpoint with the published names and shapes; on 'meta' it weighs nothing."""
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for key, shape in facts(name)['state'].items():
-        if device == 'meta':
-            state[key] = torch.empty(shape, device='meta')
-        elif key.endswith('num_batches_tracked'):
-            state[key] = torch.zeros(shape, dtype=torch.int64)
-        else:
-            state[key] = torch.rand(shape, generator=generator)
-    return state
+    shapes = facts(name)['state']
+    if device == 'meta':
+        return {key: torch.empty(shape, device='meta') for key, shape in shapes.items()}
+    return {key: weight(key, shape) for key, shape in shapes.items()}
+
+
+def weight(key: str, shape: list[int]) -> torch.Tensor:
+    """The made-up value of a weight or buffer: normal values of its own seed, the CRC-32 of its published name.
+
+    Scales and variances lie around 1, means and biases around 0, and matrices and kernels keep the variance.
+    """
+    if key.endswith('num_batches_tracked'):
+        return torch.zeros(shape, dtype=torch.int64)
+    normal = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
+    if key.endswith('running_mean'):
+        return normal * 0.1
+    if key.endswith('running_var'):
+        return normal.abs() * 0.1 + 1
+    if key.endswith('bias'):
+        return normal * 0.05
+    if normal.ndim < 2:  # scales of norms and layers
+        return normal * 0.1 + 1
+    return normal / max(1, normal[0].numel()) ** 0.5
+
+
+def image(seed: int, height: int, width: int, channels: int = 3) -> torch.Tensor:
+    """The made-up input of a case, (1, channels, height, width)."""
+    return torch.randn((1, channels, height, width), generator=torch.Generator().manual_seed(seed))
+
+
+def signature(output: torch.Tensor) -> dict[str, Any]:
+    """What `cases` hold of an output."""
+    values = output.flatten()
+    samples = values[torch.linspace(0, len(values) - 1, SAMPLES).long()]
+    return dict(shape=list(output.shape), mean=values.mean().item(), std=values.std().item(), samples=samples.tolist())
+
+
+def rounded(value: Any) -> Any:
+    """The same with every fraction to seven digits, as the files are written."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f'{value:.7g}') if isinstance(value, float) else value
 
 
 def parameters_in(state: dict[str, torch.Tensor]) -> int:
@@ -61,16 +100,8 @@ def parameters_in(state: dict[str, torch.Tensor]) -> int:
 
 
 def reference_root() -> Path | None:
-    """Folder of the reference outputs (LALE_MMSEG_REFERENCE, or beside the repository), None where there is none."""
+    """Folder of the files that these facts are from (LALE_MMSEG_REFERENCE, or beside the repository), or None."""
     for candidate in (os.environ.get('LALE_MMSEG_REFERENCE'), REPO.parent / 'shared' / 'reference'):
-        if candidate and (Path(candidate) / 'fill.py').is_file():
+        if candidate and (Path(candidate) / 'lrformer_t.json').is_file():
             return Path(candidate)
     return None
-
-
-def reference_fill(root: Path):
-    """The module that draws the weights and inputs of the reference outputs."""
-    spec = importlib.util.spec_from_file_location('reference_fill', root / 'fill.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

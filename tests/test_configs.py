@@ -37,7 +37,8 @@ def test_there_are_configs_of_every_promised_kind():
 
 @pytest.mark.parametrize('folder', ['lrformer', 'lrformer_plus', 'lemevit'])
 def test_models_and_data_sets_are_exchanged_by_one_line(folder):
-    """A config is a model, a data set, the runtime and a schedule, and the crop size where it is not the model's."""
+    """A config is a model, a data set, the runtime and a schedule; the crop size where it is not the model's, and the
+    score that chooses the best checkpoint where it is not the schedule's."""
     for path in (REPO / 'configs' / folder).glob('*.py'):
         cfg = Config._file2dict(str(path))[0]  # as it stands, bases included
         bases = re.findall(r"^    '\.\./_base_/(\w+)", path.read_text(), re.MULTILINE)
@@ -47,7 +48,11 @@ def test_models_and_data_sets_are_exchanged_by_one_line(folder):
         crop = tuple(int(side) for side in path.stem.rpartition('-')[2].split('x'))
         assert tuple(cfg['model']['data_preprocessor']['size']) == crop
         rest = re.sub(r'^_base_ = \[.*?^\]$|^#.*?$', '', path.read_text(), flags=re.MULTILINE | re.DOTALL).strip()
-        assert rest in ('', f'model = dict(data_preprocessor=dict(size={crop}))')
+        lines = [
+            f'model = dict(data_preprocessor=dict(size={crop}))',
+            "default_hooks = dict(checkpoint=dict(save_best='mIoU'))",
+        ]
+        assert set(rest.splitlines()) <= set(lines), path.stem
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -66,6 +71,9 @@ def test_config(path):
         widths = [x.shape[1] for x in maps]
         index = head.get('in_index', range(len(widths)))
         assert head.in_channels == ([widths[i] for i in index] if not isinstance(index, int) else widths[index])
+    # ADE20K is compared by mIoU everywhere.
+    assert cfg.default_hooks.checkpoint.save_best == ('mIoU' if '_ade20k-' in path.stem else 'mF1')
+    assert cfg.default_hooks.checkpoint.interval > 0
     batch = re.search(r'_\d+xb(\d+)-', path.stem).group(1)
     assert cfg.train_dataloader.batch_size == int(batch)
     for phase in ('train', 'val', 'test'):

@@ -289,7 +289,8 @@ def test_the_metafile_lists_every_config_with_its_size(family):
         name = Path(path).stem
         assert (model['Name'], model['In Collection']) == (name, collection['Name'])
         cfg = Config.fromfile(REPO / path)
-        assert model['Metadata']['Batch Size'] == cfg.train_dataloader.batch_size
+        gpus = int(re.search(r'_(\d+)xb\d+-', name).group(1))
+        assert model['Metadata']['Batch Size'] == gpus * cfg.train_dataloader.batch_size
         assert 'Results' not in model
         architecture, head = model['Metadata']['Architecture']
         assert head == cfg.model.decode_head.type

@@ -107,8 +107,9 @@ def test_all_prefixes_and_entries_are_understood(name, prefix, entry):
     plain = published_state(name, 'meta')
     classifier = {'head.weight': torch.zeros(2, 2), 'classifier.bias': torch.zeros(2)}
     content = WRAPPINGS[entry](renamed({**plain, **classifier}, prefix))
-    state, where = _convert.find_state(content, 'x.pth')
+    state, where, passed_over = _convert.find_state(content, 'x.pth')
     assert where == entry
+    assert passed_over == (['state_dict'] if entry == 'state_dict_ema' else [])
     result = _convert.convert(state, family_of(name), 'x.pth')
     expected = _convert.convert(plain, family_of(name))
     assert result.used == {ours: prefix + theirs for ours, theirs in expected.used.items()}
@@ -122,8 +123,14 @@ def test_all_prefixes_and_entries_are_understood(name, prefix, entry):
 
 def test_which_weights_of_several_can_be_chosen():
     content = {'state_dict': {'a': torch.zeros(1)}, 'state_dict_ema': {'b': torch.zeros(1)}}
-    assert _convert.find_state(content, 'x.pth')[1] == 'state_dict_ema'
-    assert list(_convert.find_state(content, 'x.pth', 'state_dict')[0]) == ['a']
+    assert _convert.find_state(content, 'x.pth')[1:] == ('state_dict_ema', ['state_dict'])
+    chosen, *rest = _convert.find_state(content, 'x.pth', 'state_dict')
+    assert (list(chosen), rest) == (['a'], ['state_dict', ['state_dict_ema']])
+    inside = {'model_ema': content, 'model': {'c': torch.zeros(1)}, 'state_dict': {'d': torch.zeros(1)}}
+    assert _convert.find_state(inside, 'x.pth')[1:] == (
+        'model_ema.state_dict_ema',
+        ['state_dict', 'model', 'model_ema.state_dict'],
+    )
     with pytest.raises(CheckpointError, match=r"x\.pth: no weights below 'model'; they are below 'state_dict_ema'"):
         _convert.find_state(content, 'x.pth', 'model')
 
@@ -259,6 +266,12 @@ def test_truncated_and_incomplete_files_write_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['cut.pth', 'less.pth', 'whole.pth']
 
 
+@pytest.mark.parametrize('address', ['https://example.com/x.pth', 'http://example.com/x.pth'])
+def test_an_address_is_no_file(address, tmp_path):
+    with pytest.raises(ConfigError, match=f'^{address}: a local file is due, not an address; download it first$'):
+        convert_file(lemevit.FAMILY, address, tmp_path / 'out.pth')
+
+
 def test_the_input_and_folders_are_not_written_over(tmp_path):
     torch.save({'a': torch.zeros(1)}, tmp_path / 'x.pth')
     with pytest.raises(ConfigError, match='it is the input'):
@@ -284,16 +297,19 @@ def test_code_in_a_file_is_refused_and_training_options_are_not(tmp_path):
 def test_the_tool_writes_weights_that_init_cfg_loads_and_a_report(tmp_path):
     state = published_state('lemevit_tiny')
     official, out, report = tmp_path / 'official.pth', tmp_path / 'made' / 'out.pth', tmp_path / 'report.json'
-    torch.save({'model': {**state, 'head.weight': torch.zeros(2, 2)}, 'epoch': 3}, official)
+    averaged = {**state, 'head.weight': torch.zeros(2, 2)}
+    torch.save({'model': {'meta_tokens': torch.zeros(1)}, 'model_ema': averaged, 'epoch': 3}, official)
     done = run_tool('python', 'tools/model_converters/lemevit.py', official, out, '--report', report)
     lines = done.stdout.splitlines()
-    assert f'{official} (model): LeMeViT tiny' in lines
+    title = lines.index(f'{official} (model_ema): LeMeViT tiny')
+    assert lines[title + 1] == 'passed over: model'
     assert '  stages.0.0.attn.q.weight <- stages.0.0.attn.q.weight' in lines
     assert '  norm_c.weight: feeds no map' in lines
     assert '  head.weight: classifier' in lines
     assert 'missing: 0' in lines
     content = json.loads(report.read_text())
-    assert (content['backbone'], content['arch'], content['entry']) == ('LeMeViT', 'tiny', 'model')
+    assert (content['backbone'], content['arch']) == ('LeMeViT', 'tiny')
+    assert (content['entry'], content['passed_over']) == ('model_ema', ['model'])
     assert f'used: {len(content["used"])} (ours <- theirs)' in lines
     assert len(content['used']) + len(content['unused']) == len(state) + 1
     assert content['missing'] == []

@@ -5,3 +5,4 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_lrformer_160k.py',
 ]
+default_hooks = dict(checkpoint=dict(save_best='mIoU'))

@@ -6,3 +6,4 @@ _base_ = [
     '../_base_/schedules/schedule_lrformer_160k.py',
 ]
 model = dict(data_preprocessor=dict(size=(640, 640)))
+default_hooks = dict(checkpoint=dict(save_best='mIoU'))

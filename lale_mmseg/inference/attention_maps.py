@@ -136,7 +136,7 @@ def choose_places(places: Sequence[Place], stages: Sequence[str] = (), block: in
     for stage in stages:
         if stage not in known:
             there = ', '.join(f'{name} ({", ".join(sorted(kinds))})' for name, kinds in known.items())
-            raise ConfigError(f'--stage {stage}: no attention to show there; this network has it in {there}')
+            raise ConfigError(f'stage={stage}: no attention to show there; this network has it in {there}')
     chosen = [place for place in places if not stages or place.stage in stages]
     if block is None:
         last: dict[tuple[str, str], int] = {}
@@ -147,7 +147,7 @@ def choose_places(places: Sequence[Place], stages: Sequence[str] = (), block: in
     found = [place for place in chosen if place.block == block]
     if not found:
         numbers = ', '.join(map(str, sorted({place.block for place in chosen})))
-        raise ConfigError(f'--block {block}: no attention to show there; blocks with some: {numbers}')
+        raise ConfigError(f'block={block}: no attention to show there; blocks with some: {numbers}')
     return found
 
 

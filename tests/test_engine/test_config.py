@@ -76,7 +76,9 @@ def test_a_training_longer_than_its_schedule_is_named(cfg):
 
 def test_a_learning_rate_that_one_cycle_would_override_is_named(cfg):
     cfg.optim_wrapper.paramwise_cfg = dict(custom_keys={'backbone': dict(lr_mult=0.1)})
-    with pytest.raises(ConfigError, match=r'custom_keys\.backbone\.lr_mult is 0\.1, but param_scheduler\.0 is OneCycle'):
+    with pytest.raises(
+        ConfigError, match=r'custom_keys\.backbone\.lr_mult is 0\.1, but param_scheduler\.0 is OneCycle'
+    ):
         check_config(complete_config(cfg), ('train',))
     cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone = dict(decay_mult=0.0)
     check_config(complete_config(cfg), ('train',))

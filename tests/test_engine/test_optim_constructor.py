@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
@@ -28,8 +29,8 @@ def build(optim_wrapper: dict, model: nn.Module):
     return constructor(model)
 
 
-def settings(name: str, schedule: str | None = None):
-    """(kind, name, learning rate, weight decay) of each parameter of a config's network."""
+def settings(name: str, schedule: str | None = None, on_cpus: bool = False):
+    """(kind, name, learning rate, weight decay) of each parameter of a config's network, or as a run on CPUs has it."""
     cfg = Config.fromfile(REPO / 'configs' / name)
     if schedule:
         cfg.optim_wrapper = Config.fromfile(REPO / 'configs/_base_/schedules' / schedule).optim_wrapper
@@ -37,6 +38,7 @@ def settings(name: str, schedule: str | None = None):
         head.num_classes = 3
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
+        model = revert_sync_batchnorm(model) if on_cpus else model
     wrapper = build(cfg.optim_wrapper, model)
     groups = {p: group for group in wrapper.optimizer.param_groups for p in group['params']}
     assert set(groups) == set(model.parameters())
@@ -49,8 +51,14 @@ def settings(name: str, schedule: str | None = None):
     return wrapper, rows
 
 
-def test_lrformer_no_decay_on_norms_and_ten_times_the_rate_in_the_head():
-    wrapper, rows = settings('lrformer/lrformer_t_8xb2-160k_ade20k-512x512.py')
+#: mmengine turns SyncBatchNorm into a class of its own, `_BatchNormXd`.
+with_both_batch_norms = pytest.mark.parametrize('on_cpus', [False, True])
+
+
+@with_both_batch_norms
+def test_lrformer_no_decay_on_norms_and_ten_times_the_rate_in_the_head(on_cpus):
+    wrapper, rows = settings('lrformer/lrformer_t_8xb2-160k_ade20k-512x512.py', on_cpus=on_cpus)
+    assert {name for kind, name, *_ in rows if kind == 'norm'} >= {f'decode_head.squeeze{i}.bn.weight' for i in (1, 2)}
     assert wrapper.clip_grad_kwargs == dict(max_norm=35.0)
     assert wrapper.optimizer.defaults['betas'] == (0.9, 0.999)
     for kind, name, lr, decay in rows:
@@ -59,8 +67,9 @@ def test_lrformer_no_decay_on_norms_and_ten_times_the_rate_in_the_head():
     assert len(wrapper.optimizer.param_groups) == 4
 
 
-def test_lrformer_plus_no_decay_on_norms_and_embeddings_and_a_tenth_of_the_rate_in_the_backbone():
-    wrapper, rows = settings('lrformer_plus/lrformer-plus_xl_8xb2-160k_ade20k-512x512.py')
+@with_both_batch_norms
+def test_lrformer_plus_no_decay_on_norms_and_embeddings_and_a_tenth_of_the_rate_in_the_backbone(on_cpus):
+    wrapper, rows = settings('lrformer_plus/lrformer-plus_xl_8xb2-160k_ade20k-512x512.py', on_cpus=on_cpus)
     assert wrapper.clip_grad_kwargs == dict(max_norm=0.01)
     for kind, name, lr, decay in rows:
         assert lr == pytest.approx(1e-5 if name.startswith('backbone') else 1e-4), name
@@ -69,8 +78,9 @@ def test_lrformer_plus_no_decay_on_norms_and_embeddings_and_a_tenth_of_the_rate_
     assert embeddings == {'query_embed', 'query_feat', 'level_embed', 'level_encoding'}
 
 
-def test_rms_norms_of_lale_are_norms_too():
-    _, rows = settings('lale/lale_s1_1xb8-onecycle-400_palette-256x256.py', 'schedule_lrformer_160k.py')
+@with_both_batch_norms
+def test_rms_norms_of_lale_are_norms_too(on_cpus):
+    _, rows = settings('lale/lale_s1_1xb8-onecycle-400_palette-256x256.py', 'schedule_lrformer_160k.py', on_cpus)
     assert any(kind == 'norm' and name.startswith('backbone') for kind, name, *_ in rows)
     for kind, name, _, decay in rows:
         assert decay == (0.0 if kind == 'norm' else 0.01), name
@@ -123,6 +133,11 @@ def test_frozen_parameters_are_left_out_and_shared_ones_counted_once():
 def test_what_would_be_ignored_is_an_error(optimizer, paramwise, message):
     with pytest.raises(ConfigError, match=message):
         build(dict(optimizer=optimizer, paramwise_cfg=paramwise), toy())
+
+
+def test_without_multipliers_nothing_needs_to_be_there_to_multiply():
+    wrapper = build(dict(optimizer=dict(type='Rprop', lr=0.1)), toy())  # it has no weight decay
+    assert [group['lr'] for group in wrapper.optimizer.param_groups] == [0.1]
 
 
 def test_other_fields_of_the_wrapper_are_still_checked():

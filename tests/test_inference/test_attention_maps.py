@@ -182,9 +182,9 @@ def test_places_of_lemevit_and_the_last_blocks():
         ('3', 2, GIVE),
     ]
     assert {place.block for place in choose_places(places, block=1)} == {1}
-    with pytest.raises(ConfigError, match=r'--stage 6: .* 1 \(CrossAttention\), 2 \(DualCrossAttention\)'):
+    with pytest.raises(ConfigError, match=r'^stage=6: .* 1 \(CrossAttention\), 2 \(DualCrossAttention\)'):
         choose_places(places, ['6'])
-    with pytest.raises(ConfigError, match=r'--block 3: .* blocks with some: 1, 2'):
+    with pytest.raises(ConfigError, match=r'^block=3: .* blocks with some: 1, 2'):
         choose_places(places, block=3)
 
 

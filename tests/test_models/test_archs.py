@@ -1,10 +1,22 @@
 """Sizes of backbones: by name, or of the user's own."""
 
+import re
+
 import pytest
+import torch
+from mmseg.registry import MODELS
+from torch import Tensor, nn
 
 from lale_mmseg.errors import ConfigError
+from lale_mmseg.models.attention.heads import check_rate
 from lale_mmseg.models.backbones import LALE, LeMeViT, LRFormer
-from lale_mmseg.models.backbones.archs import arch_settings, check_out_indices, drop_path_rates
+from lale_mmseg.models.backbones.archs import (
+    arch_settings,
+    block_positions,
+    check_counts,
+    check_out_indices,
+    drop_path_rates,
+)
 
 KNOWN = {'s': dict(widths=(8, 16), depths=(1, 2)), 'l': dict(widths=(16, 32), depths=(3, 4), drop_path=0.5)}
 PER_STAGE = ('widths', 'depths')
@@ -40,6 +52,9 @@ def test_own_sizes_may_be_lists_and_leave_out_what_is_optional():
         (dict(widths=8, depths=(1,)), 'widths is a list of whole numbers'),
         (dict(widths=(8,), depths='1'), 'depths is a list of whole numbers'),
         (dict(widths=(8,), depths=(1.5,)), 'depths is a list of whole numbers'),
+        (3, '^arch=3: a name or a dict is due; known sizes are s, l$'),
+        (('s',), r"^arch=\('s',\): a name or a dict is due"),
+        (None, '^arch=None: a name or a dict is due'),
     ],
 )
 def test_bad_sizes_are_named(arch, message):
@@ -47,11 +62,45 @@ def test_bad_sizes_are_named(arch, message):
         settings(arch)
 
 
-@pytest.mark.parametrize('out_indices', [(), (4,), (0, -1)])
+@pytest.mark.parametrize('out_indices', [(), (4,), (0, -1), [1, 2, 1], 3, '12', (1.0,), [[0]], None])
 def test_stages_that_are_not_there(out_indices):
-    check_out_indices((3, 0), 4)
-    with pytest.raises(ConfigError, match=r'^out_indices=\(.*\): stages are 0 to 3$'):
+    for good in ((3, 0), [0, 1, 2, 3]):
+        check_out_indices(good, 4)
+    message = f'out_indices={out_indices!r}: a list of stages is due, each once; stages are 0 to 3'
+    with pytest.raises(ConfigError, match=f'^{re.escape(message)}$'):
         check_out_indices(out_indices, 4)
+
+
+def test_rates_are_from_0_up_and_under_1():
+    for good in (0, 0.0, 0.999):
+        check_rate('drop_rate', good)
+    for bad in (-0.1, 1, 1.0, 50, float('nan'), '0.1', None):
+        with pytest.raises(ConfigError, match=f'^drop_rate={bad!r}: at least 0 and under 1 is due$'):
+            check_rate('drop_rate', bad)
+
+
+def test_counts_are_whole_numbers_from_1_up():
+    check_counts(bands=1, width=32)
+    for bad in (0, -3, 1.5, '8', None):
+        with pytest.raises(ConfigError, match=f'^width={bad!r}: a whole number is due, at least 1$'):
+            check_counts(bands=1, width=bad)
+
+
+@pytest.mark.parametrize(
+    ('positions', 'message'),
+    [
+        (2, r'^pre_norms=2: a list of pairs \(stage, block\) is due, both counting from 0$'),
+        ((2, 1), r'^pre_norms=\(2, 1\): a list of pairs .*; 2 is none$'),
+        ([(0, 1, 2)], r'; \(0, 1, 2\) is none$'),
+        ([[0, 0], 'ab'], "; 'ab' is none$"),
+        ([(1, 2)], r'; no block is \(1, 2\), the stages have \(1, 2\) blocks$'),
+        ([(0, -1)], r'; no block is \(0, -1\)'),
+    ],
+)
+def test_positions_are_pairs_that_name_a_block(positions, message):
+    assert block_positions('pre_norms', [[1, 1], (0, 0)], (1, 2)) == {(0, 0), (1, 1)}
+    with pytest.raises(ConfigError, match=message):
+        block_positions('pre_norms', positions, (1, 2))
 
 
 def test_stochastic_depth_rises_linearly_from_none():
@@ -72,7 +121,17 @@ FOUR = dict(widths=(16, 16, 32, 32), depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2)
         (LRFormer, dict(arch='xs'), r"^arch='xs': known sizes are t, s, b, l, xl$"),
         (LeMeViT, dict(arch='large'), r"^arch='large': known sizes are tiny, small, base$"),
         (LRFormer, dict(arch=dict(FOUR, num_heads=(1, 3, 2, 2))), 'embed_dims=16 is not divisible by num_heads=3'),
-        (LRFormer, dict(arch=dict(FOUR, pre_norms=((2, 1),))), r'no block \(stage, position\) is \(2, 1\)'),
+        (LRFormer, dict(arch=dict(FOUR, pre_norms=((2, 1),))), r'arch\.pre_norms=.* no block is \(2, 1\)'),
+        (LRFormer, dict(arch=dict(FOUR, pre_norms=(2, 0))), r'arch\.pre_norms=\(2, 0\): .* 2 is none'),
+        (LRFormer, dict(arch=dict(FOUR, drop_path=1.0)), 'drop_path_rate=1.0: at least 0 and under 1'),
+        (LRFormer, dict(arch=FOUR, drop_rate=-0.1), '^drop_rate=-0.1: at least 0 and under 1'),
+        (LRFormer, dict(arch=FOUR, attn_drop_rate=1.0), '^attn_drop_rate=1.0: at least 0 and under 1'),
+        (LRFormer, dict(arch=FOUR, in_channels=0), '^in_channels=0: a whole number'),
+        (LRFormer, dict(arch=FOUR, out_indices=3), '^out_indices=3: a list'),
+        (LALE, dict(in_channels=0), '^in_channels=0: a whole number'),
+        (LALE, dict(head_width=0), '^head_width=0: a whole number'),
+        (LALE, dict(expansion=0), '^expansion=0: a whole number'),
+        (LALE, dict(out_indices=(1, 1)), r'^out_indices=\(1, 1\): a list of stages is due, each once'),
         (LRFormer, dict(arch=FOUR, q_size=0), 'q_size=0: .* at least 1'),
         (LRFormer, dict(arch=FOUR, q_size=(16, 16)), 'q_size has 2 entries for 4 stages'),
         (LRFormer, dict(arch=FOUR, pool_sizes=()), r'pool_sizes=\(\): one side or more'),
@@ -80,6 +139,13 @@ FOUR = dict(widths=(16, 16, 32, 32), depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2)
         (LRFormer, dict(arch=FOUR, out_indices=(4,)), 'stages are 0 to 3'),
         (LRFormer, dict(arch=FOUR, drop_path_rate=1.5), 'drop_path_rate=1.5'),
         (LeMeViT, dict(out_indices=(4,)), 'stages are 0 to 3'),
+        (LeMeViT, dict(out_indices=2), '^out_indices=2: a list'),
+        (LeMeViT, dict(in_channels=0), '^in_channels=0: a whole number'),
+        (LeMeViT, dict(head_width=0), '^head_width=0: a whole number'),
+        (LeMeViT, dict(mlp_ratio=0), '^mlp_ratio=0: a whole number'),
+        (LeMeViT, dict(drop_rate=1.0), '^drop_rate=1.0: at least 0 and under 1'),
+        (LeMeViT, dict(attn_drop_rate=-1), '^attn_drop_rate=-1: at least 0 and under 1'),
+        (LeMeViT, dict(drop_path_rate=2), '^drop_path_rate=2: at least 0 and under 1'),
         (LeMeViT, dict(num_meta_tokens=0), 'num_meta_tokens=0: at least 1'),
         (LeMeViT, dict(head_width=24), "width 64 of arch='tiny' is not divisible by head_width=24"),
         (LeMeViT, dict(arch=dict(widths=(32, 64), depths=(1, 1))), 'widths of five steps are due'),
@@ -89,6 +155,36 @@ FOUR = dict(widths=(16, 16, 32, 32), depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2)
 def test_bad_arguments_of_backbones_are_named(backbone, arguments, message):
     with pytest.raises(ConfigError, match=message):
         backbone(**arguments)
+
+
+@pytest.mark.parametrize('kind', ['MultiHeadAttention', 'LowResolutionSelfAttention', 'MetaTokenAttention'])
+@pytest.mark.parametrize('rate', ['attn_drop', 'proj_drop'])
+def test_bad_rates_of_attentions_are_named(kind, rate):
+    for bad in (-0.5, 1.0):
+        with pytest.raises(ConfigError, match=f'^{rate}={bad}: at least 0 and under 1 is due$'):
+            MODELS.build({'type': kind, 'embed_dims': 8, 'num_heads': 2, rate: bad})
+
+
+@pytest.mark.parametrize('arch', [*'tsb', *(pytest.param(size, marks=pytest.mark.slow) for size in ('l', 'xl'))])
+def test_a_fresh_lrformer_stays_far_inside_the_range_of_fp16(arch):
+    model = LRFormer(arch)
+    model.init_weights()
+    largest: dict[str, float] = {}
+
+    def watch(name: str, module: nn.Module) -> None:
+        module.register_forward_hook(
+            lambda module, inputs, output: (
+                largest.update({name: output.abs().max().item()}) if isinstance(output, Tensor) else None
+            )
+        )
+
+    for name, module in model.named_modules():
+        watch(name, module)
+    with torch.no_grad():
+        maps = model.train()(torch.randn(2, 3, 64, 64))
+    assert len(largest) > 100
+    assert [name for name, value in largest.items() if not value < torch.finfo(torch.float16).max] == []
+    assert all(x.std() < 100 for x in maps), [x.std().item() for x in maps]
 
 
 def test_arguments_are_never_swallowed():

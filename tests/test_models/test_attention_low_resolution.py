@@ -31,6 +31,12 @@ BN, GELU = dict(type='BN'), dict(type='GELU')
         ((8, 20), 9, (9, 23)),  # 22.5: ... and to an odd one, where Python alone gives 22
         ((20, 8), 1, (3, 1)),  # 2.5
         ((1, 7), 4, (4, 28)),
+        ((10, 79), 10, (10, 79)),  # just under the limit of 8 times the short side,
+        ((2, 16), 11, (11, 88)),  # just at it,
+        ((10, 81), 10, (10, 80)),  # and above it
+        ((16, 400), 16, (16, 128)),
+        ((400, 16), 11, (88, 11)),
+        ((1, 1000), 1, (1, 8)),
         ((1, 1), 6, (6, 6)),
     ],
 )
@@ -65,8 +71,8 @@ def half_up(value: float) -> int:
 
 def expected_size(height: int, width: int, side: int) -> tuple[int, int]:
     if height <= width:
-        return side, half_up(width * side / height)
-    return half_up(height * side / width), side
+        return side, min(half_up(width * side / height), 8 * side)
+    return min(half_up(height * side / width), 8 * side), side
 
 
 def average_windows(before: int, after: int) -> Tensor:
@@ -155,6 +161,15 @@ def shake(module: nn.Module) -> nn.Module:
     ('q_size', 'sides', 'convs'), [(16, (11, 8, 6, 4), True), (8, (6, 4, 3, 2), True), (32, (22, 16, 12, 8), False)]
 )
 def test_equals_the_plain_form(hw, q_size, sides, convs):
+    check_against_plain_form(hw, q_size, sides, convs)
+
+
+@pytest.mark.parametrize('hw', [(3, 40), (40, 3)])
+def test_a_strip_equals_the_plain_form(hw):
+    check_against_plain_form(hw, 4, (3, 2, 2, 1), True)
+
+
+def check_against_plain_form(hw, q_size, sides, convs):
     module = shake(LowResolutionSelfAttention(24, 3, q_size, pool_convs=convs))
     x = torch.randn(2, 24, *hw)
     expected = plain_lrsa(x, module.attention, sides, module.pyramid.refine if convs else None)

@@ -91,7 +91,7 @@ def test_the_list_has_every_backbone_and_every_attention():
     assert len(ours) >= 3
 
 
-@pytest.mark.parametrize('size', [(64, 64), (95, 127), (17, 65), (1, 1)])
+@pytest.mark.parametrize('size', [(64, 64), (95, 127), (17, 65), (16, 400), (1, 1)])
 @every_backbone
 def test_any_size_gives_maps_at_strides_4_to_32(name, size):
     model = build(name)
@@ -203,6 +203,16 @@ def test_exports_with_any_batch_size(name):
     program = torch.export.export(model, (torch.randn(2, 3, 64, 95),), dynamic_shapes=({0: batch},))
     x = torch.randn(3, 3, 64, 95)
     close(run(program.module(), x), run(model, x))
+
+
+@pytest.mark.parametrize('name', ['lale-meta', 'lemevit-two-c-blocks'])
+def test_meta_tokens_export_with_any_height_and_width(name):
+    model = build(name)
+    height, width = (torch.export.Dim(side, min=64, max=512) for side in ('height', 'width'))
+    program = torch.export.export(model, (torch.randn(1, 3, 96, 160),), dynamic_shapes=({2: height, 3: width},))
+    for size in ((64, 224), (131, 95)):
+        x = torch.randn(1, 3, *size)
+        close(run(program.module(), x), run(model, x))
 
 
 @every_backbone

@@ -29,7 +29,7 @@ from lale_mmseg.files import write_atomic
 
 #: Entries that may hold the weights, also inside one another; of several the first is taken, averaged weights before
 #: the last ones, as timm does.
-ENTRIES = ('state_dict_ema', 'state_dict', 'model')
+ENTRIES = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 #: Parts of a segmentor in the names of its weights.
 _HEADS = re.compile(r'^(decode_head|auxiliary_head)\.')
 _PREFIXES = re.compile(r'^((module|backbone)\.)+')
@@ -154,7 +154,9 @@ class Conversion:
         ]
 
 
-def find_state(content: Mapping[str, Any], source: str | Path, entry: str | None = None) -> tuple[dict, str]:
+def find_state(
+    content: Mapping[str, Any], source: str | Path, entry: str | None = None
+) -> tuple[dict[str, Any], str, list[str]]:
     """The weights in a checkpoint.
 
     Args:
@@ -163,15 +165,19 @@ def find_state(content: Mapping[str, Any], source: str | Path, entry: str | None
         entry: Take this one of `ENTRIES`.
 
     Returns:
-        Everything there by published name, and where they were: names joined by dots, empty for the file itself.
+        Everything there by published name; where they were, names joined by dots, empty for the file itself; and the
+        entries that were passed over, written likewise.
 
     Raises:
         CheckpointError: There are none, or not below `entry`.
     """
     where: list[str] = []
+    passed_over: list[str] = []
     while found := [name for name in ENTRIES if isinstance(content.get(name), Mapping)]:
-        where.append(entry if entry in found else found[0])
-        content = content[where[-1]]
+        chosen = entry if entry in found else found[0]
+        passed_over += ['.'.join([*where, name]) for name in found if name != chosen]
+        where.append(chosen)
+        content = content[chosen]
     if entry is not None and entry not in where:
         raise CheckpointError(f'{source}: no weights below {entry!r}; they are below {".".join(where) or "none"!r}')
     if not any(isinstance(value, Tensor) for value in content.values()):
@@ -179,7 +185,7 @@ def find_state(content: Mapping[str, Any], source: str | Path, entry: str | None
             f'{source}: no weights in it; its entries are {_first([str(name) for name in content]) or "none"}. Weights '
             f'by name are due, at the top or below {", ".join(ENTRIES)}'
         )
-    return {str(name): value for name, value in content.items()}, '.'.join(where)
+    return {str(name): value for name, value in content.items()}, '.'.join(where), passed_over
 
 
 def convert(
@@ -341,14 +347,18 @@ def run_converter(family: Family, args: argparse.Namespace) -> None:
         CheckpointError: The file cannot be read or is not trusted, or its weights do not fill the network.
         ConfigError: An option cannot be used.
     """
+    if re.match(r'https?://', args.official):
+        raise ConfigError(f'{args.official}: a local file is due, not an address; download it first')
     official, out = Path(args.official), Path(args.out)
     for option in (out, *([Path(args.report)] if args.report else [])):
         if option.is_dir() or option.expanduser().resolve() == official.expanduser().resolve():
             raise ConfigError(f'{option}: cannot be written, it is {"a folder" if option.is_dir() else "the input"}')
-    state, where = find_state(read_plain(official, trust=args.trust_checkpoint), official, args.entry)
+    state, where, passed_over = find_state(read_plain(official, trust=args.trust_checkpoint), official, args.entry)
     result = convert(state, family, official, args.arch)
     title = f'{family.backbone} {result.arch}'
     print(f'{official}{f" ({where})" if where else ""}: {title}')
+    if passed_over:
+        print(f'passed over: {", ".join(passed_over)}')
     sys.stdout.writelines(f'{line}\n' for line in result.lines())
     result.check(f'{official}: does not fit {title}')
     buffer = io.BytesIO()
@@ -358,6 +368,7 @@ def run_converter(family: Family, args: argparse.Namespace) -> None:
         report = dict(
             source=str(official),
             entry=where,
+            passed_over=passed_over,
             backbone=family.backbone,
             arch=result.arch,
             used=result.used,

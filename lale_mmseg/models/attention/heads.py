@@ -1,4 +1,4 @@
-"""Heads of attention: the check of their number, splitting them, and attending with them."""
+"""Heads of attention: checks of their number and of rates, splitting them, and attending with them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ def check_heads(embed_dims: int, num_heads: int) -> None:
         raise ConfigError(f'num_heads={num_heads}: at least 1 is due')
     if embed_dims % num_heads:
         raise ConfigError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
+
+
+def check_rate(name: str, value: float) -> None:
+    """Raises ConfigError for a rate of dropping that is no number from 0 up and under 1."""
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ConfigError(f'{name}={value!r}: at least 0 and under 1 is due')
+
+
+def check_drops(attn_drop: float, proj_drop: float) -> None:
+    """Raises ConfigError for rates of dropping of an attention that are not from 0 up and under 1."""
+    check_rate('attn_drop', attn_drop)
+    check_rate('proj_drop', proj_drop)
 
 
 def split_heads(x: Tensor, num_heads: int, parts: int = 1) -> Tensor:

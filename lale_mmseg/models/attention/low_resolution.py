@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ..layers import depthwise_conv
-from .heads import attend, check_heads, split_heads
+from .heads import attend, check_drops, check_heads, split_heads
 
 #: Short side of the pooled queries that the short sides of the pooled keys and values are given for.
 REFERENCE_Q_SIZE = 16
@@ -144,7 +144,7 @@ class LowResolutionSelfAttention(nn.Module):
         proj_drop: Probability to drop an output value in training.
 
     Raises:
-        ConfigError: `embed_dims` is not divisible by `num_heads`, or a size is under 1.
+        ConfigError: `embed_dims` is not divisible by `num_heads`, a size is under 1, or a rate is outside 0 to 1.
     """
 
     def __init__(
@@ -158,6 +158,7 @@ class LowResolutionSelfAttention(nn.Module):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
+        check_drops(attn_drop, proj_drop)
         self.attention = PooledAttention(embed_dims, num_heads, q_size, attn_drop, proj_drop)
         self.pyramid = PoolingPyramid(embed_dims, q_size, pool_sizes, pool_convs)
 

@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from .heads import attend, check_heads, split_heads
+from .heads import attend, check_drops, check_heads, split_heads
 
 
 def scale_for_image(key: Tensor, embed_dims: int, num_pixels: int) -> Tensor:
@@ -156,7 +156,8 @@ class MetaTokenAttention(nn.Module):
         proj_drop: Probability to drop an output value in training.
 
     Raises:
-        ConfigError: `embed_dims` is not divisible by `num_heads`, or `num_meta_tokens` is under 1.
+        ConfigError: `embed_dims` is not divisible by `num_heads`, `num_meta_tokens` is under 1, or a rate is outside 0
+            to 1.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class MetaTokenAttention(nn.Module):
         super().__init__()
         check_heads(embed_dims, num_heads)
         check_num_meta_tokens(num_meta_tokens)
+        check_drops(attn_drop, proj_drop)
         self.embed_dims = embed_dims
         self.num_heads = num_heads
         self.attn_drop = attn_drop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from .heads import attend, check_heads, split_heads
+from .heads import attend, check_drops, check_heads, split_heads
 
 
 @MODELS.register_module()
@@ -21,12 +21,13 @@ class MultiHeadAttention(nn.Module):
         proj_drop: Probability to drop an output value in training.
 
     Raises:
-        ConfigError: `embed_dims` is not divisible by `num_heads`.
+        ConfigError: `embed_dims` is not divisible by `num_heads`, or a rate is outside 0 to 1.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, attn_drop: float = 0.0, proj_drop: float = 0.0) -> None:
         super().__init__()
         check_heads(embed_dims, num_heads)
+        check_drops(attn_drop, proj_drop)
         self.num_heads = num_heads
         self.attn_drop = attn_drop
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ..layers import ConvMixerBlock, TransformerBlock
-from .archs import arch_settings, check_out_indices
+from .archs import arch_settings, check_counts, check_out_indices
 
 #: Blocks in each stage and width of each stage, by size.
 ARCHS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -48,8 +48,8 @@ class LALE(BaseModule):
         init_cfg: Initialization of `mmengine.model.BaseModule`, for example a pretrained checkpoint.
 
     Raises:
-        ConfigError: Unknown `arch` or attention, an even kernel, a width that the heads do not divide, or lists of
-            unequal length.
+        ConfigError: Unknown `arch` or attention, a number under 1, an even kernel, a width that the heads do not
+            divide, stages that are not there, or lists of unequal length.
     """
 
     def __init__(
@@ -68,11 +68,12 @@ class LALE(BaseModule):
         super().__init__(init_cfg)
         settings = arch_settings(arch, ARCHS, per_stage=('depths', 'widths'))
         depths, self.widths = settings['depths'], settings['widths']
+        check_counts(in_channels=in_channels, head_width=head_width, expansion=expansion)
         attentions = _attention_per_stage(attn_cfg, len(depths))
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ConfigError(f'kernel_size={kernel_size}: must be odd')
+        check_out_indices(out_indices, len(depths))
         self.out_indices = tuple(out_indices)
-        check_out_indices(self.out_indices, len(depths))
 
         def downsample(inputs: int, outputs: int) -> list[nn.Module]:
             conv = nn.Conv2d(inputs, outputs, kernel_size, stride=2, padding=kernel_size // 2)

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ..attention import CrossAttention, DualCrossAttention, GivingCrossAttention, MultiHeadAttention
+from ..attention.heads import check_rate
 from ..attention.meta_tokens import check_num_meta_tokens
 from ..layers import depthwise_conv
-from .archs import arch_settings, check_out_indices, drop_path_rates
+from .archs import arch_settings, check_counts, check_out_indices, drop_path_rates
 
 #: Blocks and width of each of the five steps, by size. The first two run at stride 4.
 ARCHS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -144,8 +145,8 @@ class LeMeViT(BaseModule):
         init_cfg: Initialization of `mmengine.model.BaseModule`, for example a pretrained checkpoint.
 
     Raises:
-        ConfigError: Unknown `arch`, a width that the heads do not divide, fewer than one meta token, or a rate outside
-            0 to 1.
+        ConfigError: Unknown `arch`, a width that the heads do not divide, a number under 1, a rate outside 0 to 1, or
+            maps that are not there.
     """
 
     def __init__(
@@ -168,10 +169,13 @@ class LeMeViT(BaseModule):
         widths, depths = settings['widths'], settings['depths']
         if len(widths) != 5 or widths[0] != widths[1]:
             raise ConfigError(f'arch={arch!r}: widths of five steps are due, the first two of them equal')
+        check_counts(in_channels=in_channels, head_width=head_width, mlp_ratio=mlp_ratio)
         check_num_meta_tokens(num_meta_tokens)
+        check_rate('drop_rate', drop_rate)
+        check_rate('attn_drop_rate', attn_drop_rate)
         self.widths = widths[1:]
+        check_out_indices(out_indices, len(self.widths))
         self.out_indices = tuple(out_indices)
-        check_out_indices(self.out_indices, len(self.widths))
 
         self.meta_tokens = nn.Parameter(torch.empty(num_meta_tokens, widths[0]))
         nn.init.trunc_normal_(self.meta_tokens, std=0.02)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ..attention import LowResolutionBlock, PoolingPyramid
-from .archs import arch_settings, check_out_indices, drop_path_rates
+from ..attention.heads import check_rate
+from .archs import arch_settings, block_positions, check_counts, check_out_indices, drop_path_rates
 
 _HEADS = (2, 4, 10, 16)
 _RATIOS = (8, 8, 4, 4)
@@ -65,8 +66,8 @@ class LRFormer(BaseModule):
         init_cfg: Initialization of `mmengine.model.BaseModule`, for example a pretrained checkpoint.
 
     Raises:
-        ConfigError: Unknown `arch`, widths that the heads do not divide, a `q_size` under 1, a pre-norm in front of no
-            block, a rate outside 0 to 1, or lists of unequal length.
+        ConfigError: Unknown `arch`, widths that the heads do not divide, a number under 1, a pre-norm in front of no
+            block, a rate outside 0 to 1, stages that are not there, or lists of unequal length.
     """
 
     def __init__(
@@ -92,8 +93,11 @@ class LRFormer(BaseModule):
         q_sizes = (q_size,) * len(depths) if isinstance(q_size, int) else tuple(q_size)
         if len(q_sizes) != len(depths):
             raise ConfigError(f'q_size has {len(q_sizes)} entries for {len(depths)} stages; one entry a stage is due')
+        check_counts(in_channels=in_channels)
+        check_out_indices(out_indices, len(depths))
+        check_rate('drop_rate', drop_rate)
+        check_rate('attn_drop_rate', attn_drop_rate)
         self.out_indices = tuple(out_indices)
-        check_out_indices(self.out_indices, len(depths))
 
         self.downsamples = nn.ModuleList([_stem(in_channels, self.widths[0], norm_cfg, act_cfg)])
         for before, after in pairwise(self.widths):
@@ -102,11 +106,7 @@ class LRFormer(BaseModule):
 
         rate = settings['drop_path'] if drop_path_rate is None else drop_path_rate
         rates = iter(drop_path_rates(rate, sum(depths)))
-        pre_norms = {tuple(position) for position in settings['pre_norms']}
-        blocks_there = {(stage, block) for stage, depth in enumerate(depths) for block in range(depth)}
-        if not pre_norms <= blocks_there:
-            strangers = ', '.join(str(position) for position in sorted(pre_norms - blocks_there))
-            raise ConfigError(f'pre_norms of arch={arch!r}: no block (stage, position) is {strangers}')
+        pre_norms = block_positions('arch.pre_norms', settings['pre_norms'], depths)
         self.pyramids = nn.ModuleList()
         self.stages = nn.ModuleList()
         for stage, (width, depth, side) in enumerate(zip(self.widths, depths, q_sizes, strict=True)):
