@@ -5,8 +5,8 @@
 Three tables: LALE-S1's backbone with each attention; one attention layer alone, over the map of stage 3 (stride 16,
 width 128); LeMeViT-tiny with torch's fused scaled dot product against matrix products and a softmax. Batch 1,
 evaluation mode, random weights (they do not change the time). In the first two, ratios of times and memories of
-neighbouring sizes follow: 4 is linear in pixels, 16 quadratic. The C library is told to keep freed memory, so that no
-time goes into page faults.
+neighbouring sizes follow: where sizes double, 4 is linear in pixels, 16 quadratic. The C library is told to keep freed
+memory, so that no time goes into page faults.
 """
 
 from __future__ import annotations
@@ -144,7 +144,9 @@ def fused_against_plain(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def growth_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], sizes: list[int]) -> str:
     """Milliseconds and MiB of each size, with the ratios of neighbouring sizes."""
-    header = ['', *(f'ms at {size}' for size in sizes), 'ratios', *(f'MiB at {size}' for size in sizes), 'ratios']
+    doubled = all(after == 2 * before for before, after in pairwise(sizes))
+    ratios = 'ratios (4: linear in pixels)' if doubled else 'ratios'
+    header = ['', *(f'ms at {size}' for size in sizes), ratios, *(f'MiB at {size}' for size in sizes), ratios]
     rows = []
     for name, by_size in found.items():
         row = [name]

@@ -3,8 +3,9 @@
     python benchmarks/compare_networks.py work_dirs/lale_s1 work_dirs/lrformer_t [--save NAME]
 
 reads the config, the last checkpoint and test/metrics.json of each work dir, as tools/train.py and tools/test.py write
-them. `seconds` is the time of the training as it was, from its start to its last checkpoint; `ms a step` is measured
-now, in turns, on made-up images: one step of training of the config's batch and crop.
+them. The seconds of training are those of the run as it was, from its start to its last checkpoint: validations before
+that checkpoint and reading data are in them. The milliseconds of a step are measured now, in turns, on the CPU of this
+machine and on made-up images: one step of training of the config's batch and crop.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
@@ -35,15 +37,38 @@ from complexity import complexity  # noqa: E402
 
 from benchmarks._memory import keep_freed_memory  # noqa: E402
 from benchmarks._timing import interleaved_medians, table_text, write_result  # noqa: E402
+from lale_mmseg.errors import ConfigError  # noqa: E402
 
 SCORES = ('mIoU', 'mF1', 'OA')
+#: What stands below the table.
+LEGEND = (
+    "ms a step: one training step of the config's batch and crop, measured on the CPU of this machine. seconds of "
+    'training: of the run as it was, from its start to its last checkpoint, reading data and the validations before '
+    'that checkpoint included.'
+)
+
+
+def config_of(work_dir: Path) -> Path:
+    """The config in a work dir; of several that of the last run, which keeps a copy in its log folder.
+
+    Raises:
+        ConfigError: There is none, or not one that is that of the last run.
+    """
+    configs = sorted(work_dir.glob('*.py'))
+    if len(configs) == 1:
+        return configs[0]
+    copies = sorted(work_dir.glob('[0-9]*_[0-9]*/vis_data/config.py'))
+    found = [path for path in configs if copies and path.read_bytes() == copies[-1].read_bytes()]
+    if len(found) != 1:
+        names = ', '.join(path.name for path in configs) or 'none'
+        raise ConfigError(f'{work_dir}: one config of the last run is due, {len(found)} of those here ({names}) are it')
+    return found[0]
 
 
 def load_run(work_dir: Path) -> tuple[Config, nn.Module]:
-    """Config and network of a run, the number of classes as trained."""
-    cfg = Config.fromfile(next(work_dir.glob('*.py')))
-    classes = len(json.loads((work_dir / 'test' / 'metrics.json').read_text(encoding='utf-8'))['per_class'])
-    cfg.model.decode_head.num_classes = classes
+    """Config and network of a run; the config has the number of classes as trained."""
+    cfg = Config.fromfile(config_of(work_dir))
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
     return cfg, revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
@@ -114,8 +139,8 @@ def main() -> None:
         )
         for name, run in runs.items()
     ]
-    header = ('run', 'parameters', 'GMACs', 'ms a step', 'seconds', *SCORES)
-    text = table_text(header, rows)
+    header = ('run', 'parameters', 'GMACs', 'ms a step (CPU)', 'seconds of training (with validation)', *SCORES)
+    text = f'{table_text(header, rows)}\n\n{LEGEND}'
     if args.note:
         text += f'\n\n{args.note}'
     print(text)

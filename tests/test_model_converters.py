@@ -12,7 +12,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS
 
 from lale_mmseg.engine.checkpoint import load_weights, read_checkpoint
-from lale_mmseg.engine.pretrained import load_pretrained_parts
+from lale_mmseg.engine.pretrained import load_pretrained_parts, take_pretrained_parts
 from lale_mmseg.errors import CheckpointError, ConfigError
 from tests.published import BACKBONES, facts, parameters_in, published_state
 from tests.support import REPO, run_tool
@@ -155,7 +155,7 @@ def test_a_segmentor_with_lrhead_keeps_its_parts_and_loads_whole(tmp_path):
     # And the backbone alone, as init_cfg does.
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'out.pth'), prefix='backbone.')
     alone = torch.nn.ModuleDict(dict(backbone=MODELS.build(dict(type='LRFormer', arch='t', init_cfg=init_cfg))))
-    load_pretrained_parts(alone)
+    load_pretrained_parts(take_pretrained_parts(alone))
     for name, value in alone.backbone.state_dict().items():
         assert torch.equal(value, model.backbone.state_dict()[name])
 
@@ -317,7 +317,7 @@ def test_the_tool_writes_weights_that_init_cfg_loads_and_a_report(tmp_path):
     start = lines[-1].index('dict(')
     init_cfg = eval(lines[-1][start : lines[-1].rindex(')') + 1])
     parts = torch.nn.ModuleDict(dict(backbone=MODELS.build(dict(type='LeMeViT', arch='tiny', init_cfg=init_cfg))))
-    load_pretrained_parts(parts)
+    load_pretrained_parts(take_pretrained_parts(parts))
     for name, value in parts.backbone.state_dict().items():
         assert torch.equal(value, state[name])
 
@@ -345,4 +345,4 @@ def test_weights_of_another_size_are_an_error_that_names_shapes(tmp_path):
         r'\(48, 3, 3, 3\), (\S+ \([\d, ]+\) instead of \([\d, ]+\),? ?){3} ?and \d+ more$'
     )
     with pytest.raises(CheckpointError, match=message):
-        load_pretrained_parts(parts)
+        load_pretrained_parts(take_pretrained_parts(parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mmengine.logging import MMLogger
@@ -12,54 +13,85 @@ from ..errors import CheckpointError
 from .checkpoint import load_weights, read_checkpoint, rename_weights
 
 
-def load_pretrained_parts(model: nn.Module, trust: bool = False) -> None:
-    """Loads `init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)` of every part, or raises.
+@dataclass(frozen=True)
+class PretrainedPart:
+    """A part of a network whose weights come from a file: its name in the network, itself, and its `init_cfg`."""
 
-    mmengine runs code that such a file holds, and trains from random weights when no name matches. Here files are read
-    as any checkpoint of this package. Entries beside the part's own (a classifier, say) are left out and logged. Names
-    that mmengine resolves to its model zoos (`torchvision://...`, `open-mmlab://...`) stay with it.
+    name: str
+    part: nn.Module
+    init_cfg: Mapping[str, Any]
+
+
+def take_pretrained_parts(model: nn.Module) -> list[PretrainedPart]:
+    """Takes `init_cfg=dict(type='Pretrained', ...)` away from every part that has one, for `load_pretrained_parts`.
+
+    Names that mmengine resolves to its model zoos (`torchvision://...`, `open-mmlab://...`) stay with it.
 
     Args:
-        model: The network; the `init_cfg` of each part that was loaded is removed.
+        model: The network; the other entries of an `init_cfg` that is a list stay.
+
+    Returns:
+        The parts, outer ones first.
+    """
+    found = []
+    for name, part in model.named_modules():
+        init_cfg = getattr(part, 'init_cfg', None)
+        entries = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg or ())
+        ours = [entry for entry in entries if _is_ours(entry)]
+        if ours:
+            found += [PretrainedPart(name, part, entry) for entry in ours]
+            rest = [entry for entry in entries if not _is_ours(entry)]
+            part.init_cfg = rest or None
+    return found
+
+
+def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) -> None:
+    """Loads the weights of parts, or raises.
+
+    mmengine runs code that such a file holds, and trains from random weights when no name matches. Here files are read
+    as any checkpoint of this package. Entries beside the part's own (a classifier, say) are left out and logged.
+
+    Args:
+        parts: From `take_pretrained_parts`.
         trust: As of `read_checkpoint`.
 
     Raises:
         CheckpointError: A file cannot be read, or lacks weights of its part.
     """
-    for name, part in model.named_modules():
-        init_cfg = getattr(part, 'init_cfg', None)
-        if not isinstance(init_cfg, Mapping) or init_cfg.get('type') != 'Pretrained':
-            continue
+    logger = MMLogger.get_current_instance()
+    for name, part, init_cfg in ((entry.name, entry.part, entry.init_cfg) for entry in parts):
         source = str(init_cfg['checkpoint'])
-        if '://' in source and not source.startswith(('http://', 'https://')):
-            continue
         prefix = str(init_cfg.get('prefix') or '').rstrip('.')
-        state_dict = rename_weights(read_checkpoint(source, trust=trust)['state_dict'], [(r'^module\.', '')])
-        if prefix:
-            state_dict = {
-                key[len(prefix) + 1 :]: value for key, value in state_dict.items() if key.startswith(f'{prefix}.')
-            }
-        own = part.state_dict()
-        extra = [key for key in state_dict if key not in own]
-        if extra:
-            MMLogger.get_current_instance().info(f'{source}: {len(extra)} entries are not of {name}: {extra[:5]}')
         try:
-            load_weights(
-                part,
-                {key: value for key, value in state_dict.items() if key in own},
-                source,
-                advice=_advice(extra, own),
-            )
+            state_dict = rename_weights(read_checkpoint(source, trust=trust)['state_dict'], [(r'^module\.', '')])
+            if prefix:
+                state_dict = {
+                    key[len(prefix) + 1 :]: value for key, value in state_dict.items() if key.startswith(f'{prefix}.')
+                }
+            own = part.state_dict()
+            extra = [key for key in state_dict if key not in own]
+            weights = {key: value for key, value in state_dict.items() if key in own}
+            load_weights(part, weights, source, advice=_advice(state_dict, own))
         except CheckpointError as error:
             raise CheckpointError(f'{name}.init_cfg: {error}') from None
-        # Done: mmengine would load it once more, its own way.
-        part.init_cfg = None
+        logger.info(f'{name}.init_cfg: loaded {len(weights)} of {len(own)} entries of {name} from {source}')
+        if extra:
+            logger.info(f'{source}: {len(extra)} entries are not of {name}: {extra[:5]}')
 
 
-def _advice(extra: Sequence[str], own: Mapping[str, Any]) -> str:
-    """Where the part's weights are in a file that has them below a prefix, as those of whole networks do."""
-    for key in extra:
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    if entry.get('type') != 'Pretrained':
+        return False
+    source = str(entry['checkpoint'])
+    return '://' not in source or source.startswith(('http://', 'https://'))
+
+
+def _advice(found: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """What is wrong with a file that has the part's weights under other names."""
+    for key in found:
         prefix, _, name = key.partition('.')
-        if name in own:
+        if name in own and key not in own:
             return f'weights of this part are below {prefix!r}: set prefix={f"{prefix}."!r} in init_cfg'
+    if not set(found) & set(own):
+        return 'published weights of LRFormer and LeMeViT are converted first (docs/pretrained_weights.md)'
     return ''

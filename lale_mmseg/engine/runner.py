@@ -19,7 +19,8 @@ from .. import compat
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
 from .config import check_config, check_folders, complete_config
 from .hooks import BroadcastBuffersHook, PlainCheckpointHook
-from .pretrained import load_pretrained_parts
+from .network_check import check_network
+from .pretrained import load_pretrained_parts, take_pretrained_parts
 from .unwrap import unwrapped
 
 
@@ -43,7 +44,9 @@ class LaleRunner(Runner):
     @classmethod
     def from_cfg(cls, cfg: Config) -> LaleRunner:
         """Builds a runner from a config."""
-        return super().from_cfg(complete_config(cfg))
+        cfg = complete_config(cfg)
+        check_network(cfg)
+        return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
         """Sets up the environment; on CPUs joins the process group first, as mmengine's own way needs a GPU."""
@@ -114,8 +117,10 @@ class LaleRunner(Runner):
         super().load_or_resume()
 
     def _init_model_weights(self) -> None:
-        load_pretrained_parts(unwrapped(self.model), trust=self.cfg.get('trust_checkpoint', False))
+        # Loaded last: a part whose `init_weights` finds no `init_cfg` starts from random weights.
+        parts = take_pretrained_parts(unwrapped(self.model))
         super()._init_model_weights()
+        load_pretrained_parts(parts, trust=self.cfg.get('trust_checkpoint', False))
 
     def load_checkpoint(
         self,

@@ -89,10 +89,18 @@ def test_attention_weights_are_dropped_in_training_only(kind):
 
 @every_attention
 def test_output_values_are_dropped_in_training_only(kind):
-    dropping, whole, x = build(kind, proj_drop=1.0), build(kind), torch.randn(2, 35, 24)
+    dropping, whole, x = build(kind, proj_drop=1 - 1e-7), build(kind), torch.randn(2, 35, 24)
     whole.load_state_dict(dropping.state_dict())
     assert not dropping(x, (5, 7)).any()
     torch.testing.assert_close(dropping.eval()(x, (5, 7)), whole(x, (5, 7)))
+
+
+@every_attention
+@pytest.mark.parametrize('rate', ['attn_drop', 'proj_drop'])
+def test_bad_rates_of_dropping_are_named(kind, rate):
+    for bad in (-0.5, 1.0, '0.1'):
+        with pytest.raises(ConfigError, match=f'^{rate}={bad!r}: at least 0 and under 1 is due$'):
+            build(kind, **{rate: bad})
 
 
 @every_attention

@@ -25,6 +25,7 @@ import _cli
 
 from lale_mmseg.engine.component_check import check_overrides
 from lale_mmseg.engine.config import complete_config, decode_heads
+from lale_mmseg.engine.network_check import check_network
 from lale_mmseg.errors import ConfigError, DataError
 
 
@@ -47,6 +48,7 @@ def build_network(cfg: Config, num_classes: int) -> nn.Module:
         for _, head in decode_heads(cfg):
             head.num_classes = head.num_classes or num_classes
         cfg = complete_config(cfg)
+    check_network(cfg)
     return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
 
 

@@ -100,6 +100,11 @@ class LALE(BaseModule):
                 blocks = [TransformerBlock(width, heads, attn_cfg=attention, **mixing) for _ in range(depth)]
             self.stages.append(nn.Sequential(*blocks))
 
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Width of each map that is returned."""
+        return tuple(self.widths[index] for index in self.out_indices)
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the maps of the stages in `out_indices`.
 

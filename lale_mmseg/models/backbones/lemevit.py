@@ -212,6 +212,11 @@ class LeMeViT(BaseModule):
                 trunc_normal_init(module, std=0.02, bias=0.0)
         self._is_init = True
 
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Width of each map that is returned."""
+        return tuple(self.widths[index] for index in self.out_indices)
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the maps in `out_indices`.
 
