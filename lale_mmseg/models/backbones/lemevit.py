@@ -178,7 +178,8 @@ class LeMeViT(BaseModule):
         self.out_indices = tuple(out_indices)
 
         self.meta_tokens = nn.Parameter(torch.empty(num_meta_tokens, widths[0]))
-        nn.init.trunc_normal_(self.meta_tokens, std=0.02)
+        # Far apart: the first steps move all tokens alike, and small ones would become one and the same.
+        nn.init.normal_(self.meta_tokens)
         self.downsample_layers = nn.ModuleList([_stem(in_channels, widths[0], act_cfg), nn.Identity()])
         for before, after in pairwise(self.widths):
             conv = nn.Conv2d(before, after, 3, stride=2, padding=1)
