@@ -178,7 +178,7 @@ class LeMeViT(BaseModule):
         self.out_indices = tuple(out_indices)
 
         self.meta_tokens = nn.Parameter(torch.empty(num_meta_tokens, widths[0]))
-        # Far apart: the first steps move all tokens alike, and small ones would become one and the same.
+        # The paper's description does not state a start; this one makes sure that tokens differ from the first step on.
         nn.init.normal_(self.meta_tokens)
         self.downsample_layers = nn.ModuleList([_stem(in_channels, widths[0], act_cfg), nn.Identity()])
         for before, after in pairwise(self.widths):
