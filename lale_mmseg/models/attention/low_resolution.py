@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ..layers import depthwise_conv
+from ..layers import depthwise_conv, to_map
 from .heads import attend, check_drops, check_heads, split_heads
 
 #: Short side of the pooled queries that the short sides of the pooled keys and values are given for.
@@ -126,8 +126,7 @@ class PooledAttention(nn.Module):
         key, value = split_heads(self.kv(self.norm(pyramid(x))), self.num_heads, parts=2)  # 2 x (B, heads, L, d)
         dropout = self.attn_drop if self.training else 0.0
         out = self.proj_drop(self.proj(attend(query, key, value, dropout)))  # (B, h * w, C)
-        out = out.transpose(1, 2).unflatten(2, size)  # (B, C, h, w), channels-last
-        return F.interpolate(out, size=hw, mode='bilinear', align_corners=False)
+        return F.interpolate(to_map(out, size), size=hw, mode='bilinear', align_corners=False)
 
 
 @MODELS.register_module()
@@ -172,8 +171,7 @@ class LowResolutionSelfAttention(nn.Module):
         Returns:
             Tokens (B, N, C).
         """
-        grid = x.transpose(1, 2).unflatten(2, hw)  # (B, C, H, W), a channels-last view
-        return self.attention(grid, self.pyramid).flatten(2).transpose(1, 2)
+        return self.attention(to_map(x, hw), self.pyramid).flatten(2).transpose(1, 2)
 
 
 def check_q_size(q_size: int) -> None:

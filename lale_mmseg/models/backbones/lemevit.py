@@ -23,7 +23,7 @@ from ...errors import ConfigError
 from ..attention import CrossAttention, DualCrossAttention, GivingCrossAttention, MultiHeadAttention
 from ..attention.heads import check_rate
 from ..attention.meta_tokens import check_num_meta_tokens
-from ..layers import depthwise_conv
+from ..layers import depthwise_conv, to_map
 from .archs import arch_settings, check_counts, check_out_indices, drop_path_rates
 
 #: Blocks and width of each of the five steps, by size. The first two run at stride 4.
@@ -96,7 +96,7 @@ class DualBlock(_Block):
         """Map (B, C, H, W) and meta tokens (B, M, C) to the same."""
         tokens = self.place(x)
         attended, gathered = self.attn(self.norm1(tokens), self.norm1(meta))
-        return _to_map(self.add(tokens, attended), x), self.add(meta, gathered)
+        return to_map(self.add(tokens, attended), _size(x)), self.add(meta, gathered)
 
 
 class GivingBlock(_Block):
@@ -105,7 +105,7 @@ class GivingBlock(_Block):
     def forward(self, x: Tensor, meta: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, C, H, W) and meta tokens (B, M, C) to the same; the meta tokens leave as they came."""
         tokens = self.place(x)
-        return _to_map(self.add(tokens, self.attn(self.norm1(tokens), self.norm1(meta))), x), meta
+        return to_map(self.add(tokens, self.attn(self.norm1(tokens), self.norm1(meta))), _size(x)), meta
 
 
 class SelfBlock(_Block):
@@ -114,12 +114,12 @@ class SelfBlock(_Block):
     def forward(self, x: Tensor, meta: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, C, H, W) and meta tokens (B, M, C) to the same; the meta tokens leave as they came."""
         tokens = self.place(x)
-        return _to_map(self.add(tokens, self.attn(self.norm1(tokens), tuple(x.shape[2:]))), x), meta
+        return to_map(self.add(tokens, self.attn(self.norm1(tokens), _size(x))), _size(x)), meta
 
 
-def _to_map(tokens: Tensor, like: Tensor) -> Tensor:
-    """(B, H * W, C) -> (B, C, H, W)."""
-    return tokens.transpose(1, 2).unflatten(2, tuple(like.shape[2:]))
+def _size(x: Tensor) -> tuple[int, int]:
+    """Height and width of a map."""
+    return x.shape[2], x.shape[3]
 
 
 @MODELS.register_module()

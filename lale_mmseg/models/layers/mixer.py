@@ -20,6 +20,14 @@ def depthwise_conv(channels: int, kernel_size: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
 
 
+def to_map(tokens: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Tokens (B, H * W, C) as a channels-last view (B, C, H, W).
+
+    In this order of steps the strides of a batch of one also say so; otherwise pooling and resizing would copy the map.
+    """
+    return tokens.unflatten(1, hw).permute(0, 3, 1, 2)
+
+
 class ConvMixerBlock(nn.Module):
     """x + dw(norm(x)), then x + pw2(act(pw1(norm(x)))): spatial, then channel mixing.
 
@@ -108,7 +116,7 @@ class TransformerBlock(nn.Module):
         height, width = x.shape[2:]
         tokens = self.norm1(x).flatten(2).transpose(1, 2)  # (B, H * W, C), a view of a channels-last map
         tokens = self.attention(tokens, (height, width))
-        x = x + tokens.transpose(1, 2).unflatten(2, (height, width))
+        x = x + to_map(tokens, (height, width))
         return x + self.mlp(self.norm2(x))
 
 
