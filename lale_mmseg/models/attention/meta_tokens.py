@@ -69,40 +69,6 @@ class CrossAttention(nn.Module):
         return self.proj_drop(self.proj(attend(query, key, value, dropout)))
 
 
-class DualCrossAttention(nn.Module):
-    """Image tokens attend to the meta tokens and, at the same time, meta tokens to the image tokens.
-
-    Args:
-        embed_dims: Width C of all tokens.
-        num_heads: Number of heads; must divide `embed_dims`.
-        attn_drop: Probability to drop an attention weight in training.
-        proj_drop: Probability to drop an output value in training.
-    """
-
-    def __init__(self, embed_dims: int, num_heads: int, attn_drop: float = 0.0, proj_drop: float = 0.0) -> None:
-        super().__init__()
-        check_heads(embed_dims, num_heads)
-        self.embed_dims = embed_dims
-        self.num_heads = num_heads
-        self.attn_drop = attn_drop
-        self.qkv1 = nn.Linear(embed_dims, 3 * embed_dims)
-        self.qkv2 = nn.Linear(embed_dims, 3 * embed_dims)
-        self.proj_x = nn.Linear(embed_dims, embed_dims)
-        self.proj_c = nn.Linear(embed_dims, embed_dims)
-        self.proj_drop = nn.Dropout(proj_drop)
-
-    def forward(self, x: Tensor, meta: Tensor) -> tuple[Tensor, Tensor]:
-        """Image tokens (B, N, C) and meta tokens (B, M, C) to the same."""
-        query_x, key_x, value_x = split_heads(self.qkv1(x), self.num_heads, parts=3)  # 3 x (B, heads, N, d)
-        query_c, key_c, value_c = split_heads(self.qkv2(meta), self.num_heads, parts=3)  # 3 x (B, heads, M, d)
-        dropout = self.attn_drop if self.training else 0.0
-        key_c = scale_for_image(key_c, self.embed_dims, x.shape[1])
-        out_x = self.proj_x(attend(query_x, key_c, value_c, dropout, scale=1.0))  # (B, N, C)
-        scale = token_scale(self.embed_dims)
-        out_c = self.proj_c(attend(query_c, key_x, value_x, dropout, scale))  # (B, M, C)
-        return self.proj_drop(out_x), self.proj_drop(out_c)
-
-
 class GivingCrossAttention(nn.Module):
     """The image's half of dual cross-attention, for where nothing reads the meta tokens afterwards.
 
@@ -137,6 +103,32 @@ class GivingCrossAttention(nn.Module):
         dropout = self.attn_drop if self.training else 0.0
         key = scale_for_image(key, dims, x.shape[1])
         return self.proj_drop(self.proj_x(attend(query, key, value, dropout, scale=1.0)))
+
+
+class DualCrossAttention(GivingCrossAttention):
+    """Image tokens attend to the meta tokens and, at the same time, meta tokens to the image tokens.
+
+    Args:
+        embed_dims: Width C of all tokens.
+        num_heads: Number of heads; must divide `embed_dims`.
+        attn_drop: Probability to drop an attention weight in training.
+        proj_drop: Probability to drop an output value in training.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, attn_drop: float = 0.0, proj_drop: float = 0.0) -> None:
+        super().__init__(embed_dims, num_heads, attn_drop, proj_drop)
+        self.proj_c = nn.Linear(embed_dims, embed_dims)
+
+    def forward(self, x: Tensor, meta: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Image tokens (B, N, C) and meta tokens (B, M, C) to the same."""
+        query_x, key_x, value_x = split_heads(self.qkv1(x), self.num_heads, parts=3)  # 3 x (B, heads, N, d)
+        query_c, key_c, value_c = split_heads(self.qkv2(meta), self.num_heads, parts=3)  # 3 x (B, heads, M, d)
+        dropout = self.attn_drop if self.training else 0.0
+        key_c = scale_for_image(key_c, self.embed_dims, x.shape[1])
+        out_x = self.proj_x(attend(query_x, key_c, value_c, dropout, scale=1.0))  # (B, N, C)
+        scale = token_scale(self.embed_dims)
+        out_c = self.proj_c(attend(query_c, key_x, value_x, dropout, scale))  # (B, M, C)
+        return self.proj_drop(out_x), self.proj_drop(out_c)
 
 
 @MODELS.register_module()
