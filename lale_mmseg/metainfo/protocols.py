@@ -1,0 +1,23 @@
+"""Every protocol of evaluation by its name or letter."""
+
+from __future__ import annotations
+
+from ..errors import ConfigError
+from . import isprs
+from .protocol import Protocol
+
+#: In the order of their letters.
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in isprs.PROTOCOLS}
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of a name such as 'geoseg' or a letter such as 'A'.
+
+    Raises:
+        ConfigError: There is none; the message lists the known ones.
+    """
+    for protocol in PROTOCOLS.values():
+        if name in (protocol.name, protocol.letter):
+            return protocol
+    known = ', '.join(f'{protocol.letter} {protocol.name!r} ({protocol.title})' for protocol in PROTOCOLS.values())
+    raise ConfigError(f'protocol {name!r} is not known; known: {known}')
