@@ -2,7 +2,8 @@
 
 from . import transforms
 from .aras400k import ARAS400kDataset
+from .isprs import ISPRSProtocolDataset
 from .palette_dataset import PaletteDataset
 from .samplers import BlockShuffleSampler
 
-__all__ = ['ARAS400kDataset', 'BlockShuffleSampler', 'PaletteDataset', 'transforms']
+__all__ = ['ARAS400kDataset', 'BlockShuffleSampler', 'ISPRSProtocolDataset', 'PaletteDataset', 'transforms']

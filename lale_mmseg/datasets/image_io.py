@@ -14,6 +14,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.io import MemoryFile
 
 from ..errors import DataError
+from ..metainfo import IGNORE_INDEX
 
 _TIFF_SUFFIXES = ('.tif', '.tiff')
 _TIFF_MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
@@ -88,6 +89,64 @@ def decode_rgb_mask(content: bytes, source: str) -> np.ndarray:
             "for masks of class indexes use mmsegmentation's own datasets"
         )
     return np.ascontiguousarray(mask)
+
+
+def decode_label_image(content: bytes, source: str) -> np.ndarray:
+    """Decodes a mask of class indexes or of class colours.
+
+    Returns:
+        (H, W) uint8 array of indexes, or (H, W, 3) uint8 array of colours in RGB order. PNGs with a colour table are
+        read as the colours that they show.
+
+    Raises:
+        DataError: Not an image, 16 bits, or two channels.
+    """
+    if content[:4] in _TIFF_MAGIC:
+        mask = _decode_tiff(content, source, None)
+        mask = mask[..., ::-1] if mask.shape[2] == 3 else mask
+    else:
+        raw = _decode(content, source)
+        mask = raw[..., None] if raw.ndim == 2 else raw[..., [2, 1, 0, *range(3, raw.shape[2])]]
+    if mask.dtype != np.uint8 or mask.shape[2] not in (1, 3, 4):
+        raise DataError(
+            f'{source}: a mask of 8 bits is due, of class indexes (one channel) or class colours (RGB), found '
+            f'{mask.shape[2]} channel(s) of {mask.dtype}'
+        )
+    return mask[..., 0] if mask.shape[2] == 1 else np.ascontiguousarray(mask[..., :3])
+
+
+def checked_indexes(values: np.ndarray, classes: Sequence[str], from_one: bool, source: str) -> np.ndarray:
+    """Class indexes counted from 0, each of them checked.
+
+    Args:
+        values: (H, W) uint8 array as stored.
+        classes: Names of the classes.
+        from_one: Whether stored indexes count from 1 and 0 means ignored.
+        source: Name of the mask, for errors.
+
+    Returns:
+        (H, W) uint8 array of class indexes and 255 for ignored pixels.
+
+    Raises:
+        DataError: A value is neither a class nor ignored; names the first such pixel.
+    """
+    first = 1 if from_one else 0
+    counts = np.bincount(values.ravel(), minlength=256)
+    counts[first : first + len(classes)] = 0
+    counts[IGNORE_INDEX] = 0
+    counts[:first] = 0
+    if counts.any():
+        stranger = int(counts.argmax())
+        row, column = np.argwhere(values == stranger)[0]
+        ignored = f'0 and {IGNORE_INDEX} are' if from_one else f'{IGNORE_INDEX} is'
+        raise DataError(
+            f'{source}: label {stranger} at row {row}, column {column} is not a class ({int(counts.sum())} pixels with '
+            f'such labels); classes are {first} to {first + len(classes) - 1}, {ignored} ignored'
+        )
+    if not from_one:
+        return values
+    # 0 wraps around to 255, which is the ignore index; 255 stays.
+    return np.where(values == IGNORE_INDEX, values, values - np.uint8(1))
 
 
 def read_size(path: str | Path) -> tuple[int, int]:

@@ -117,11 +117,11 @@ def _check_no_multiplied_rate(cfg: Config, position: int) -> None:
 
 def dataset_classes(dataset: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Class names of a dataset, without reading its files; None where it names none."""
-    classes = _built_lazily(dataset).metainfo.get('classes')
+    classes = built_lazily(dataset).metainfo.get('classes')
     return None if classes is None else tuple(classes)
 
 
-def _built_lazily(dataset: Mapping[str, Any]) -> Any:
+def built_lazily(dataset: Mapping[str, Any]) -> Any:
     """The dataset before it reads its files."""
     try:
         return DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []})
@@ -142,7 +142,7 @@ def check_folders(cfg: Config, phases: Sequence[str]) -> None:
     """
     for phase in phases:
         for path, dataset in leaf_datasets(cfg, phase):
-            lazy: Any = None if dataset.get('backend_args') else _built_lazily(dataset)  # with them: not on this disk
+            lazy: Any = None if dataset.get('backend_args') else built_lazily(dataset)  # with them: not on this disk
             if getattr(type(lazy), 'load_data_list', None) is not BaseSegDataset.load_data_list:
                 continue
             for folder in (lazy.data_prefix.get('img_path'), lazy.data_prefix.get('seg_map_path')):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from mmseg.registry import RUNNERS
 from torch import nn
 
 from .. import compat
+from ..errors import InputError
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
+from .class_weights import fill_class_weights
 from .config import check_config, check_folders, complete_config
 from .hooks import BroadcastBuffersHook, PlainCheckpointHook
 from .network_check import check_network
 from .pretrained import load_pretrained_parts, take_pretrained_parts
+from .splits import check_splits
 from .unwrap import unwrapped
 
 
@@ -28,7 +32,8 @@ from .unwrap import unwrapped
 class LaleRunner(Runner):
     """mmengine's runner with these differences, each also there for configs that only inherit `default_runtime.py`.
 
-    * A config is completed and checked (`lale_mmseg.engine.config`) before anything is built.
+    * A config is completed and checked (`lale_mmseg.engine.config`) before anything is built; training and evaluation
+      may not share scenes, and `class_weight='data'` of losses is computed from the training set.
     * Distributed runs work on CPUs, over gloo; SyncBN becomes BN there.
     * Checkpoints are written whole or not at all, hold plain data, and are read without running code; weights that
       do not fit are an error unless the config says `partial_load = True`.
@@ -45,6 +50,8 @@ class LaleRunner(Runner):
     def from_cfg(cls, cfg: Config) -> LaleRunner:
         """Builds a runner from a config."""
         cfg = complete_config(cfg)
+        with suppress(InputError):  # a test needs no weights of losses; `train` raises
+            fill_class_weights(cfg)
         check_network(cfg)
         return super().from_cfg(cfg)
 
@@ -84,6 +91,8 @@ class LaleRunner(Runner):
     def train(self) -> nn.Module:
         """Checks the config against its data, then trains."""
         check_config(self.cfg, ('train', 'val'))
+        check_splits(self.cfg)
+        fill_class_weights(self.cfg)
         check_folders(self.cfg, ('train', 'val'))
         return super().train()
 

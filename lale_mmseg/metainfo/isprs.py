@@ -32,16 +32,18 @@ POTSDAM_TILE_SIZE = 6000
 #: Potsdam tiles with known errors in their labels.
 FAULTY_LABELS = ('7_10',)
 
-_POTSDAM_24 = tuple(
-    (
-        '2_10 2_11 2_12 3_10 3_11 3_12 4_10 4_11 4_12 5_10 5_11 5_12 '
-        '6_7 6_8 6_9 6_10 6_11 6_12 7_7 7_8 7_9 7_10 7_11 7_12'
-    ).split()
+
+def _tiles(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_POTSDAM_24 = _tiles(
+    '2_10 2_11 2_12 3_10 3_11 3_12 4_10 4_11 4_12 5_10 5_11 5_12 6_7 6_8 6_9 6_10 6_11 6_12 7_7 7_8 7_9 7_10 7_11 7_12'
 )
-_POTSDAM_14 = tuple('2_13 2_14 3_13 3_14 4_13 4_14 4_15 5_13 5_14 5_15 6_13 6_14 6_15 7_13'.split())
-_VAIHINGEN_16 = tuple('1 3 5 7 11 13 15 17 21 23 26 28 30 32 34 37'.split())
-_VAIHINGEN_17 = tuple('2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38'.split())
-_VAIHINGEN_5 = tuple('11 15 28 30 34'.split())
+_POTSDAM_14 = _tiles('2_13 2_14 3_13 3_14 4_13 4_14 4_15 5_13 5_14 5_15 6_13 6_14 6_15 7_13')
+_VAIHINGEN_16 = _tiles('1 3 5 7 11 13 15 17 21 23 26 28 30 32 34 37')
+_VAIHINGEN_17 = _tiles('2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38')
+_VAIHINGEN_5 = _tiles('11 15 28 30 34')
 
 #: All tiles with labels, by data set.
 TILES: dict[str, tuple[str, ...]] = {

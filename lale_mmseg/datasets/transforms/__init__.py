@@ -1,6 +1,6 @@
 """Transforms that mmsegmentation lacks."""
 
 from .augment import SeededAlbu
-from .loading import LoadBands, LoadPaletteMask
+from .loading import LoadBands, LoadLabels, LoadPaletteMask
 
-__all__ = ['LoadBands', 'LoadPaletteMask', 'SeededAlbu']
+__all__ = ['LoadBands', 'LoadLabels', 'LoadPaletteMask', 'SeededAlbu']

@@ -1,14 +1,15 @@
-"""Transforms that load images of any number of bands and masks of class colours."""
+"""Transforms that load images of any number of bands, and masks of class colours or class indexes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
 from ...errors import DataError
-from ..image_io import decode_image, decode_rgb_mask, read_bytes
+from ..image_io import checked_indexes, decode_image, decode_label_image, decode_rgb_mask, read_bytes
 
 
 @TRANSFORMS.register_module()
@@ -61,6 +62,46 @@ class LoadPaletteMask(BaseTransform):
                 f'{results["img_path"]} has {results["img_shape"][0]}x{results["img_shape"][1]}'
             )
         results['gt_seg_map'] = results['palette'].decode(rgb, unknown=results['unknown'], source=source)
+        results['seg_fields'].append('gt_seg_map')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
+
+
+@TRANSFORMS.register_module()
+class LoadLabels(BaseTransform):
+    """Loads a mask of class indexes, or of class colours where the file has three channels.
+
+    Required keys: `seg_map_path`, `palette`, `unknown`, `label_map` and `reduce_zero_label` (from the dataset),
+    `ori_shape`, `seg_fields`. Added key: `gt_seg_map` (H, W) uint8.
+
+    Index masks are taken at their word: 8 bits, one channel, every value a class or the ignore index 255. With
+    `reduce_zero_label` they count from 1, and 0 is ignored (mmsegmentation's converters for Potsdam and Vaihingen).
+    `label_map` then gives classes another index, for example 255 for one that is not trained.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Loads the mask of `results`, if it names one; its size must be that of the image."""
+        if results.get('seg_map_path') is None:  # inference on images alone
+            return results
+        source, palette = str(results['seg_map_path']), results['palette']
+        values = decode_label_image(read_bytes(source), source)
+        if values.shape[:2] != tuple(results['ori_shape']):
+            raise DataError(
+                f'{source}: the mask has {values.shape[0]}x{values.shape[1]} pixels (height x width), its image '
+                f'{results["img_path"]} has {results["ori_shape"][0]}x{results["ori_shape"][1]}'
+            )
+        if values.ndim == 3:
+            labels = palette.decode(values, unknown=results['unknown'], source=source)
+        else:
+            labels = checked_indexes(values, palette.classes, bool(results['reduce_zero_label']), source)
+        if results['label_map']:
+            table = np.arange(256, dtype=np.uint8)
+            for label, replacement in results['label_map'].items():
+                table[label] = replacement
+            labels = table[labels]
+        results['gt_seg_map'] = labels
         results['seg_fields'].append('gt_seg_map')
         return results
 

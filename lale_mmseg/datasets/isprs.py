@@ -1,0 +1,215 @@
+"""ISPRS Potsdam and Vaihingen under a published protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from mmengine.logging import MMLogger
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+from ..errors import ConfigError, DataError
+from ..metainfo import IGNORE_INDEX, isprs
+from ..metainfo.layout import index_by_stem
+from ..metainfo.protocols import find_protocol
+from .image_io import read_size
+
+SPLITS = ('train', 'val', 'test')
+UNITS = ('windows', 'tiles')
+
+
+@DATASETS.register_module()
+class ISPRSProtocolDataset(BaseSegDataset):
+    """Potsdam (38 tiles of 6000x6000, 5 cm) or Vaihingen (33 tiles, 9 cm) with the tiles and labels of a protocol.
+
+    Classes: 0 impervious_surface, 1 building, 2 low_vegetation, 3 tree, 4 car, 5 clutter; 255 is ignored (boundary
+    pixels of eroded labels). A protocol that does not train clutter has five classes, and clutter becomes 255.
+
+    Which files belong to a split follows from the tile in their names, so one prepared folder serves every protocol,
+    and no window of a validation or test tile can get into training. Layout, as `data_prep/isprs.py` writes it::
+
+        data_root/
+          statistics.json                                      pixels of each class, for `class_weight='data'`
+          windows/{images,labels_full,labels_eroded}/TILE_X0_Y0_X1_Y1.png     for training
+          tiles/{images,labels_full,labels_eroded}/TILE.tif                   for validation and test
+
+    Citation: ISPRS 2D Semantic Labeling Contest, https://www.isprs.org/education/benchmarks/UrbanSemLab/.
+
+    Args:
+        data_root: Folder of the data set; configs may leave it to their top-level `data_root`.
+        city: 'potsdam' or 'vaihingen'.
+        protocol: Name or letter of a protocol of `lale_mmseg.metainfo.protocols`.
+        split: 'train', 'val' or 'test'.
+        clean: Take validation tiles out of the training tiles where the published protocol validates on its test tiles.
+        unit: 'windows' or 'tiles'; windows in training and whole tiles otherwise by default. Each pixel of a tile is
+            scored once, while windows may overlap.
+        image_dir: Folder of the images below `data_root`; as above by default.
+        label_dir: Folder of the labels below `data_root`; as above, by the labels of the protocol, by default.
+        reduce_zero_label: Index masks count from 1 and 0 is ignored, as mmsegmentation's converters write them.
+        missing_tiles: What a tile of the split without any file means: 'error', or 'skip' to go on without it.
+        unknown: What a colour outside the palette means in RGB labels: 'error' or 'ignore'.
+        header_checks: As of `PaletteDataset`.
+        pipeline: Transforms; `LoadBands` and `LoadLabels` come first.
+        test_mode, indices, serialize_data, lazy_init: As of `PaletteDataset`.
+
+    Raises:
+        ConfigError: An argument is not one of the known values, or the protocol is not stated for the city.
+        DataError: Files are missing, empty, doubled or of unequal size; names them.
+    """
+
+    METAINFO = dict(classes=isprs.CLASSES, palette=[list(color) for color in isprs.COLORS])
+
+    def __init__(
+        self,
+        data_root: str | None = None,
+        city: Literal['potsdam', 'vaihingen'] = 'potsdam',
+        protocol: str = 'geoseg',
+        split: Literal['train', 'val', 'test'] = 'train',
+        clean: bool = False,
+        unit: Literal['windows', 'tiles'] | None = None,
+        image_dir: str | None = None,
+        label_dir: str | None = None,
+        reduce_zero_label: bool = False,
+        missing_tiles: Literal['error', 'skip'] = 'error',
+        unknown: Literal['error', 'ignore'] = 'error',
+        header_checks: int = 1000,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        lazy_init: bool = False,
+    ) -> None:
+        _require('city', city, isprs.TILES)
+        _require('split', split, SPLITS)
+        _require('unit', unit, (None, *UNITS))
+        _require('missing_tiles', missing_tiles, ('error', 'skip'))
+        _require('unknown', unknown, ('error', 'ignore'))
+        self.prepare_hint = f'make it with "python data_prep/isprs.py {city} DOWNLOADS OUT"'
+        if data_root is None:
+            raise DataError(f'{type(self).__name__}: data_root is not set: {self.prepare_hint}')
+        if not Path(data_root).is_dir():
+            raise DataError(f'data_root {data_root!r} does not exist: {self.prepare_hint}')
+        self.city = city
+        self.protocol = find_protocol(protocol)
+        self.split = split
+        self.clean = clean
+        self.tiles = getattr(self.protocol.split(city, clean), split)
+        self.label_kind = self.protocol.train_labels if split == 'train' else self.protocol.test_labels
+        unit = unit or ('windows' if split == 'train' else 'tiles')
+        self.image_dir = image_dir or f'{unit}/images'
+        self.label_dir = label_dir or f'{unit}/labels_{self.label_kind}'
+        self.missing_tiles = missing_tiles
+        self.unknown = unknown
+        self.header_checks = header_checks
+        count = len(self.protocol.classes)
+        super().__init__(
+            data_root=str(data_root),
+            metainfo=dict(classes=isprs.CLASSES[:count], palette=[list(color) for color in isprs.COLORS[:count]]),
+            data_prefix=dict(),
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            indices=indices,
+            serialize_data=serialize_data,
+            lazy_init=lazy_init,
+            ignore_index=IGNORE_INDEX,
+            reduce_zero_label=reduce_zero_label,
+            max_refetch=1,
+        )
+
+    @property
+    def source_tiles(self) -> frozenset[str]:
+        """The tiles of this split, such as 'potsdam/2_10': those of training and evaluation must not meet."""
+        return frozenset(f'{self.city}/{tile}' for tile in self.tiles)
+
+    def class_pixels(self) -> np.ndarray:
+        """Pixels of each class in the tiles of this split, (C,) int64, from `statistics.json`.
+
+        Raises:
+            DataError: The file is missing, or lacks a tile or the labels of this split.
+        """
+        path = Path(self.data_root) / 'statistics.json'
+        try:
+            counted = json.loads(path.read_text(encoding='utf-8'))['tiles']
+            tiles = [tile for tile in self.tiles if tile in counted or self.missing_tiles == 'error']
+            pixels = np.array([counted[tile][self.label_kind] for tile in tiles], np.int64)
+        except OSError as error:
+            raise DataError(f'{path}: cannot be read ({error.strerror}); {self.prepare_hint}') from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f'{path}: has no pixel counts of {error} for {self.label_kind} labels, split {self.split!r}; '
+                f'{self.prepare_hint}'
+            ) from None
+        return pixels.reshape(-1, len(isprs.CLASSES)).sum(axis=0)[: len(self.metainfo['classes'])]
+
+    def load_data_list(self) -> list[dict]:
+        """Data infos of mmengine for the files of the split's tiles, by name, after a look at the headers."""
+        images, labels = (self._files_of_tiles(folder) for folder in (self.image_dir, self.label_dir))
+        lonely = sorted(set(images) - set(labels))
+        if lonely:
+            raise DataError(
+                f'{Path(self.data_root) / self.label_dir}: no label for {len(lonely)} of {len(images)} images of '
+                f'{self.image_dir}, the first is {lonely[0]!r}'
+            )
+        found = {isprs.tile_of(self.city, stem) for stem in images}
+        missing = [tile for tile in self.tiles if tile not in found]
+        message = (
+            f'{Path(self.data_root) / self.image_dir}: no file of {len(missing)} of {len(self.tiles)} tiles of '
+            f'{self._where()}: {", ".join(missing)}'
+        )
+        if missing and (self.missing_tiles == 'error' or not images):
+            hint = '' if not images else "; to go on without them, set missing_tiles='skip' in the dataset's config"
+            raise DataError(f'{message}; {self.prepare_hint}{hint}')
+        if missing:
+            MMLogger.get_current_instance().warning(f'left out: {message}')
+        pairs = [(images[stem], labels[stem]) for stem in sorted(images)]
+        self._compare_headers(pairs)
+        label_map = dict.fromkeys(range(len(self.metainfo['classes']), len(isprs.CLASSES)), IGNORE_INDEX)
+        return [
+            dict(
+                img_path=str(image),
+                seg_map_path=str(label),
+                reduce_zero_label=self.reduce_zero_label,
+                label_map=label_map or None,
+            )
+            for image, label in pairs
+        ]
+
+    def get_data_info(self, idx: int) -> dict:
+        """Data info of one sample, with what `LoadLabels` needs."""
+        info = super().get_data_info(idx)
+        palette = isprs.FULL_PALETTE if self.label_kind == 'full' else isprs.PALETTE
+        return {**info, 'seg_fields': [], 'palette': palette, 'unknown': self.unknown}
+
+    def _where(self) -> str:
+        clean = ', clean' if self.clean else ''
+        return f'split {self.split!r} of {self.city} under protocol {self.protocol.name!r}{clean}'
+
+    def _files_of_tiles(self, name: str) -> dict[str, Path]:
+        """Files of a folder that belong to the split, by stem."""
+        folder = Path(self.data_root) / name
+        if not folder.is_dir():
+            raise DataError(
+                f'{folder}: no such folder; {self._where()} needs it ({self.label_kind} labels): {self.prepare_hint}'
+            )
+        files = {Path(stem).name: path for stem, path in index_by_stem(folder).items()}
+        return {stem: path for stem, path in files.items() if isprs.tile_of(self.city, stem) in self.tiles}
+
+    def _compare_headers(self, pairs: Sequence[tuple[Path, Path]]) -> None:
+        count = min(len(pairs), self.header_checks)
+        for index in np.linspace(0, len(pairs) - 1, count).astype(int) if count else ():
+            image, label = pairs[index]
+            image_size, label_size = read_size(image), read_size(label)
+            if image_size != label_size:
+                raise DataError(
+                    f'{label}: the label has {label_size[0]}x{label_size[1]} pixels (height x width), its image '
+                    f'{image} has {image_size[0]}x{image_size[1]}'
+                )
+
+
+def _require(name: str, value: object, known: Sequence | dict) -> None:
+    if value not in known:
+        raise ConfigError(f'{name}={value!r}: must be one of {", ".join(repr(each) for each in known)}')

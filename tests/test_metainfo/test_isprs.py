@@ -1,0 +1,80 @@
+"""Tiles and protocols of Potsdam and Vaihingen."""
+
+import pytest
+
+from lale_mmseg.errors import ConfigError
+from lale_mmseg.metainfo import isprs
+from lale_mmseg.metainfo.protocols import PROTOCOLS, find_protocol
+
+STATED = [(protocol, city) for protocol in PROTOCOLS.values() for city in protocol.splits]
+
+
+def test_there_are_38_and_33_tiles():
+    assert {city: len(set(tiles)) for city, tiles in isprs.TILES.items()} == {'potsdam': 38, 'vaihingen': 33}
+
+
+@pytest.mark.parametrize(
+    ('letter', 'city', 'sizes'),
+    [
+        ('A', 'potsdam', (22, 1, 14)),
+        ('A', 'vaihingen', (15, 1, 17)),
+        ('B', 'potsdam', (24, 14, 14)),
+        ('B', 'vaihingen', (16, 17, 17)),
+        ('C', 'potsdam', (24, 14, 14)),
+        ('C', 'vaihingen', (16, 17, 17)),
+        ('D', 'vaihingen', (28, 5, 5)),
+    ],
+)
+def test_sizes_of_the_published_splits(letter, city, sizes):
+    split = find_protocol(letter).split(city)
+    assert tuple(len(getattr(split, name)) for name in ('train', 'val', 'test')) == sizes
+
+
+@pytest.mark.parametrize(('protocol', 'city'), STATED, ids=lambda value: getattr(value, 'letter', value))
+@pytest.mark.parametrize('clean', [False, True], ids=['published', 'clean'])
+def test_training_shares_no_tile_with_evaluation(protocol, city, clean):
+    split = protocol.split(city, clean)
+    assert set(split.train + split.val + split.test) <= set(isprs.TILES[city])
+    assert not set(split.train) & set(split.val + split.test)
+    assert bool(set(split.val) & set(split.test)) == (protocol.selects_on_test(city) and not clean)
+    assert split.test == protocol.split(city).test
+    # Nothing but the validation tile leaves the training set.
+    assert set(protocol.split(city).train) - set(split.train) == (
+        set(split.val) if protocol.selects_on_test(city) and clean else set()
+    )
+
+
+def test_protocol_a_leaves_out_the_tile_with_label_errors():
+    split = find_protocol('geoseg').split('potsdam')
+    assert not set(isprs.FAULTY_LABELS) & set(split.train + split.val + split.test)
+    assert isprs.FAULTY_LABELS[0] in find_protocol('mmseg').split('potsdam').train
+
+
+def test_an_unknown_protocol_is_an_error_that_lists_the_known():
+    with pytest.raises(ConfigError, match=r"'E' is not known; known: A 'geoseg'.*B 'mmseg'.*C 'rsp'.*D 'boundary'"):
+        find_protocol('E')
+    assert find_protocol('A') is find_protocol('geoseg')
+
+
+def test_a_protocol_without_tiles_of_a_city_is_an_error():
+    with pytest.raises(ConfigError, match=r"'boundary' \(D\) has no tiles of 'potsdam'; it is stated for vaihingen"):
+        find_protocol('D').split('potsdam')
+
+
+@pytest.mark.parametrize(
+    ('city', 'stem', 'tile'),
+    [
+        ('potsdam', '2_10_0_0_512_512', '2_10'),
+        ('potsdam', '2_10', '2_10'),
+        ('potsdam', '2_1_0_0_512_512', None),
+        ('potsdam', '2_101', None),
+        ('vaihingen', 'area1_0_0_512_512', '1'),
+        ('vaihingen', 'area11', '11'),
+        ('vaihingen', 'area9', None),
+        ('vaihingen', '1_0_0_512_512', None),
+    ],
+)
+def test_tile_of_a_name(city, stem, tile):
+    assert isprs.tile_of(city, stem) == tile
+    if tile is not None:
+        assert stem.startswith(isprs.tile_stem(city, tile))
