@@ -1,8 +1,7 @@
-"""Peak memory of a call, and an allocator that does not give memory back."""
+"""Peak memory of a call, and a C library that does not give memory back."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import warnings
 from collections.abc import Callable
@@ -10,6 +9,10 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from lale_mmseg.compat import keep_freed_memory
+
+__all__ = ['keep_freed_memory', 'peak_mebibytes']
 
 os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own reports: it is used for memory alone
 
@@ -37,17 +40,3 @@ def peak_mebibytes(function: Callable[[], Any], device: torch.device) -> float:
         held += event.nbytes()
         peak = max(peak, held)
     return peak / 2**20
-
-
-def keep_freed_memory() -> bool:
-    """Tells glibc to keep what is freed, so that no time goes into page faults; True where that is possible.
-
-    By default large blocks go back to the system when they are freed and cost page faults when they are taken again:
-    a jump of times as soon as a map outgrows the threshold, whose height depends on the machine and not on the network.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    mmap_max, trim_threshold = -4, -1
-    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))

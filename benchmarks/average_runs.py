@@ -21,10 +21,13 @@ SUMMARY = ('OA', 'mIoU', 'mF1')
 
 
 def read_scores(work_dir: Path) -> dict[str, float]:
-    """Summary scores and IoU of each class of a tested run, in percent."""
+    """Summary scores and IoU of each class that has one (not absent, not left out) of a tested run, in percent."""
     metrics = json.loads((work_dir / 'test' / 'metrics.json').read_text(encoding='utf-8'))
     scores = {name: metrics['summary'][name] for name in SUMMARY}
-    return {**scores, **{f'IoU {name}': entry['IoU'] for name, entry in metrics['per_class'].items()}}
+    return {
+        **scores,
+        **{f'IoU {name}': entry['IoU'] for name, entry in metrics['per_class'].items() if entry['IoU'] is not None},
+    }
 
 
 def main() -> None:
@@ -34,7 +37,7 @@ def main() -> None:
     parser.add_argument('--save', metavar='NAME', help='write benchmarks/results/NAME.json and NAME.md')
     args = parser.parse_args()
     runs = {work_dir.name: read_scores(work_dir) for work_dir in args.work_dirs}
-    names = list(next(iter(runs.values())))
+    names = [name for name in next(iter(runs.values())) if all(name in run for run in runs.values())]
     columns = {name: [run[name] for run in runs.values()] for name in names}
     rows = [(work_dir, *(f'{run[name]:.2f}' for name in names)) for work_dir, run in runs.items()]
     rows.append(('mean', *(f'{statistics.mean(columns[name]):.2f}' for name in names)))

@@ -40,6 +40,8 @@ from benchmarks._timing import interleaved_medians, table_text, write_result  # 
 from lale_mmseg.errors import ConfigError  # noqa: E402
 
 SCORES = ('mIoU', 'mF1', 'OA')
+#: Shown next to mIoU for the runs that were tested with a boundary tolerance.
+BOUNDARY_SCORES = ('mBF1', 'mBIoU')
 #: What stands below the table.
 LEGEND = (
     "ms a step: one training step of the config's batch and crop, measured on the CPU of this machine. seconds of "
@@ -80,6 +82,40 @@ def training_seconds(work_dir: Path) -> float:
     return (work_dir / Path(checkpoint).name).stat().st_mtime - begin
 
 
+def read_scores(work_dir: Path) -> dict[str, Any]:
+    """Scores of a tested run in percent, with those of boundaries (and their tolerance in pixels) where it has them."""
+    metrics = json.loads((work_dir / 'test' / 'metrics.json').read_text(encoding='utf-8'))
+    summary, boundary, protocol = metrics['summary'], metrics.get('boundary'), metrics.get('protocol')
+    return dict(
+        **{name: summary[name] for name in (*SCORES, *BOUNDARY_SCORES) if name in summary or name in SCORES},
+        boundary_tolerance=boundary and boundary['tolerance'],
+        protocol=protocol and protocol['name'],
+        IoU={name: entry['IoU'] for name, entry in metrics['per_class'].items()},
+    )
+
+
+def score_table(runs: dict[str, dict[str, Any]]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], list[str]]:
+    """Columns of scores, their cells by run, and what is to be said of them.
+
+    Raises:
+        ConfigError: Runs were scored in different ways, so they do not stand in one table.
+    """
+    for field in ('protocol', 'boundary_tolerance'):
+        # Runs without boundary scores have gaps; those with some must have the same.
+        found = {name: run[field] for name, run in runs.items() if field == 'protocol' or run[field] is not None}
+        if len(set(found.values())) > 1:
+            raise ConfigError(f'runs of different {field} cannot be compared: {found}')
+    shown = [name for name in BOUNDARY_SCORES if any(name in run for run in runs.values())]
+    columns = (SCORES[0], *shown, *SCORES[1:])
+    cells = {
+        run: tuple(f'{scores[name]:.2f}' if name in scores else '-' for name in columns) for run, scores in runs.items()
+    }
+    tolerances = {run['boundary_tolerance'] for run in runs.values()} - {None}
+    notes = [f'mBF1, mBIoU: boundaries within {tolerance} pixel(s).' for tolerance in tolerances]
+    notes += [f'Protocol: {protocol}.' for protocol in {run['protocol'] for run in runs.values()} - {None}]
+    return columns, cells, notes
+
+
 class _Bare:
     """As much of a runner as building an optimizer needs."""
 
@@ -116,15 +152,14 @@ def main() -> None:
         cfg, model = load_run(work_dir)
         figures = complexity(model.eval(), tuple(cfg.model.data_preprocessor.size), 3)
         model.requires_grad_(True).train().to(memory_format=torch.channels_last)
-        metrics = json.loads((work_dir / 'test' / 'metrics.json').read_text(encoding='utf-8'))
         runs[work_dir.name] = dict(
             parameters=figures['parameters'],
             gmacs=figures['gmacs'],
             training_seconds=training_seconds(work_dir),
-            **{name: metrics['summary'][name] for name in SCORES},
-            IoU={name: entry['IoU'] for name, entry in metrics['per_class'].items()},
+            **read_scores(work_dir),
         )
         steps[work_dir.name] = training_step(cfg, model)
+    columns, cells, notes = score_table(runs)
     for name, seconds in interleaved_medians(steps, args.repeats, warmup=1).items():
         runs[name]['step_seconds'] = seconds
 
@@ -135,12 +170,12 @@ def main() -> None:
             f'{run["gmacs"]:.3f}',
             f'{run["step_seconds"] * 1e3:.0f}',
             f'{run["training_seconds"]:.0f}',
-            *(f'{run[score]:.2f}' for score in SCORES),
+            *cells[name],
         )
         for name, run in runs.items()
     ]
-    header = ('run', 'parameters', 'GMACs', 'ms a step (CPU)', 'seconds of training (with validation)', *SCORES)
-    text = f'{table_text(header, rows)}\n\n{LEGEND}'
+    header = ('run', 'parameters', 'GMACs', 'ms a step (CPU)', 'seconds of training (with validation)', *columns)
+    text = '\n\n'.join([table_text(header, rows), ' '.join([LEGEND, *notes])])
     if args.note:
         text += f'\n\n{args.note}'
     print(text)

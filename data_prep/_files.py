@@ -83,6 +83,8 @@ class Manifest:
         self.owned = tuple(owned)
         self._path = out / MANIFEST
         self.parts: dict[str, dict[str, Any]] = {}
+        #: What a script keeps beside the parts.
+        self.notes: dict[str, Any] = {}
         if out.exists() and not out.is_dir():
             raise InputError(f'{out}: a folder is due, this is a file')
         try:
@@ -90,7 +92,7 @@ class Manifest:
         except OSError as error:
             raise InputError(f'{out}: the folder cannot be made ({error.strerror})') from None
         if self._path.exists():
-            self.parts = self._read()
+            self._read()
             other = {name: entry['kind'] for name, entry in self.parts.items() if entry['kind'] != kind}
             if other and not overwrite:
                 raise InputError(
@@ -116,39 +118,67 @@ class Manifest:
         Raises:
             InputError: The part exists and came from something else.
         """
+        self.check(part, source)
         entry = self.parts.get(part)
-        if entry is not None and (entry['kind'], entry['source']) == (self.kind, source):
-            for path in self._owned(part):
-                remove_leftovers(path if path.is_dir() else path.parent)
+        if entry is not None and self._is_from(entry, source):
+            for folder in {path if path.is_dir() else path.parent for path in self._owned(part)}:
+                remove_leftovers(folder)
             return entry
-        if entry is not None or self._owned(part):
-            if not self.overwrite:
-                came = f'was made from {entry["kind"]} {entry["source"]}' if entry else 'is not of this program'
-                raise InputError(
-                    f'{self.out}: part {part!r} is there already and {came}, not from {self.kind} {source}; '
-                    'choose another folder, or --overwrite to remove and remake this part'
-                )
-            for path in self._owned(part):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.remove(part)
         entry = dict(kind=self.kind, source=source, complete=False)
         self.parts[part] = entry
         self.save()
         return entry
 
+    def check(self, part: str, source: dict[str, Any]) -> None:
+        """Raises InputError where `begin` would."""
+        entry = self.parts.get(part)
+        if self.overwrite or (entry is not None and self._is_from(entry, source)):
+            return
+        if entry is not None or self._owned(part):
+            came = f'was made from {entry["kind"]} {entry["source"]}' if entry else 'is not of this program'
+            raise InputError(
+                f'{self.out}: part {part!r} is there already and {came}, not from {self.kind} {source}; '
+                'choose another folder, or --overwrite to remove and remake this part'
+            )
+
+    def remove(self, part: str) -> None:
+        """Removes the files of a part and forgets it, in memory; `save` makes that last."""
+        for path in self._owned(part):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.parts.pop(part, None)
+
     def save(self) -> None:
         """Writes the manifest."""
-        write_json(self._path, dict(parts=self.parts))
+        write_json(self._path, dict(parts=self.parts, **({'notes': self.notes} if self.notes else {})))
+
+    def discard(self) -> None:
+        """Removes the manifest."""
+        self._path.unlink(missing_ok=True)
+
+    def _is_from(self, entry: dict[str, Any], source: dict[str, Any]) -> bool:
+        return (entry['kind'], entry['source']) == (self.kind, source)
 
     def _owned(self, part: str) -> list[Path]:
         return sorted(path for pattern in self.owned for path in self.out.glob(pattern.format(part=part)))
 
-    def _read(self) -> dict[str, dict[str, Any]]:
-        try:
-            parts = json.loads(self._path.read_text(encoding='utf-8'))['parts']
-            if all(
-                isinstance(entry, dict) and {'kind', 'source', 'complete'} <= set(entry) for entry in parts.values()
-            ):
-                return parts
-        except (ValueError, KeyError, AttributeError, TypeError):
-            pass
-        raise DataError(f'{self._path}: not a manifest of this program; remove it, or choose another folder')
+    def _read(self) -> None:
+        content = read_manifest(self.out)
+        self.parts, self.notes = content['parts'], content.get('notes', {})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Content of the manifest of a data folder: its parts, and notes if a script keeps any.
+
+    Raises:
+        DataError: The file is not one.
+    """
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        parts = content['parts']
+        if all(isinstance(entry, dict) and {'kind', 'source', 'complete'} <= set(entry) for entry in parts.values()):
+            return content
+    except (ValueError, KeyError, AttributeError, TypeError):
+        pass
+    raise DataError(f'{path}: not a manifest of this program; remove it, or choose another folder')

@@ -7,6 +7,8 @@ import numpy as np
 
 from lale_mmseg.errors import DataError
 
+_ROWS = 256
+
 
 def encode_png(rgb: np.ndarray) -> bytes:
     """PNG file of an (H, W, 3) uint8 RGB array."""
@@ -39,4 +41,11 @@ def decode_rgb(data: bytes, source: str) -> np.ndarray:
 
 def count_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """(num_classes,) int64 number of pixels of each class; other labels are not counted."""
-    return np.bincount(labels.ravel(), minlength=256)[:num_classes]
+    return count_values(labels)[:num_classes]
+
+
+def count_values(labels: np.ndarray) -> np.ndarray:
+    """(256,) int64 number of pixels of each value of (H, W) uint8 labels."""
+    # A few rows at a time: bincount makes eight bytes of every value.
+    strips = range(0, len(labels), _ROWS)
+    return sum((np.bincount(labels[row : row + _ROWS].ravel(), minlength=256) for row in strips), np.zeros(256, int))

@@ -13,7 +13,7 @@ import rasterio
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from data_prep._images import count_classes
+from data_prep._images import count_classes, count_values
 from lale_mmseg.errors import DataError
 from lale_mmseg.metainfo import IGNORE_INDEX, Palette
 
@@ -24,12 +24,13 @@ _PNG_DEPTH_AT = 24
 
 @dataclass(frozen=True)
 class Item:
-    """A pair to check; `image` or `mask` is None where the file is missing."""
+    """A pair to check; `image` or `mask` is None where the file is missing, `size` (height, width) if any is fine."""
 
     split: str
     stem: str
     image: Path | None
     mask: Path | None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,22 @@ class Fault:
 
 @dataclass(frozen=True)
 class Expected:
-    """What images and masks must be: classes, what unknown colours mean, bands and data type of the images."""
+    """What images and masks must be.
+
+    Attributes:
+        palette: Classes and their colours.
+        unknown: What unknown colours mean.
+        bands: Bands of the images.
+        dtype: Data type of the images.
+        masks: Masks hold 'rgb' colours, or 'index' class indexes of 8 bits, with 255 for the colours that `palette`
+            ignores.
+    """
 
     palette: Palette
     unknown: Literal['error', 'ignore'] = 'error'
     bands: int = 3
     dtype: str = 'uint8'
+    masks: Literal['rgb', 'index'] = 'rgb'
 
 
 @dataclass
@@ -83,10 +94,14 @@ def check_pair(job: tuple[Item, Expected]) -> PairReport:
     for path, check in ((item.image, _check_image), (item.mask, _check_mask)):
         if path is not None:
             try:
-                sizes.append(check(path, expected, report))
+                size = check(path, expected, report)
+                sizes.append(size)
+                if item.size not in (None, size):
+                    due = 'x'.join(map(str, item.size or ()))
+                    report.add('size', path, f'{size[0]}x{size[1]} pixels (height x width), {due} are due')
             except _Unusable as error:
                 report.add(error.kind, path, str(error))
-    if len(sizes) == 2 and sizes[0] != sizes[1]:
+    if item.size is None and len(sizes) == 2 and sizes[0] != sizes[1]:
         assert item.mask is not None
         report.add(
             'size',
@@ -118,6 +133,8 @@ def _check_mask(path: Path, expected: Expected, report: PairReport) -> tuple[int
     height, width, bands = pixels.shape
     if pixels.dtype != np.uint8:
         report.add('bit depth', path, f'a mask of 8 bits a channel is due, found values of type {pixels.dtype}')
+    elif expected.masks == 'index':
+        _check_indexes(path, pixels, expected.palette, report)
     elif bands not in (3, 4):
         report.add(
             'index mask',
@@ -134,6 +151,30 @@ def _check_mask(path: Path, expected: Expected, report: PairReport) -> tuple[int
         report.pixels = count_classes(labels, expected.palette.num_classes)
         report.ignored = int((labels == IGNORE_INDEX).sum())
     return height, width
+
+
+def _check_indexes(path: Path, pixels: np.ndarray, palette: Palette, report: PairReport) -> None:
+    if pixels.shape[2] != 1:
+        report.add('index mask', path, f'a mask of class indexes (one band) is due, found {pixels.shape[2]} bands')
+        return
+    labels = pixels[..., 0]
+    counts = count_values(labels)
+    strange = counts.copy()
+    strange[: palette.num_classes] = 0
+    if palette.ignore_colors:
+        strange[IGNORE_INDEX] = 0
+    if strange.any():
+        value = int(strange.argmax())
+        row, column = np.argwhere(labels == value)[0]
+        known = f'0 to {palette.num_classes - 1}{f" or {IGNORE_INDEX}" if palette.ignore_colors else ""}'
+        report.add(
+            'unknown value',
+            path,
+            f'value {value} at row {row}, column {column} is no class ({int(counts[value]):,} such pixels; '
+            f'{int(strange.sum()):,} with such values); {known} are due',
+        )
+    report.pixels = counts[: palette.num_classes]
+    report.ignored = int(counts[IGNORE_INDEX])
 
 
 def _decode(path: Path) -> np.ndarray:

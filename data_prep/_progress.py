@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -52,18 +52,31 @@ def check_workers(workers: int | None) -> int:
 
 
 def map_jobs(
-    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, chunks_ahead: int = 4
+    function: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    workers: int,
+    chunks_ahead: int = 4,
+    threads: bool = False,
+    stop: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
     """Results of `function` over `jobs`, in order, from `workers` processes (in this process if it is one).
 
     At most `chunks_ahead` jobs for each process are under way, so memory does not grow with their number.
+
+    Args:
+        function: What is done; it can be pickled unless `threads` is on.
+        jobs: Its arguments.
+        workers: Number of processes or threads.
+        chunks_ahead: Jobs under way for each of them.
+        threads: Use threads of this process, which share its memory: for work that is done outside of Python, such as
+            reading, packing and writing images.
+        stop: Called when no more results are wanted, because all are there or something was raised; tells jobs that
+            are running to end early.
     """
     if workers == 1:
         yield from map(function, jobs)
         return
-    # "spawn": a forked child would inherit the locks of the progress bar's and OpenCV's threads.
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
+    with _pool(workers, threads) as pool:
         pending: deque[Future[Result]] = deque()
         try:
             for job in jobs:
@@ -75,6 +88,16 @@ def map_jobs(
         finally:
             for future in pending:
                 future.cancel()
+            if stop is not None:
+                stop()
+
+
+def _pool(workers: int, threads: bool) -> Executor:
+    if threads:
+        return ThreadPoolExecutor(workers)
+    # "spawn": a forked child would inherit the locks of the progress bar's and OpenCV's threads.
+    context = multiprocessing.get_context('spawn')
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread)
 
 
 def _single_thread() -> None:

@@ -24,17 +24,18 @@ def summary(pairs: int, classes: Sequence[str], pixels: np.ndarray) -> dict:
     )
 
 
-def print_table(title: str, classes: Sequence[str], parts: Mapping[str, Mapping]) -> None:
+def print_table(title: str, classes: Sequence[str], parts: Mapping[str, Mapping], unit: str = 'pairs') -> None:
     """Prints pairs and class shares (percent of labelled pixels), one row a part.
 
     Args:
         title: Heading.
         classes: Class names in index order.
         parts: For each part what `summary` returned.
+        unit: What pairs are called in the heading.
     """
     table = Table(title=title)
     table.add_column('part')
-    table.add_column('pairs', justify='right')
+    table.add_column(unit, justify='right')
     for name in classes:
         table.add_column(f'{name} %', justify='right')
     for part, entry in parts.items():

@@ -2,10 +2,12 @@
 
     python data_prep/verify.py data/aras400k
     python data_prep/verify.py data/mine --classes data/mine/classes.csv --json faults.json
+    python data_prep/verify.py data/potsdam
 
 Reads ARAS400k folders (ROOT/{train,val,test,synth}/{images,masks}) and anyone's images with RGB masks and classes.csv
-(ROOT/images, ROOT/masks and train.txt, val.txt, test.txt, or folders of splits in either order). Exit status: 0 when
-the data are clean, 1 when there are faults, 2 when the command cannot be carried out.
+(ROOT/images, ROOT/masks and train.txt, val.txt, test.txt, or folders of splits in either order), and what
+data_prep/isprs.py prepares. Exit status: 0 when the data are clean, 1 when there are faults, 2 when the command cannot
+be carried out.
 """
 
 from __future__ import annotations
@@ -14,47 +16,26 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep._cli import run_main
 from data_prep._files import write_json
+from data_prep._isprs_checks import is_isprs, verify_isprs
 from data_prep._pair_checks import Expected, Fault, Item, check_pair
 from data_prep._progress import check_workers, map_jobs, progress_bar
-from data_prep._shares import print_table, summary, table_console
+from data_prep._report import Report, print_report
+from data_prep._shares import summary
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.metainfo import Palette, aras400k
 from lale_mmseg.metainfo.layout import IMAGE_SUFFIXES, SplitLayout, find_layout
 
 SPLITS = tuple(aras400k.PART_SIZES)
 CLASSES_FILE = 'classes.csv'
-_SHOWN = 40
-
-
-@dataclass
-class Report:
-    """Outcome of a check: class counts of each split, and all faults."""
-
-    classes: tuple[str, ...]
-    splits: dict[str, dict] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        kinds = Counter(fault.kind for fault in self.faults)
-        return dict(
-            classes=list(self.classes),
-            splits=self.splits,
-            fault_counts=dict(kinds.most_common()),
-            faults=[asdict(fault) for fault in self.faults],
-        )
 
 
 def verify(
@@ -253,39 +234,13 @@ def _color(text: str) -> tuple[int, ...]:
     return red, green, blue
 
 
-def print_report(root: Path, report: Report, limit: int = _SHOWN) -> None:
-    """Prints class shares of each split, and the first faults of each kind."""
-    console = table_console(len(report.classes))
-    print_table(f'{root}: class shares', report.classes, report.splits)
-    ignored = {split: entry['ignored_pixels'] for split, entry in report.splits.items() if entry['ignored_pixels']}
-    for split, count in ignored.items():
-        print(f'{split}: {count:,} pixels are ignored (no class)')
-    if not report.faults:
-        print(f'no fault in {sum(entry["pairs"] for entry in report.splits.values()):,} pairs')
-        return
-    kinds = Counter(fault.kind for fault in report.faults)
-    # A kind with thousands of faults must not hide one that occurs once.
-    share = max(limit // len(kinds), 1)
-    table = Table(title=f'{len(report.faults):,} fault{"s" * (len(report.faults) != 1)}', show_lines=False)
-    for column in ('kind', 'split', 'file', 'what'):
-        table.add_column(column, overflow='fold')
-    for kind, count in kinds.most_common():
-        shown = [fault for fault in report.faults if fault.kind == kind][:share]
-        for fault in shown:
-            table.add_row(fault.kind, fault.split, fault.file, fault.message)
-        if count > len(shown):
-            table.add_row(kind, '', '', f'... and {count - len(shown):,} more')
-    console.print(table)
-    print('faults: ' + ', '.join(f'{count:,} {kind}' for kind, count in kinds.most_common()))
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog='verify.py', description='Find what is wrong with a data set before training.'
     )
     parser.add_argument('root', type=Path, metavar='DATA_ROOT', help='folder of the data set')
-    parser.add_argument('--dataset', choices=('aras400k', 'palette'), help='default: palette if there is a classes.csv')
+    parser.add_argument('--dataset', choices=('aras400k', 'palette', 'isprs'), help='default: by what is there')
     parser.add_argument('--classes', type=Path, metavar='CSV', help='table of classes (default: DATA_ROOT/classes.csv)')
     parser.add_argument('--splits', nargs='+', metavar='NAME', help='default: train, val, test, synth where there')
     parser.add_argument('--unknown', choices=('error', 'ignore'), default='error', help='what unknown colours mean')
@@ -301,6 +256,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse_layout_options(args: argparse.Namespace) -> None:
+    """Raises ConfigError for options that say what the manifest of a prepared data set says already."""
+    for name in ('classes', 'splits', 'unknown', 'ignore_colors', 'bands', 'dtype', 'image_dir', 'mask_dir'):
+        if getattr(args, name) != build_parser().get_default(name):
+            raise ConfigError(
+                f'--{name.replace("_", "-")}: {args.root} was prepared by isprs.py, and its manifest says that; leave '
+                'it out'
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status: 0 clean, 1 faults."""
     args = build_parser().parse_args(argv)
@@ -312,9 +277,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f'--dtype {args.dtype!r}: not a data type; uint8, uint16 or float32 are usual') from None
     if args.json is not None and not args.json.parent.is_dir():
         raise ConfigError(f'--json {args.json}: folder {args.json.parent} does not exist')
-    palette = load_palette(args.root, args.dataset, args.classes, args.ignore_colors)
-    expected = Expected(palette, args.unknown, args.bands, args.dtype)
-    report = verify(args.root, expected, args.splits, args.workers, args.image_dir, args.mask_dir)
+    if args.dataset == 'isprs' or (args.dataset is None and is_isprs(args.root)):
+        _refuse_layout_options(args)
+        report = verify_isprs(args.root, args.workers)
+    else:
+        palette = load_palette(args.root, args.dataset, args.classes, args.ignore_colors)
+        expected = Expected(palette, args.unknown, args.bands, args.dtype)
+        report = verify(args.root, expected, args.splits, args.workers, args.image_dir, args.mask_dir)
     if args.json is not None:
         write_json(args.json, dict(root=str(args.root), **report.as_dict()))
     print_report(args.root, report)

@@ -5,6 +5,7 @@ Nothing of ours is imported here. `apply` is called by `lale_mmseg.register` bef
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import subprocess
@@ -119,6 +120,21 @@ def install_ops_placeholder() -> None:
     # On CUDA this module calls the compiled kernel whenever a GPU is there; its own grid_sample form is the other way.
     attention = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
     setattr(attention, 'IS_CUDA_AVAILABLE', False)  # noqa: B010 (the type checker knows no such name)
+
+
+def keep_freed_memory() -> bool:
+    """Tells glibc to keep what is freed, so that no time goes into page faults; True where that is possible.
+
+    By default large blocks go back to the system when they are freed, and cost a page fault for each 4 KiB when they
+    are taken again: a fifth to a half of the time of a test on a CPU. Peak memory hardly changes, as torch takes blocks
+    of the same sizes again and again, but the process holds it until it ends.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    mmap_max, trim_threshold = -4, -1
+    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
 
 
 def is_cpu_only() -> bool:

@@ -23,8 +23,10 @@ import torch
 from tests.support import REPO
 
 FACTS = REPO / 'tests' / 'data' / 'published'
-BACKBONES = sorted(path.stem for path in FACTS.glob('*.json') if not path.stem.startswith('lrhead'))
+BACKBONES = sorted(path.stem for path in FACTS.glob('*.json') if not path.stem.startswith(('lrhead', 'hrrsi')))
 HEADS = sorted(path.stem for path in FACTS.glob('lrhead*.json'))
+#: Whole networks: backbone and head under names of their own.
+NETWORKS = sorted(path.stem for path in FACTS.glob('hrrsi*.json'))
 #: Values of each output in `cases`, evenly spaced from its first to its last.
 SAMPLES = 64
 #: Endings of what is in a state dict without being a parameter.

@@ -1,17 +1,21 @@
 """The checks that need a GPU ask for configs that run, and the comparison of networks reads the right config."""
 
+import json
 import os
 import shutil
 import stat
 
 import pytest
+import torch
 from mmengine.config import Config
 
+from benchmarks import average_runs
 from benchmarks.attention import growth_table
-from benchmarks.compare_networks import config_of, load_run
+from benchmarks.compare_networks import config_of, load_run, read_scores, score_table
 from lale_mmseg.engine.component_check import check_overrides
 from lale_mmseg.engine.config import check_config, complete_config
 from lale_mmseg.errors import ConfigError
+from lale_mmseg.evaluation import SegmentationMetric
 from tests.support import REPO, run_tool
 from tests.test_docs import parse
 
@@ -105,3 +109,52 @@ def test_ratios_are_explained_where_sizes_double(sizes, heading):
     assert header[3] == header[6] == heading
     ratio = sizes[1] / sizes[0]
     assert (row[3], row[6]) == (f'{ratio:.1f}', f'{ratio**2:.1f}')
+
+
+def make_tested_run(folder, name, **settings):
+    """A work dir with the scores of a test: its three scores by `read_scores`."""
+    metric = SegmentationMetric(output_dir=str(folder / name / 'test'), **settings)
+    metric.dataset_meta = dict(classes=('a', 'b', 'c'))
+    label = torch.tensor([[[0, 0, 0, 1, 1, 1]]])
+    metric.process(None, [dict(img_path='x.png', gt_sem_seg=dict(data=label), pred_sem_seg=dict(data=label))])
+    metric.evaluate(1)
+    return read_scores(folder / name)
+
+
+def test_boundary_scores_stand_next_to_miou(tmp_path):
+    runs = dict(
+        plain=make_tested_run(tmp_path, 'plain'), edges=make_tested_run(tmp_path, 'edges', boundary_tolerance=1)
+    )
+    columns, cells, notes = score_table(runs)
+    assert columns == ('mIoU', 'mBF1', 'mBIoU', 'mF1', 'OA')
+    assert cells == dict(
+        plain=('100.00', '-', '-', '100.00', '100.00'), edges=('100.00', '100.00', '100.00', '100.00', '100.00')
+    )
+    assert notes == ['mBF1, mBIoU: boundaries within 1 pixel(s).']
+    assert runs['edges']['IoU'] == dict(a=100, b=100, c=None)
+    assert score_table(dict(plain=runs['plain']))[0] == ('mIoU', 'mF1', 'OA')
+
+
+def test_results_of_before_protocols_and_boundaries_are_read(tmp_path):
+    make_tested_run(tmp_path, 'old')
+    path = tmp_path / 'old' / 'test' / 'metrics.json'
+    old = json.loads(path.read_text())
+    for field in ('protocol', 'boundary', 'dropped', 'num_counted_pixels'):
+        del old[field]
+    path.write_text(json.dumps(old))
+    assert score_table(dict(old=read_scores(tmp_path / 'old')))[1] == dict(old=('100.00', '100.00', '100.00'))
+    assert average_runs.read_scores(tmp_path / 'old') == {
+        'OA': 100, 'mIoU': 100, 'mF1': 100, 'IoU a': 100, 'IoU b': 100
+    }  # fmt: skip
+
+
+def test_scores_of_different_rules_do_not_stand_in_one_table(tmp_path):
+    runs = dict(
+        one=make_tested_run(tmp_path, 'one', boundary_tolerance=1),
+        two=make_tested_run(tmp_path, 'two', boundary_tolerance=2),
+    )
+    with pytest.raises(ConfigError, match='different boundary_tolerance cannot be compared'):
+        score_table(runs)
+    runs['two'].update(boundary_tolerance=1, protocol='rsp')
+    with pytest.raises(ConfigError, match=r"different protocol cannot be compared: \{'one': None, 'two': 'rsp'\}"):
+        score_table(runs)

@@ -9,7 +9,8 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS, TRANSFORMS
 
 from lale_mmseg.engine.component_check import check_fields
-from lale_mmseg.engine.config import decode_heads
+from lale_mmseg.engine.config import PHASES, decode_heads, leaf_datasets
+from lale_mmseg.metainfo.protocols import PROTOCOLS, find_protocol
 from tests.support import REPO
 
 CONFIGS = sorted(path for path in (REPO / 'configs').rglob('*.py') if '_base_' not in path.parts)
@@ -25,6 +26,17 @@ def test_there_are_configs_of_every_promised_kind():
     assert 'palette' in names
     for variant in ('s1-lrsa', 's1-meta', 's2-lrsa', 's2-meta', 's1-lrsa4'):
         assert f'lale_{variant}_1xb64-plateau-20e_aras400k-256x256' in names
+    for protocol in PROTOCOLS.values():
+        for city in protocol.splits:
+            assert f'lale_s1_1xb8-80k_{city}-{protocol.name}-512x512' in names
+    for parts in ('ued', 'ued-bes', 'ued-bes-sfm'):
+        assert f'{parts}_x10_1xb8-500e_vaihingen-boundary-512x512' in names
+        assert f'{parts}_x10_1xb8-onecycle-400_palette-256x256' in names
+    for dataset in ('vaihingen-boundary', 'potsdam-geoseg', 'aras400k', 'palette'):
+        for network in ('ued-bes-sfm_x10', 'lale-body-edge_s1'):
+            assert re.search(rf'{network}_\d+xb\d+-[a-z0-9-]+_{dataset}-\d', names), (network, dataset)
+    for network in ('lrformer_t', 'lrformer-plus_t', 'lemevit_tiny', 'lemevit_small', 'lemevit_base'):
+        assert re.search(rf'{re.escape(network)}_\d+xb\d+-[a-z0-9-]+_potsdam-(rsp|geoseg)-', names), network
     sizes = {'lrformer': 't s b l', 'lrformer-plus': 't s b l xl', 'lemevit': 'tiny small base'}
     for family, its_sizes in sizes.items():
         for size in its_sizes.split():
@@ -48,9 +60,13 @@ def test_models_and_data_sets_are_exchanged_by_one_line(folder):
         crop = tuple(int(side) for side in path.stem.rpartition('-')[2].split('x'))
         assert tuple(cfg['model']['data_preprocessor']['size']) == crop
         rest = re.sub(r'^_base_ = \[.*?^\]$|^#.*?$', '', path.read_text(), flags=re.MULTILINE | re.DOTALL).strip()
+        if re.search('_(potsdam|vaihingen)-', path.stem):  # tiles are tested by a sliding window
+            rest = re.sub(r"^model = dict\(type='SlidingEncoderDecoder', test_cfg=.*$", '', rest, flags=re.M).strip()
         lines = [
             f'model = dict(data_preprocessor=dict(size={crop}))',
             "default_hooks = dict(checkpoint=dict(save_best='mIoU'))",
+            'default_hooks = dict(checkpoint=dict(save_best=None))',
+            'train_dataloader = dict(batch_size=16)',
         ]
         assert set(rest.splitlines()) <= set(lines), path.stem
 
@@ -71,8 +87,10 @@ def test_config(path):
         widths = [x.shape[1] for x in maps]
         index = head.get('in_index', range(len(widths)))
         assert head.in_channels == ([widths[i] for i in index] if not isinstance(index, int) else widths[index])
-    # ADE20K is compared by mIoU everywhere.
-    assert cfg.default_hooks.checkpoint.save_best == ('mIoU' if '_ade20k-' in path.stem else 'mF1')
+    # ADE20K is compared by mIoU everywhere; nothing is chosen on the test tiles of protocols that validate on them.
+    validates_on_test = re.search(r'-(mmseg|rsp|boundary)-\d', path.stem)
+    best = 'mIoU' if '_ade20k-' in path.stem else None if validates_on_test else 'mF1'
+    assert cfg.default_hooks.checkpoint.save_best == best
     assert cfg.default_hooks.checkpoint.interval > 0
     batch = re.search(r'_\d+xb(\d+)-', path.stem).group(1)
     assert cfg.train_dataloader.batch_size == int(batch)
@@ -84,6 +102,26 @@ def test_config(path):
     if cfg.train_cfg.type == 'IterBasedTrainLoop':
         ends = [s.get('end', s.get('total_steps')) for s in cfg.param_scheduler]
         assert max(ends) == cfg.train_cfg.max_iters
+
+
+@pytest.mark.parametrize(
+    'path', [path for path in CONFIGS if re.search('_(potsdam|vaihingen)-', path.stem)], ids=lambda path: path.stem
+)
+def test_isprs_configs_are_of_one_protocol(path):
+    cfg = Config.fromfile(path)
+    city, name, clean = re.search(r'_(potsdam|vaihingen)-([a-z]+)(-clean)?-\d', path.stem).groups()
+    for phase in PHASES:
+        for _, dataset in leaf_datasets(cfg, phase):
+            assert (dataset.city, dataset.protocol, dataset.split) == (city, name, phase)
+            assert dataset.clean == bool(clean)
+    assert cfg.val_evaluator.protocol == cfg.test_evaluator.protocol == name
+    assert cfg.data_root == f'data/{city}'
+    assert cfg.model.type == 'SlidingEncoderDecoder'
+    assert tuple(cfg.model.test_cfg.crop_size) == tuple(cfg.model.data_preprocessor.size) == (512, 512)
+    bases = re.findall(r"'([^']+\.py)'", path.read_text())
+    text = ''.join(file.read_text() for file in [path, *(path.parent / base for base in bases)])
+    if find_protocol(name).selects_on_test(city) and not clean:
+        assert re.search(r'validation\s+(# )?is\s+(# )?on\s+(# )?the\s+(# )?(\d+ )?test', text)
 
 
 class _Bare:

@@ -36,6 +36,7 @@ PYTHON_SCRIPTS = (
     'tools/test.py',
     'tools/predict.py',
     'tools/analysis/attention_map.py',
+    'tools/analysis/compare_protocols.py',
     'tools/analysis/complexity.py',
     'tools/model_converters/lemevit.py',
     'tools/model_converters/lrformer.py',

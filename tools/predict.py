@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import lale_mmseg.register  # noqa: F401
+from lale_mmseg.compat import keep_freed_memory
 from lale_mmseg.datasets.image_io import decode_image, read_bytes, read_size
 from lale_mmseg.errors import DataError, InputError
 from lale_mmseg.evaluation.overlay import overlay, to_display
@@ -128,6 +129,8 @@ def main() -> int:
     images = find_images(args.images)
     require_no_overlap(images, Path(args.out_dir))
     device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
+    if device == 'cpu':
+        keep_freed_memory()
     predictor = Predictor.from_checkpoint(args.checkpoint, device, args.trust_checkpoint)
     console = Console(stderr=True)
     if predictor.other_steps:

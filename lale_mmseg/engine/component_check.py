@@ -27,7 +27,8 @@ from ..errors import ConfigError
 #: Fields of a config that are read by `Runner.from_cfg`, by mmengine's config machinery or by this package's tools.
 KNOWN_FIELDS = [
     *[f'{phase}_{part}' for phase in ('train', 'val', 'test') for part in ('dataloader', 'cfg')],
-    *['model', 'data_preprocessor', 'tta_model', 'tta_pipeline', 'val_evaluator', 'test_evaluator', 'data_root'],
+    *['model', 'data_preprocessor', 'tta_model', 'tta_pipeline', 'tta_cfg', 'val_evaluator'],
+    *['test_evaluator', 'data_root'],
     *['optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'default_hooks', 'custom_hooks', 'randomness'],
     *['visualizer', 'vis_backends', 'log_processor', 'log_level', 'work_dir', 'experiment_name'],
     *['load_from', 'resume', 'partial_load', 'trust_checkpoint', 'default_scope', 'custom_imports', 'runner_type'],

@@ -14,6 +14,7 @@ import torch
 
 from ..errors import ConfigError, DataError
 from ..metainfo import IGNORE_INDEX
+from ..metainfo.protocol import Protocol
 
 #: Labels are 8-bit values, so the table that is counted into has a row for each of them.
 LABEL_VALUES = 256
@@ -39,6 +40,64 @@ class ClassScores:
     precision: np.ndarray
     recall: np.ndarray
     absent: np.ndarray
+
+
+@dataclass(frozen=True)
+class ScoringRules:
+    """What is counted of a confusion matrix and averaged, as indexes of classes.
+
+    Attributes:
+        averaged: Classes that the means are over.
+        left_out_labels: Classes whose labelled pixels are not counted.
+        left_out_predictions: Classes whose predicted pixels are not counted.
+    """
+
+    averaged: tuple[int, ...]
+    left_out_labels: tuple[int, ...] = ()
+    left_out_predictions: tuple[int, ...] = ()
+
+
+def protocol_rules(protocol: Protocol, classes: Sequence[str]) -> ScoringRules:
+    """The rules of a protocol for a data set of these classes, found by their names.
+
+    Raises:
+        ConfigError: The data set lacks a class of the protocol, or has one that is none of it and is not left out.
+    """
+    missing = [name for name in protocol.classes if name not in classes]
+    strangers = [name for name in classes if name not in (*protocol.classes, *protocol.left_out_labels)]
+    if missing or strangers:
+        found = [f'it lacks {missing}'] * bool(missing) + [f'{strangers} are none of them'] * bool(strangers)
+        raise ConfigError(
+            f'protocol {protocol.name!r} ({protocol.letter}) scores the classes {list(protocol.classes)}, the data set '
+            f'has {list(classes)}: {", ".join(found)}'
+        )
+
+    def indexes(names: Sequence[str]) -> tuple[int, ...]:
+        # A data set that ignores a left out class may lack it.
+        return tuple(list(classes).index(name) for name in names if name in classes)
+
+    return ScoringRules(
+        averaged=indexes(protocol.averaged),
+        left_out_labels=indexes(protocol.left_out_labels),
+        left_out_predictions=indexes(protocol.left_out_predictions),
+    )
+
+
+def counted_matrix(matrix: np.ndarray, rules: ScoringRules) -> np.ndarray:
+    """A copy of a (C, C) matrix without the rows and columns that the rules leave out: they are zero."""
+    counted = np.array(matrix)
+    counted[list(rules.left_out_labels), :] = 0
+    counted[:, list(rules.left_out_predictions)] = 0
+    return counted
+
+
+def dropped_pixels(matrix: np.ndarray, rules: ScoringRules) -> tuple[int, int]:
+    """Pixels that are left out for what is predicted there alone, and the pixels that they are taken from.
+
+    Both have a label that is counted. Leaving errors out flatters a network, so a result says how many there were.
+    """
+    labelled = counted_matrix(matrix, ScoringRules((), rules.left_out_labels))
+    return int(labelled[:, list(rules.left_out_predictions)].sum()), int(labelled.sum())
 
 
 def confusion_matrix(
@@ -88,7 +147,7 @@ def check_ignore_index(ignore_index: int) -> None:
         raise ConfigError(f'ignore_index={ignore_index}: must be from 0 to {LABEL_VALUES - 1}')
 
 
-def class_scores(matrix: torch.Tensor | np.ndarray) -> ClassScores:
+def class_scores(matrix: torch.Tensor | np.ndarray, present: np.ndarray | None = None) -> ClassScores:
     """IoU, F1, precision and recall of each class.
 
     A class that occurs in labels or in predictions has a score, and it is 0 when none of its pixels is right: a class
@@ -96,12 +155,16 @@ def class_scores(matrix: torch.Tensor | np.ndarray) -> ClassScores:
 
     Args:
         matrix: (C, C) integer matrix; row = label, column = prediction.
+        present: bool (C,); classes that are not absent even if the matrix has none of their pixels, since these were
+            left out for what is predicted there.
     """
     matrix = np.asarray(matrix)
     hits = np.diag(matrix).astype(np.float64)
     labelled = matrix.sum(axis=1)
     predicted = matrix.sum(axis=0)
     absent = (labelled + predicted) == 0
+    if present is not None:
+        absent &= ~present
 
     def percent(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
         ratio = np.where(absent, np.nan, 0.0)
@@ -117,12 +180,15 @@ def class_scores(matrix: torch.Tensor | np.ndarray) -> ClassScores:
     )
 
 
-def summary(matrix: torch.Tensor | np.ndarray, score_classes: Sequence[int] | None = None) -> dict[str, float]:
+def summary(
+    matrix: torch.Tensor | np.ndarray, score_classes: Sequence[int] | None = None, present: np.ndarray | None = None
+) -> dict[str, float]:
     """Scores of the whole data set, in percent.
 
     Args:
         matrix: (C, C) integer matrix; row = label, column = prediction.
         score_classes: Indexes of the classes that the means are over; all by default. Absent classes are left out.
+        present: As in `class_scores`.
 
     Returns:
         mIoU, mF1, mP, mR: means over `score_classes`. OA and kappa: over every labelled pixel and all C classes,
@@ -133,7 +199,7 @@ def summary(matrix: torch.Tensor | np.ndarray, score_classes: Sequence[int] | No
         DataError: No pixel is labelled, or all of `score_classes` are absent.
     """
     matrix = np.asarray(matrix)
-    scores = class_scores(matrix)
+    scores = class_scores(matrix, present)
     wanted = list(range(len(matrix))) if score_classes is None else list(score_classes)
     kept = [index for index in wanted if not scores.absent[index]]
     # Python integers: the products of pixel counts below do not fit 64 bits for large sets.

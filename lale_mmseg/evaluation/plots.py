@@ -20,6 +20,9 @@ from ..files import write_atomic
 #: Scores of the validation panel, in this order, with their colours (Okabe and Ito: safe for colour blind readers).
 VAL_SCORES = {'mF1': '#0072B2', 'mIoU': '#D55E00', 'OA': '#009E73'}
 
+#: Colours of the bars of scores that stand side by side, of the same palette.
+BAR_COLORS = ('#D55E00', '#0072B2', '#009E73', '#CC79A7', '#E69F00')
+
 #: Dots an inch of all charts.
 DPI = 130
 _LOSS_COLOR = '#0072B2'
@@ -85,6 +88,36 @@ def plot_confusion(
     bar = figure.colorbar(picture, ax=axes, fraction=0.045, pad=0.03)
     bar.set_label('% of the label pixels of the class')
     bar.outline.set_visible(False)
+    save_figure(figure, path)
+
+
+def plot_bars(groups: dict[str, dict[str, float]], path: str | PathLike[str], title: str) -> None:
+    """Draws scores in percent as bars, one group a row of a table.
+
+    Args:
+        groups: Scores by name, by group; a group may lack some of them.
+        path: PNG file to write.
+        title: Heading.
+
+    Raises:
+        ValueError: More than five different scores.
+    """
+    names = list(dict.fromkeys(name for scores in groups.values() for name in scores))
+    figure = Figure(figsize=(max(1.8 * len(groups) + 1.5, 5), 4.4), dpi=DPI, layout='constrained')
+    axes = figure.add_subplot()
+    width = 0.8 / max(len(names), 1)
+    for place, (name, color) in enumerate(zip(names, BAR_COLORS[: len(names)], strict=True)):
+        present = [(at, scores[name]) for at, scores in enumerate(groups.values()) if name in scores]
+        left = [at + (place - (len(names) - 1) / 2) * width for at, _ in present]
+        bars = axes.bar(left, [value for _, value in present], 0.92 * width, color=color, label=name)
+        axes.bar_label(bars, fmt='%.1f', fontsize=8, padding=2)
+    _style(axes)
+    axes.grid(visible=False, axis='x')
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_ylim(0, 108)
+    axes.set_ylabel('Score (%)')
+    axes.set_title(title)
+    figure.legend(loc='outside lower center', ncols=len(names), frameon=False)
     save_figure(figure, path)
 
 

@@ -17,15 +17,32 @@ from mmseg.registry import METRICS
 from ..errors import ConfigError, DataError
 from ..files import save_png
 from ..metainfo import IGNORE_INDEX
-from .confusion import check_ignore_index, confusion_matrix
-from .report import EvaluationReport
+from ..metainfo.protocols import find_protocol
+from .boundary import COUNTS, boundary_counts, check_tolerance, pixels_of
+from .confusion import ScoringRules, check_ignore_index, confusion_matrix, protocol_rules
+from .report import BoundaryResult, EvaluationReport
+
+
+@dataclass
+class _Counts:
+    """Pixels of images: confusion matrix (C, C), boundaries (C, 6; zero where they are not scored), and how many."""
+
+    matrix: np.ndarray
+    boundary: np.ndarray
+    num_images: int = 1
+
+    def add(self, other: _Counts) -> None:
+        """Adds the counts of other images."""
+        self.matrix += other.matrix
+        self.boundary += other.boundary
+        self.num_images += other.num_images
 
 
 @dataclass
 class _Scored:
-    """One image that was scored: its matrix, and what `pred_dir` needs of it."""
+    """One image that was scored: its counts, and what `pred_dir` needs of it."""
 
-    matrix: np.ndarray
+    counts: _Counts
     stem: str = ''
     img_path: str = ''
     index_map: np.ndarray | None = None
@@ -40,8 +57,13 @@ class SegmentationMetric(BaseMetric):
     labelled pixel. Counts are int64, so they are exact for any number of pixels, and the sum over processes equals
     the result of one process. Samples that a distributed sampler repeats to fill its last round are not counted.
 
-    The result is a flat dict: `mIoU`, `mF1`, `mP`, `mR`, `OA`, `kappa`, then `IoU/<class>` and `F1/<class>` of each
-    class that is not absent. The last result stays in `report`.
+    A protocol says which pixels are counted and which classes are averaged; its name goes into every saved result.
+    The saved matrix holds all labelled pixels all the same.
+
+    The result is a flat dict: `mIoU`, `mF1`, `mP`, `mR`, `OA`, `kappa`, with boundaries `mBF1` and `mBIoU`, then
+    `IoU/<class>` and `F1/<class>` (with boundaries `BF1/<class>` and `BIoU/<class>`) of each class that is not absent;
+    `dropped` is the share of pixels that a protocol drops for what is predicted there. The last result stays in
+    `report`.
 
     Args:
         ignore_index: Label of pixels that are not counted, 0 to 255.
@@ -52,10 +74,15 @@ class SegmentationMetric(BaseMetric):
         pred_dir: Folder for one 8-bit grey PNG of class indexes an image, named by the stem of the image; none by
             default.
         prefix: Put before each name of the result, with a slash.
+        protocol: Name or letter of a published protocol (`metainfo.protocols`), such as 'geoseg' or 'A', for data sets
+            of its classes; not together with `score_classes`. Without it every labelled pixel is counted.
+        boundary_tolerance: Distance in pixels within which boundaries match (see `boundary`), such as 3; no boundary
+            scores by default. It needs full labels: boundaries that are eroded are ignored.
 
     Raises:
-        ConfigError: `score_classes` has an unknown or repeated class, the data set has no classes, or the model
-            predicts a class that the data set lacks.
+        ConfigError: `score_classes` has an unknown or repeated class, the data set has no classes, the model predicts a
+            class that the data set lacks, the protocol is unknown or is for other classes, or it tests on eroded labels
+            and `boundary_tolerance` is set.
         DataError: A label is outside the classes, label and prediction differ in size, an image has no label, two
             images have the same stem (with `pred_dir`), or there is nothing to score.
     """
@@ -70,9 +97,26 @@ class SegmentationMetric(BaseMetric):
         output_dir: str | None = None,
         pred_dir: str | None = None,
         prefix: str | None = None,
+        protocol: str | None = None,
+        boundary_tolerance: int | None = None,
     ) -> None:
         super().__init__(prefix=prefix)
         check_ignore_index(ignore_index)
+        self.protocol = None if protocol is None else find_protocol(protocol)
+        if self.protocol is not None and score_classes is not None:
+            raise ConfigError(
+                f'protocol={protocol!r} and score_classes={list(score_classes)!r}: the protocol averages over '
+                f'{list(self.protocol.averaged)}; set one of the two'
+            )
+        if boundary_tolerance is not None:
+            check_tolerance(boundary_tolerance)
+            if self.protocol is not None and self.protocol.test_labels == 'eroded':
+                raise ConfigError(
+                    f'boundary_tolerance={boundary_tolerance} with protocol={protocol!r}: it tests on eroded labels, '
+                    'whose boundaries are ignored; boundary scores need full labels. Leave boundary_tolerance out, or '
+                    'take a protocol of full labels'
+                )
+        self.boundary_tolerance = boundary_tolerance
         self.ignore_index = ignore_index
         self.score_classes = score_classes
         self.output_dir = output_dir
@@ -109,33 +153,41 @@ class SegmentationMetric(BaseMetric):
         """
         try:
             self._settle_waiting(size)
-            total, num_images = self._sum_over_ranks()
-            if num_images != size:
+            total = self._sum_over_ranks()
+            if total.num_images != size:
                 raise RuntimeError(
-                    f'{num_images} of {size} images were scored: each must be scored once. Does the sampler of the '
-                    'dataloader skip or repeat images? DefaultSampler does not'
+                    f'{total.num_images} of {size} images were scored: each must be scored once. Does the sampler of '
+                    'the dataloader skip or repeat images? DefaultSampler does not'
                 )
             self._check_stems()
-            metrics = self.compute_metrics([(total, num_images)])
+            metrics = self.compute_metrics([total])
         finally:
             self._reset()
         return {f'{self.prefix}/{name}': value for name, value in metrics.items()} if self.prefix else metrics
 
-    def compute_metrics(self, results: list[tuple[np.ndarray, int]]) -> dict[str, float]:
-        """Scores of summed matrices; sets `report`, logs it and (main process) writes it into `output_dir`.
+    def compute_metrics(self, results: list[_Counts]) -> dict[str, float]:
+        """Scores of summed counts; sets `report`, logs it and (main process) writes it into `output_dir`.
 
         Args:
-            results: Pairs of a (C, C) matrix and the number of images that it holds.
+            results: Counts of images.
         """
         classes = self._classes()
+        total = self._no_counts()
+        for counts in results:
+            total.add(counts)
+        boundary = None
+        if self.boundary_tolerance is not None:
+            boundary = BoundaryResult(self.boundary_tolerance, total.boundary)
         palette = (self.dataset_meta or {}).get('palette')
         report = EvaluationReport(
             classes=classes,
             palette=tuple((int(r), int(g), int(b)) for r, g, b in palette) if palette else None,
-            matrix=sum((matrix for matrix, _ in results), np.zeros((len(classes),) * 2, np.int64)),
-            num_images=sum(count for _, count in results),
+            matrix=total.matrix,
+            num_images=total.num_images,
             ignore_index=self.ignore_index,
-            score_indexes=self._score_indexes(classes),
+            rules=self._rules(classes),
+            protocol=self.protocol,
+            boundary=boundary,
         )
         metrics = report.metrics()
         self.report = report
@@ -146,16 +198,15 @@ class SegmentationMetric(BaseMetric):
         return metrics
 
     def _reset(self) -> None:
-        self._matrix: np.ndarray | None = None
+        self._total: _Counts | None = None
         self._waiting: list[_Scored] = []
         self._num_seen = 0
-        self._num_kept = 0
         self._written: dict[str, str] = {}
 
     def _score(self, data_sample: dict) -> _Scored:
         classes = self._classes()
         if self._num_seen == 0:
-            self._score_indexes(classes)
+            self._rules(classes)
         img_path = str(data_sample.get('img_path', ''))
         source = str(data_sample.get('seg_map_path') or img_path or 'label')
         if data_sample.get('gt_sem_seg') is None:
@@ -171,23 +222,31 @@ class SegmentationMetric(BaseMetric):
                 'equal. Is the mask as large as its image, and loaded after the resizing of the test pipeline?'
             )
         matrix = confusion_matrix(pred, label, len(classes), self.ignore_index, source).numpy()
+        counts = _Counts(matrix, self._boundary_counts(pred, label, classes))
         if self.pred_dir is None:
-            return _Scored(matrix)
+            return _Scored(counts)
         if not img_path:
             raise DataError('pred_dir is set, but the data samples have no img_path to name the PNG files by')
         # A copy: the model may use the memory of its output again.
         index_map = pred.to(torch.uint8, copy=True).cpu().numpy()
-        return _Scored(matrix, Path(img_path).stem, img_path, index_map)
+        return _Scored(counts, Path(img_path).stem, img_path, index_map)
+
+    def _boundary_counts(self, pred: torch.Tensor, label: torch.Tensor, classes: tuple[str, ...]) -> np.ndarray:
+        """Counts of an image whose values were checked; zeros where boundaries are not scored."""
+        if self.boundary_tolerance is None:
+            return np.zeros((len(classes), len(COUNTS)), np.int64)
+        pred_map, label_map = (values.to(torch.uint8).cpu().numpy() for values in (pred, label))
+        ignored = pixels_of(label_map, [self.ignore_index, *self._rules(classes).left_out_labels])
+        return boundary_counts(pred_map, label_map, len(classes), self.boundary_tolerance, ignored)
 
     def _keep_waiting(self) -> None:
         """Counts the waiting sample and writes its prediction."""
         if not self._waiting:
             return
         scored = self._waiting.pop()
-        if self._matrix is None:
-            self._matrix = np.zeros_like(scored.matrix)
-        self._matrix += scored.matrix
-        self._num_kept += 1
+        if self._total is None:
+            self._total = self._no_counts()
+        self._total.add(scored.counts)
         if self.pred_dir is not None and scored.index_map is not None:
             if scored.stem in self._written:
                 raise DataError(_same_stem_message(scored.stem, self._written[scored.stem], scored.img_path))
@@ -207,15 +266,18 @@ class SegmentationMetric(BaseMetric):
         else:
             self._keep_waiting()
 
-    def _sum_over_ranks(self) -> tuple[np.ndarray, int]:
-        num_classes = len(self._classes())
-        total = torch.zeros(num_classes * num_classes + 1, dtype=torch.int64)
-        if self._matrix is not None:
-            total[:-1] = torch.from_numpy(self._matrix).view(-1)
-        total[-1] = self._num_kept
+    def _no_counts(self) -> _Counts:
+        count = len(self._classes())
+        return _Counts(np.zeros((count, count), np.int64), np.zeros((count, len(COUNTS)), np.int64), 0)
+
+    def _sum_over_ranks(self) -> _Counts:
+        total = self._total or self._no_counts()
+        parts = (total.matrix.ravel(), total.boundary.ravel(), np.array([total.num_images], np.int64))
+        flat = torch.from_numpy(np.concatenate(parts))
         # mmengine moves the tensor to where the backend needs it (NCCL: GPU) and back.
-        all_reduce(total, op='sum')
-        return total[:-1].view(num_classes, num_classes).numpy(), int(total[-1])
+        all_reduce(flat, op='sum')
+        matrix, boundary, num_images = np.split(flat.numpy(), np.cumsum([part.size for part in parts[:2]]))
+        return _Counts(matrix.reshape(total.matrix.shape), boundary.reshape(total.boundary.shape), int(num_images[0]))
 
     def _check_stems(self) -> None:
         """Raises on every process if two of them wrote a prediction under the same name."""
@@ -233,6 +295,11 @@ class SegmentationMetric(BaseMetric):
         if not classes:
             raise ConfigError('the data set states no classes (metainfo), so there is nothing to score by')
         return tuple(classes)
+
+    def _rules(self, classes: tuple[str, ...]) -> ScoringRules:
+        if self.protocol is not None:
+            return protocol_rules(self.protocol, classes)
+        return ScoringRules(averaged=self._score_indexes(classes))
 
     def _score_indexes(self, classes: tuple[str, ...]) -> tuple[int, ...]:
         if self.score_classes is None:

@@ -86,6 +86,6 @@ def test_weights_without_counts_are_an_error(tmp_path):
     cfg.train_dataloader.dataset = dict(type='BaseSegDataset', metainfo=dict(classes=('a',)))
     with pytest.raises(ConfigError, match=r"loss_decode.0.class_weight is 'data', but .*BaseSegDataset\)"):
         fill_class_weights(cfg)
-    del cfg.train_dataloader
+    cfg.pop('train_dataloader')
     with pytest.raises(ConfigError, match='0 datasets'):
         fill_class_weights(cfg)

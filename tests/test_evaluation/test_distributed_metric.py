@@ -35,6 +35,12 @@ def evaluate(metric, size, **sampler):
     return metric.evaluate(size), metric.report.matrix.tolist()
 
 
+def evaluate_boundaries(size):
+    metric = SegmentationMetric(boundary_tolerance=1)
+    result, _ = evaluate(metric, size)
+    return result, metric.report.boundary.counts.tolist()
+
+
 def worker(rank, port, folder):
     os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE='2')
     torch.set_num_threads(1)
@@ -44,6 +50,7 @@ def worker(rank, port, folder):
     for size in SIZES:
         results[size] = evaluate(metric, size)
         results[f'{size} not padded'] = evaluate(SegmentationMetric(), size, round_up=False)
+        results[f'{size} boundaries'] = evaluate_boundaries(size)
 
     # Every process scores the whole set: this must not pass for a result.
     metric = SegmentationMetric()
@@ -83,6 +90,14 @@ def test_two_processes_equal_one(results, size):
     for of_rank in results[0]:
         assert of_rank[size] == alone
         assert of_rank[f'{size} not padded'] == alone
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_boundaries_of_two_processes_equal_those_of_one(results, size):
+    alone = evaluate_boundaries(size)
+    assert sum(map(sum, alone[1])) > 0
+    for of_rank in results[0]:
+        assert of_rank[f'{size} boundaries'] == alone
 
 
 def test_predictions_of_all_images_are_there(results):

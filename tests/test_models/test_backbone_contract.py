@@ -32,6 +32,8 @@ BACKBONES = {
     'lemevit-two-c-blocks': dict(
         type='LeMeViT', arch=dict(depths=(2, 1, 1, 1, 1), widths=(32, 32, 64, 64, 96)), num_meta_tokens=5
     ),
+    'ghostnet-x1.0': dict(type='GhostNet', arch='x1.0'),
+    'ghostnet-narrow': dict(type='GhostNet', arch=dict(multiplier=0.5)),
 }  # fmt: skip
 #: Every argument that drops something in training; `attn_cfg` is for its attention.
 DROPPING = {
@@ -41,12 +43,14 @@ DROPPING = {
     'lrformer-pre-norms': (dict(drop_rate=0.5), dict(attn_drop_rate=0.5), dict(drop_path_rate=0.5)),
     'lemevit-two-c-blocks': (dict(drop_rate=0.5), dict(attn_drop_rate=0.5), dict(drop_path_rate=0.5)),
 }
+#: Families without such an argument.
+DROPS_NOTHING = {'GhostNet'}
 every_backbone = pytest.mark.parametrize('name', BACKBONES)
 #: For what takes seconds in the deep networks, whose kinds of blocks the small ones have, too.
 every_backbone_slowly = pytest.mark.parametrize(
     'name',
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ('lrformer-t', 'lemevit-tiny') else ())
+        pytest.param(name, marks=pytest.mark.slow if name in ('lrformer-t', 'lemevit-tiny', 'ghostnet-x1.0') else ())
         for name in BACKBONES
     ],
 )
@@ -84,7 +88,7 @@ def close(found: list[Tensor], expected: list[Tensor]) -> None:
 
 def test_the_list_has_every_backbone_and_every_attention():
     assert {cfg['type'] for cfg in BACKBONES.values()} == set(backbones.__all__)
-    assert {BACKBONES[name]['type'] for name in DROPPING} == set(backbones.__all__)
+    assert {BACKBONES[name]['type'] for name in DROPPING} == set(backbones.__all__) - DROPS_NOTHING
     chosen = {attn['type'] for name in DROPPING if (attn := BACKBONES[name].get('attn_cfg'))}
     ours = {name for name, part in MODELS.module_dict.items() if 'lale_mmseg.models.attention.' in part.__module__}
     assert chosen == ours
@@ -97,7 +101,7 @@ def test_any_size_gives_maps_at_strides_4_to_32(name, size):
     model = build(name)
     maps = run(model, torch.randn(1, 3, *size))
     assert len(maps) == 4
-    for level, (x, width) in enumerate(zip(maps, model.widths, strict=True)):
+    for level, (x, width) in enumerate(zip(maps, model.out_channels, strict=True)):
         stride = 4 * 2**level
         assert x.shape == (1, width, -(-size[0] // stride), -(-size[1] // stride))
         assert x.isfinite().all()
@@ -106,7 +110,7 @@ def test_any_size_gives_maps_at_strides_4_to_32(name, size):
 @every_backbone
 def test_chosen_maps_are_those_of_all_maps(name):
     model, x = build(name), torch.randn(1, 3, 64, 64)
-    some = build(name, out_indices=(0, 2))
+    some = build(name, out_indices=(model.out_indices[0], model.out_indices[2]))
     some.load_state_dict(model.state_dict())
     maps = run(model, x)
     close(run(some, x), [maps[0], maps[2]])
@@ -117,7 +121,7 @@ def test_bands_are_a_number_like_any_other(name):
     model = build(name, in_channels=4)
     x = torch.randn(1, 4, 64, 64)
     maps = run(model, x)
-    assert [y.shape[1] for y in maps] == list(model.widths)
+    assert [y.shape[1] for y in maps] == list(model.out_channels)
     x[:, 3] += 1.0
     assert not torch.allclose(run(model, x)[0], maps[0])
 

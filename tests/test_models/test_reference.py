@@ -70,7 +70,7 @@ def test_the_facts_are_those_of_the_reference_files():
     published = {
         path.stem: json.loads(path.read_text())
         for path in ROOT.glob('*.json')
-        if path.stem.startswith(('lrformer_', 'lemevit_', 'lrhead_'))
+        if path.stem.startswith(('lrformer_', 'lemevit_', 'lrhead_', 'hrrsi_'))
     }
     assert sorted(published) == sorted(path.stem for path in FACTS.glob('*.json'))
     for name, reference in published.items():

@@ -96,17 +96,25 @@ class Family:
 
     Args:
         backbone: Registered name of our backbone.
-        archs: Its sizes: `widths` and `depths`, among others.
+        archs: Its sizes: `widths` and `depths`, among others, unless `by_shapes`.
         stem: Our name of the first convolution's weight, whose inputs are the bands.
         names: Names of the backbone.
-        head: The head it was published with, where ours differs in names; other heads keep theirs.
+        heads: The heads it was published with, where ours differ in names, of which the first that fits is taken;
+            other heads keep their names.
+        parts: (regular expression, replacement) that turn names of a published network that is no segmentor of
+            mmsegmentation into those of one, `decode_head.` in front of the head's and nothing in front of the
+            backbone's.
+        by_shapes: Whether a size is recognised as the one that most weights have the shapes of, instead of by widths
+            and depths.
     """
 
     backbone: str
     archs: Mapping[str, Mapping[str, Any]]
     stem: str
     names: Names
-    head: Head | None = None
+    heads: Sequence[Head] = ()
+    parts: Sequence[tuple[str, str]] = ()
+    by_shapes: bool = False
 
 
 @dataclass
@@ -207,10 +215,11 @@ def convert(
         CheckpointError: No weights of this family, no size of it, or two names of one weight.
         ConfigError: `arch` is unknown.
     """
-    parts = _split({name: value for name, value in state.items() if isinstance(value, Tensor)}, source)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    parts = _split(tensors, family.parts, source)
     backbone = _renamed(parts.pop('backbone'), family.names, source)
     if arch is None:
-        arch = recognise(backbone, family, source)
+        arch = (recognise_by_shapes if family.by_shapes else recognise)(backbone, family, source)
     arch = arch.lower()
     if arch not in family.archs:
         raise ConfigError(f'--arch {arch}: known sizes of {family.backbone} are {", ".join(family.archs)}')
@@ -221,8 +230,8 @@ def convert(
     result.unused.update({name: 'no tensor' for name, value in state.items() if not isinstance(value, Tensor)})
     _collect(result, backbone, due, family.names, 'backbone.' if parts else '')
     for part, published in parts.items():
-        head = family.head
-        if head is None or part != 'decode_head' or head.sign not in published:
+        head = next((each for each in family.heads if part == 'decode_head' and each.sign in published), None)
+        if head is None:
             _collect(result, _renamed(published, Names(), source), None, Names(), f'{part}.')
             continue
         weights = _renamed(published, head.names, source)
@@ -265,6 +274,32 @@ def recognise(weights: Mapping[str, tuple[str, Tensor]], family: Family, source:
     )
 
 
+def recognise_by_shapes(weights: Mapping[str, tuple[str, Tensor]], family: Family, source: str | Path) -> str:
+    """The size that most weights have the shapes of.
+
+    Args:
+        weights: By our name, the published name and the tensor.
+        family: Where they come from.
+        source: Name of the checkpoint for messages.
+
+    Raises:
+        CheckpointError: None has the shapes of more than half of them.
+    """
+    known = {name: shapes_of(dict(type=family.backbone, arch=name)) for name in family.archs}
+    found = {ours: tuple(value.shape) for ours, (_, value) in weights.items() if ours in next(iter(known.values()))}
+    if not found:
+        names = [theirs for theirs, _ in weights.values()]
+        raise CheckpointError(f'{source}: no blocks of {family.backbone} in it; its names are {_first(names)}')
+    fitting = {name: sum(found[ours] == shapes[ours] for ours in found) for name, shapes in known.items()}
+    best = max(fitting, key=lambda name: fitting[name])
+    if 2 * fitting[best] <= len(found):
+        raise CheckpointError(
+            f'{source}: no size of {family.backbone} has these shapes; {best} has {fitting[best]} of {len(found)}; '
+            f'known are {", ".join(known)}. If it is one of them with weights missing, name it with --arch to see which'
+        )
+    return best
+
+
 def shapes_of(config: dict) -> dict[str, tuple[int, ...]]:
     """Shapes of all weights and buffers of a part, by name."""
     init_default_scope('mmseg')
@@ -273,11 +308,15 @@ def shapes_of(config: dict) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in part.state_dict().items()}
 
 
-def _split(state: Mapping[str, Tensor], source: str | Path) -> dict[str, dict[str, tuple[str, Tensor]]]:
+def _split(
+    state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]], source: str | Path
+) -> dict[str, dict[str, tuple[str, Tensor]]]:
     """Weights of the backbone and of each head: by the name without prefixes, the full name and the tensor."""
     parts: dict[str, dict[str, tuple[str, Tensor]]] = {'backbone': {}}
     for name, value in state.items():
         bare = _PREFIXES.sub('', name)
+        for pattern, replacement in rules:
+            bare = re.sub(pattern, replacement, bare)
         match = _HEADS.match(bare)
         part = parts.setdefault(match[1], {}) if match else parts['backbone']
         bare = bare[match.end() :] if match else bare

@@ -63,11 +63,13 @@ FAMILY = Family(
             (r'\.attn\.(q|kv)\.0\.', r'.attn.\1.'),
         ]
     ),
-    head=Head(
-        sign='fuse_block1.layer_scale_1',
-        names=Names(rules=_SCALES, matrices=r'\.attn\.q\.weight$'),
-        config=_head_config,
-    ),
+    heads=[
+        Head(
+            sign='fuse_block1.layer_scale_1',
+            names=Names(rules=_SCALES, matrices=r'\.attn\.q\.weight$'),
+            config=_head_config,
+        )
+    ],
 )
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import ConfigError
+from ..layers import fuse_projected
 
 
 @MODELS.register_module()
@@ -82,10 +81,5 @@ class LALEHead(BaseDecodeHead):
             Logits (B, out_channels, H_0, W_0).
         """
         maps = self._transform_inputs(inputs)
-        size = maps[0].shape[2:]
-        maps = [
-            resize(projection(x), size=size, mode='bilinear', align_corners=self.align_corners)
-            for projection, x in zip(self.projections, maps, strict=True)
-        ]
-        x = self.fuse(torch.cat(maps, dim=1))  # (B, channels, H_0, W_0)
+        x = fuse_projected(maps, list(self.projections), self.fuse, self.align_corners)  # (B, channels, H_0, W_0)
         return self.cls_seg(self.act(self.norm(x)))

@@ -1,0 +1,9 @@
+# LRFormer-T on ISPRS Potsdam with the paper's recipe for ADE20K, under protocol A.
+_base_ = [
+    '../_base_/models/lrformer.py',
+    '../_base_/datasets/potsdam_geoseg.py',
+    '../_base_/default_runtime.py',
+    '../_base_/schedules/schedule_lrformer_160k.py',
+]
+train_dataloader = dict(batch_size=16)
+model = dict(type='SlidingEncoderDecoder', test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)))

@@ -1,0 +1,400 @@
+"""The four ISPRS protocols on one hand-made tile, through SegmentationMetric and through compare_protocols.
+
+The tile of 8x8 pixels (I impervious surface, B building, L low vegetation, T tree, C car, X clutter; . ignored):
+
+    full labels    eroded labels   prediction     wrong (full)
+    IIIIBBBB       III.BBBB        IIIIBBBB
+    IIIIBBBB       III.BBBB        IIIBBBBB       row 1: I -> B, ignored when eroded
+    IIIIBBBB       III.BBBB        IIIIBBBX       row 2: B -> X
+    LLLLBBBB       ........        LLLLLBBB       row 3: B -> L, ignored when eroded
+    LLLLTTTT       LLLL.TTT        LLLLTTTT
+    LLLLTTTT       LLLL.TTT        TLLLTTTT       row 5: L -> T
+    LLCCTTXX       LLCC.TXX        LLCITXXT       row 6: C -> I, T -> X, X -> T
+    LLCCTTXX       LLCC.TXX        LLCCTTIX       row 7: X -> I
+
+    full           I   B   L   T   C   X   sum    eroded         I   B   L   T   C   X   sum
+    I             11   1                    12    I              9                         9
+    B                 14   1           1    16    B                 11               1    12
+    L                     15   1            16    L                     11   1            12
+    T                         11       1    12    T                          7       1     8
+    C              1               3         4    C              1               3         4
+    X              1           1       2     4    X              1           1       2     4
+    sum           13  15  16  13   3   4    64    sum           11  11  11   9   3   4    49
+
+A geoseg: eroded, all six classes counted, means over the first five.
+    IoU: I 9/(9+11-9) = 9/11, B 11/(12+11-11) = 11/12, L 11/12, T 7/(8+9-7) = 7/10, C 3/4; OA 43/49
+B mmseg: the same matrix, means over six with X 2/(4+4-2) = 1/3; OA 43/49
+C rsp: full, row X left out: columns I 12, B 15, L 16, T 12, C 3, X 2, sum 60
+    IoU: I 11/(12+12-11) = 11/13, B 14/(16+15-14) = 14/17, L 15/(16+16-15) = 15/17, T 11/(12+12-11) = 11/13, C 3/4
+    OA 54/60
+D boundary: full, row X and column X left out: rows B 15, T 11, sum 58; 2 of 60 pixels dropped
+    IoU: I 11/13, B 14/(15+15-14) = 14/16, L 15/17, T 11/(11+12-11) = 11/12, C 3/4; OA 54/58
+"""
+
+import csv
+import json
+import re
+import subprocess
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lale_mmseg.errors import ConfigError, DataError
+from lale_mmseg.evaluation import SegmentationMetric
+from lale_mmseg.files import save_png
+from lale_mmseg.metainfo import isprs
+from lale_mmseg.metainfo.protocols import PROTOCOLS, find_protocol
+from tests.support import REPO, run_tool
+
+LETTERS = 'IBLTCX'
+IOU = {
+    'A': [9 / 11, 11 / 12, 11 / 12, 7 / 10, 3 / 4, 1 / 3],
+    'B': [9 / 11, 11 / 12, 11 / 12, 7 / 10, 3 / 4, 1 / 3],
+    'C': [11 / 13, 14 / 17, 15 / 17, 11 / 13, 3 / 4, None],
+    'D': [11 / 13, 14 / 16, 15 / 17, 11 / 12, 3 / 4, None],
+}
+OA = {'A': 43 / 49, 'B': 43 / 49, 'C': 54 / 60, 'D': 54 / 58}
+FULL_MATRIX = [
+    [11, 1, 0, 0, 0, 0],
+    [0, 14, 1, 0, 0, 1],
+    [0, 0, 15, 1, 0, 0],
+    [0, 0, 0, 11, 0, 1],
+    [1, 0, 0, 0, 3, 0],
+    [1, 0, 0, 1, 0, 2],
+]
+TOOL = 'tools/analysis/compare_protocols.py'
+
+
+def maps_of(text: str) -> dict[str, np.ndarray]:
+    """The three maps drawn in a text, by their heading."""
+    lines = [line.split() for line in text.splitlines()]
+    rows = [words for words in lines if len(words) >= 3 and all(re.fullmatch('[IBLTCX.]{8}', w) for w in words[:3])]
+    assert len(rows) == 8
+    values = {**{letter: index for index, letter in enumerate(LETTERS)}, '.': 255}
+    stacked = np.array([[[values[letter] for letter in word] for word in words[:3]] for words in rows], np.uint8)
+    return dict(zip(('full', 'eroded', 'prediction'), stacked.transpose(1, 0, 2), strict=True))
+
+
+MAPS = maps_of(__doc__)
+
+
+def means(letter: str) -> tuple[float, float]:
+    """mIoU and mF1 in percent; F1 = 2 IoU / (1 + IoU)."""
+    ious = np.array(IOU[letter][: 6 if letter == 'B' else 5])
+    return 100 * ious.mean(), 100 * (2 * ious / (1 + ious)).mean()
+
+
+def metric_of(label: np.ndarray, pred: np.ndarray, classes=isprs.CLASSES, **settings) -> SegmentationMetric:
+    """A metric that has evaluated one image."""
+    metric = SegmentationMetric(**settings)
+    metric.dataset_meta = dict(classes=classes, palette=isprs.COLORS[: len(classes)])
+    data = {name: dict(data=torch.from_numpy(m)[None]) for name, m in (('gt_sem_seg', label), ('pred_sem_seg', pred))}
+    metric.process(None, [dict(img_path='2_13.tif', **data)])
+    metric.result = metric.evaluate(1)
+    return metric
+
+
+def make_root(root, tile='area2', kinds=('full', 'eroded'), rgb=False):
+    """A data root and a folder of predictions with the tile of the docstring."""
+    encode = isprs.PALETTE.encode if rgb else lambda label: label
+    for kind in kinds:
+        save_png(root / 'data' / 'tiles' / f'labels_{kind}' / f'{tile}.png', encode(MAPS[kind]))
+    save_png(root / 'pred' / f'{tile}.png', encode(MAPS['prediction']))
+    return root
+
+
+def compare(root, *options, check=True, dataset='vaihingen') -> subprocess.CompletedProcess:
+    command = ('python', TOOL, root / 'pred', root / 'data', '--dataset', dataset, *options)
+    return run_tool(*command, check=check)
+
+
+def in_process(monkeypatch, capsys, root, *options, dataset='vaihingen'):
+    """The tool without a process of its own: (its module, what it prints)."""
+    from tests.test_docs import load_script
+
+    monkeypatch.syspath_prepend(str(REPO / 'tools'))
+    module = load_script(TOOL)
+    words = [TOOL, str(root / 'pred'), str(root / 'data'), '--dataset', dataset, *map(str, options)]
+    monkeypatch.setattr('sys.argv', words)
+    module.main()
+    return capsys.readouterr().out
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """Words of the four rows of the printed table."""
+    return [line.split() for line in text.splitlines() if line[:2] in ('A ', 'B ', 'C ', 'D ')][:4]
+
+
+def test_the_maps_have_the_matrix_of_the_docstring():
+    metric = metric_of(MAPS['full'], MAPS['prediction'])
+    assert metric.report.matrix.tolist() == FULL_MATRIX
+    assert metric_of(MAPS['eroded'], MAPS['prediction']).report.matrix.tolist() == [
+        [9, 0, 0, 0, 0, 0],
+        [0, 11, 0, 0, 0, 1],
+        [0, 0, 11, 1, 0, 0],
+        [0, 0, 0, 7, 0, 1],
+        [1, 0, 0, 0, 3, 0],
+        [1, 0, 0, 1, 0, 2],
+    ]
+
+
+@pytest.mark.parametrize('letter', 'ABCD')
+def test_metric_by_hand(letter):
+    protocol = find_protocol(letter)
+    metric = metric_of(MAPS[protocol.test_labels], MAPS['prediction'], protocol=letter)
+    result = metric.result
+    assert (result['mIoU'], result['mF1']) == pytest.approx(means(letter))
+    assert result['OA'] == pytest.approx(100 * OA[letter])
+    for name, iou in zip(isprs.CLASSES, IOU[letter], strict=True):
+        assert result.get(f'IoU/{name}') == (None if iou is None else pytest.approx(100 * iou))
+    assert result.get('dropped') == (pytest.approx(100 * 2 / 60) if letter == 'D' else None)
+    assert metric.report.score_classes == protocol.averaged
+
+
+def test_kappa_is_over_what_is_counted():
+    """D: rows 12 15 16 11 4, columns 12 15 16 12 3 of 58 pixels, 54 right."""
+    by_chance = 12 * 12 + 15 * 15 + 16 * 16 + 11 * 12 + 4 * 3
+    kappa = (58 * 54 - by_chance) / (58 * 58 - by_chance)
+    assert metric_of(MAPS['full'], MAPS['prediction'], protocol='D').result['kappa'] == pytest.approx(100 * kappa)
+
+
+@pytest.mark.parametrize('letter', 'ABCD')
+def test_every_saved_result_has_its_protocol(letter, tmp_path):
+    protocol = find_protocol(letter)
+    label = MAPS[protocol.test_labels]
+    report = metric_of(label, MAPS['prediction'], protocol=protocol.name, output_dir=str(tmp_path)).report
+    saved = json.loads((tmp_path / 'metrics.json').read_text())
+    assert saved['protocol'] == protocol.to_dict()
+    assert saved['protocol']['letter'] == letter
+    assert saved['matrix'] == (FULL_MATRIX if protocol.test_labels == 'full' else report.matrix.tolist())
+    assert saved['num_pixels'] == (64 if protocol.test_labels == 'full' else 49)
+    assert saved['num_counted_pixels'] == dict(A=49, B=49, C=60, D=58)[letter]
+    assert saved['dropped'] == (dict(pixels=2, of=60, share=pytest.approx(10 / 3)) if letter == 'D' else None)
+    assert f"protocol {letter} '{protocol.name}' ({protocol.title}): {protocol.says}" in report.text()
+    rows = list(csv.DictReader((tmp_path / 'per_class.csv').open()))
+    assert [row['scored'] for row in rows] == ['1'] * 5 + ['1' if letter == 'B' else '0']
+    assert {row['protocol'] for row in rows} == {protocol.name}
+    matrix = list(csv.reader((tmp_path / 'confusion_matrix.csv').open()))
+    assert matrix[-1][1:] == ['1', '0', '0', '1', '0', '2']
+
+
+def test_text_says_what_is_left_out():
+    text = {letter: metric_of(MAPS['full'], MAPS['prediction'], protocol=letter).report.text() for letter in 'ABCD'}
+    assert (
+        'dropped, which flatters: 2 of 60 pixels of the other classes (3.33 %), for clutter is predicted' in text['D']
+    )
+    assert 'dropped' not in text['A'] + text['B'] + text['C']
+    assert '* predicted, but not in mIoU' in text['A']
+    assert 'pixels labelled clutter are not counted' in text['C']
+    assert '*' not in text['B']
+
+
+def test_networks_of_five_outputs_under_c():
+    """The data set itself ignores clutter; predictions of clutter cannot be, here they are building."""
+    label, pred = MAPS['full'].copy(), MAPS['prediction'].copy()
+    label[label == 5], pred[pred == 5] = 255, 1
+    metric = metric_of(label, pred, classes=isprs.CLASSES[:5], protocol='C')
+    # Of the two pixels predicted X, B is right now, T is wrong as before: B 15/(16+17-15), T 11/(12+12-11).
+    assert metric.result['IoU/building'] == pytest.approx(100 * 15 / 18)
+    assert metric.result['OA'] == pytest.approx(100 * 55 / 60)
+    assert metric.report.to_dict()['protocol']['left_out_labels'] == ['clutter']
+
+
+def test_class_whose_pixels_are_all_dropped_scores_zero():
+    """Cars predicted as clutter alone are not counted under D, but a network that misses them is not spared."""
+    pred = MAPS['prediction'].copy()
+    pred[MAPS['full'] == 4] = 5
+    pred[6, 6] = pred[7, 6] = 5
+    metric = metric_of(MAPS['full'], pred, protocol='D')
+    assert metric.result['IoU/car'] == 0
+    assert metric.report.absent == ()
+    assert metric.result['mIoU'] == pytest.approx(np.mean([metric.result[f'IoU/{name}'] for name in isprs.CLASSES[:5]]))
+
+
+def test_without_a_protocol_every_pixel_counts(tmp_path):
+    metric = metric_of(MAPS['full'], MAPS['prediction'], output_dir=str(tmp_path))
+    assert metric.result['OA'] == pytest.approx(100 * 56 / 64)
+    assert json.loads((tmp_path / 'metrics.json').read_text())['protocol'] is None
+    assert 'protocol' not in (tmp_path / 'per_class.csv').read_text() + metric.report.text()
+
+
+def test_protocols_that_cannot_be():
+    with pytest.raises(ConfigError, match=r"protocol 'E' is not known; known: A 'geoseg' .* D 'boundary'"):
+        SegmentationMetric(protocol='E')
+    with pytest.raises(ConfigError, match=r"protocol='A' and score_classes=\['car'\].*set one of the two"):
+        SegmentationMetric(protocol='A', score_classes=['car'])
+    with pytest.raises(ConfigError, match=r"'boundary' \(D\) scores the classes .* it lacks \['clutter'\]"):
+        metric_of(MAPS['full'] % 5, MAPS['prediction'] % 5, classes=isprs.CLASSES[:5], protocol='D')
+    with pytest.raises(ConfigError, match=r"\['boat'\] are none of them"):
+        metric_of(MAPS['full'], MAPS['prediction'], classes=(*isprs.CLASSES, 'boat'), protocol='B')
+    with pytest.raises(ConfigError, match=r'protocol=.geoseg.: it tests on eroded labels, whose boundaries are ign'):
+        SegmentationMetric(protocol='geoseg', boundary_tolerance=3)
+    with pytest.raises(DataError, match=r"protocol D 'boundary' .* leaves out all 64 labelled pixels"):
+        metric_of(np.full((8, 8), 5, np.uint8), MAPS['prediction'], protocol='D')
+
+
+@pytest.fixture(scope='module')
+def compared(tmp_path_factory):
+    """The tool run on the docstring's tile: its folder, output and JSON."""
+    root = make_root(tmp_path_factory.mktemp('compare'))
+    done = compare(root, '--boundary-tolerance', 1, '--out', root / 'out')
+    return root, done.stdout, json.loads((root / 'out' / 'protocols.json').read_text())
+
+
+def test_four_different_correct_rows(compared):
+    _, _, saved = compared
+    assert list(saved['protocols']) == list('ABCD')
+    for letter, row in saved['protocols'].items():
+        assert row['protocol'] == find_protocol(letter).to_dict()
+        assert (row['summary']['mIoU'], row['summary']['mF1']) == pytest.approx(means(letter))
+        assert row['summary']['OA'] == pytest.approx(100 * OA[letter])
+        ious = [row['per_class'][name]['IoU'] for name in isprs.CLASSES]
+        assert ious == [None if iou is None else pytest.approx(100 * iou) for iou in IOU[letter]]
+    assert len({row['summary']['mIoU'] for row in saved['protocols'].values()}) == 4
+    assert saved['protocols']['D']['matrix'] == FULL_MATRIX
+    assert saved['protocols']['D']['dropped']['pixels'] == 2
+    assert saved['tiles'] == ['2']
+
+
+@pytest.mark.parametrize('letter', 'CD')
+def test_boundaries_are_those_of_the_metric(compared, letter):
+    row = compared[2]['protocols'][letter]
+    metric = metric_of(MAPS['full'], MAPS['prediction'], protocol=letter, boundary_tolerance=1)
+    assert row['summary'] == pytest.approx(metric.report.summary)
+    assert {'mBF1', 'mBIoU'} <= set(row['summary'])
+    assert row['boundary'] == metric.report.to_dict()['boundary']
+    assert not {'mBF1', 'mBIoU'} & set(compared[2]['protocols']['A']['summary'])
+
+
+def test_tiles_of_each_protocol_are_told(compared):
+    rows, text = compared[2]['protocols'], compared[1]
+    assert [rows[letter]['test_tiles'] for letter in 'ABCD'] == [1, 1, 1, 0]
+    assert rows['D']['training_tiles'] == ['2']
+    assert rows['A']['training_tiles'] == []
+    assert rows['A']['missing_test_tiles'] == [t for t in find_protocol('A').splits['vaihingen'].test if t != '2']
+    assert 'D boundary: its training tiles among the scored ones: 2' in text
+    assert 'B mmseg: not all of its test tiles; missing 4 6 8' in text
+    assert '0 of 5' in text
+
+
+def test_table_and_picture(compared):
+    root, text, _ = compared
+    for words, letter in zip(table_rows(text), 'ABCD', strict=True):
+        numbers = [word for word in words if re.fullmatch(r'[\d.]+|-', word)]
+        assert numbers[-6:] == ['-' if iou is None else f'{100 * iou:.2f}' for iou in IOU[letter]]
+        assert f'{means(letter)[0]:.2f}' in numbers
+    picture = cv2.imread(str(root / 'out' / 'protocols.png'))
+    assert picture.shape[0] > 300
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+    assert sorted(path.name for path in (root / 'out').iterdir()) == ['protocols.json', 'protocols.png']
+
+
+def test_colours_and_published_names_give_the_same(tmp_path, monkeypatch, capsys, compared):
+    make_root(tmp_path, rgb=True)
+    Image.open(tmp_path / 'pred' / 'area2.png').save(tmp_path / 'pred' / 'top_mosaic_09cm_area2.tif')
+    (tmp_path / 'pred' / 'area2.png').unlink()
+    text = in_process(monkeypatch, capsys, tmp_path, '--boundary-tolerance', 1)
+    assert table_rows(text) == table_rows(compared[1])
+
+
+def test_potsdam_has_d_as_a_rule_only(tmp_path, monkeypatch, capsys):
+    make_root(tmp_path, tile='2_13')
+    (tmp_path / 'pred' / '2_13.png').rename(tmp_path / 'pred' / 'top_potsdam_2_13_label.png')
+    text = in_process(monkeypatch, capsys, tmp_path, '--no-boundary', '--tiles', '2_13', dataset='potsdam')
+    assert 'rule only, the protocol states no tiles of potsdam' in text
+    assert '1 of 14' in text
+    assert 'mBF1' not in text
+
+
+def test_a_missing_kind_of_labels_leaves_its_protocols_out(tmp_path, monkeypatch, capsys):
+    make_root(tmp_path, kinds=('full',))
+    text = in_process(monkeypatch, capsys, tmp_path, '--out', tmp_path / 'out')
+    assert 'A geoseg: not scored, no eroded labels:' in text
+    saved = json.loads((tmp_path / 'out' / 'protocols.json').read_text())
+    assert list(saved['protocols']) == ['C', 'D']
+    assert list(saved['not_scored']) == ['A', 'B']
+
+
+@pytest.mark.slow
+def test_no_labels_end_with_status_2_and_nothing_written(tmp_path):
+    make_root(tmp_path, kinds=())
+    done = compare(tmp_path, '--out', tmp_path / 'out', check=False)
+    assert done.returncode == 2
+    assert 'error: no protocol can be scored' in done.stderr
+    assert not (tmp_path / 'out').exists()
+
+
+def without_labels(root):
+    (root / 'data' / 'tiles').rename(root / 'data' / 'elsewhere')
+
+
+def other_size(root):
+    save_png(root / 'pred' / 'area2.png', MAPS['prediction'][:7])
+
+
+def outside_the_classes(root):
+    bad = MAPS['prediction'].copy()
+    bad[3, 4] = 255
+    save_png(root / 'pred' / 'area2.png', bad)
+
+
+def unknown_colour(root):
+    bad = isprs.PALETTE.encode(MAPS['prediction'])
+    bad[3, 4] = (1, 2, 3)
+    save_png(root / 'pred' / 'area2.png', bad)
+
+
+def rename(name):
+    def change(root):
+        (root / 'pred' / 'area2.png').rename(root / 'pred' / name)
+
+    return change
+
+
+def two_of_one_tile(root):
+    save_png(root / 'pred' / 'top_mosaic_09cm_area2.png', MAPS['prediction'])
+
+
+def second_tile_without_eroded_label(root):
+    save_png(root / 'pred' / 'area4.png', MAPS['prediction'])
+    save_png(root / 'data' / 'tiles' / 'labels_full' / 'area4.png', MAPS['full'])
+
+
+@pytest.mark.parametrize(
+    ('change', 'options', 'message'),
+    [
+        (without_labels, (), r'no protocol can be scored: .*labels_full has no labels of these tiles; .*labels_eroded'),
+        (other_size, (), r'pred/area2\.png: 7 x 8 pixels, but the label .*labels_full/area2\.png has 8 x 8'),
+        (outside_the_classes, (), r'pred/area2\.png: value 255 at row 3, column 4 is not a class.*5 clutter'),
+        (unknown_colour, (), r'pred/area2\.png: colour \(1, 2, 3\) at row 3, column 4'),
+        (rename('area9.png'), (), r'area9\.png: its name is not that of a vaihingen tile \(such as area1\.png\)'),
+        (rename('2_13.png'), (), r'2_13\.png: its name is not that of a vaihingen tile'),
+        (rename('area2_0_0_512_512.png'), (), r'area2_0_0_512_512\.png: a window by its name; whole tiles are due'),
+        (two_of_one_tile, (), r'area2\.png and top_mosaic_09cm_area2\.png are both of tile 2'),
+        (second_tile_without_eroded_label, (), r'labels_eroded: no label of tile 4; .*--tiles'),
+        (rename('area2.txt'), (), r'pred: no predictions'),
+        (None, ('--tiles', '99'), r'--tiles 99: vaihingen has no such tile; known: 1 2 3'),
+        (None, ('--tiles', '2', '4'), r'no prediction of tile 4 \(--tiles\); there are 2'),
+        (None, ('--boundary-tolerance', '-1'), r'boundary_tolerance=-1: a whole number of pixels is due'),
+    ],
+)
+def test_bad_input_is_named(change, options, message, tmp_path, monkeypatch, capsys):
+    make_root(tmp_path)
+    if change:
+        change(tmp_path)
+    with pytest.raises((ConfigError, DataError), match=message):
+        in_process(monkeypatch, capsys, tmp_path, '--out', tmp_path / 'out', *options)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_chosen_tiles_leave_the_rest_alone(tmp_path, monkeypatch, capsys):
+    make_root(tmp_path)
+    second_tile_without_eroded_label(tmp_path)
+    assert 'A geoseg: its' not in in_process(monkeypatch, capsys, tmp_path, '--tiles', '2', '--no-boundary')
+
+
+def test_protocols_are_all_compared(compared):
+    assert [row['protocol']['name'] for row in compared[2]['protocols'].values()] == list(PROTOCOLS)

@@ -1,0 +1,183 @@
+"""verify.py on prepared ISPRS data: every fault is planted in a clean set, and found once under its kind."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_prep._isprs_checks import verify_isprs
+from data_prep._isprs_plan import Request
+from data_prep.isprs import prepare
+from data_prep.verify import main
+from lale_mmseg.errors import ConfigError, DataError
+from tests.isprs_tiles import make_potsdam
+
+WINDOW = '2_10_0_0_128_128.png'
+pytestmark = pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    return make_potsdam(tmp_path_factory.mktemp('potsdam'), ['2_10'], (200, 160), bands=('rgb', 'rgbir'))
+
+
+@pytest.fixture(scope='module')
+def prepared(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp('prepared') / 'out'
+    prepare(Request('potsdam', size=128, stride=64), source, out, workers=1)
+    return out
+
+
+@pytest.fixture
+def root(prepared, tmp_path):
+    return shutil.copytree(prepared, tmp_path / 'root')
+
+
+def only_fault(root: Path):
+    (fault,) = verify_isprs(root, workers=1).faults
+    return fault
+
+
+def repaint(path: Path, value, row: int, column: int) -> None:
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels[row, column] = value
+    assert cv2.imwrite(str(path), pixels)
+
+
+@pytest.mark.parametrize('options', [{}, dict(masks='rgb'), dict(bands='rgbir'), dict(labels=('eroded',))])
+def test_clean_sets(source, tmp_path, options):
+    prepare(Request('potsdam', size=128, stride=64, **options), source, tmp_path / 'out', workers=1)
+    report = verify_isprs(tmp_path / 'out', workers=1)
+    assert report.faults == []
+    kinds = options.get('labels', ('full', 'eroded'))
+    # 200 pixels: 0, 64, 72; 160 pixels: 0, 32.
+    assert {split: entry['pairs'] for split, entry in report.splits.items()} == {
+        f'{top} {kind}': count for top, count in (('windows', 6), ('tiles', 1)) for kind in kinds
+    }
+    saved = json.loads((tmp_path / 'out' / 'statistics.json').read_text())['tiles']['2_10']
+    for kind in kinds:
+        assert list(report.splits[f'tiles {kind}']['pixels'].values()) == saved[kind]
+        ignored = report.splits[f'tiles {kind}']['ignored_pixels']
+        assert (ignored > 0) == (kind == 'eroded')
+        assert ignored + sum(saved[kind]) == 200 * 160
+
+
+def test_processes_find_the_same(root):
+    (root / 'windows' / 'labels_full' / WINDOW).write_bytes(b'')
+    assert verify_isprs(root, workers=2).as_dict() == verify_isprs(root, workers=1).as_dict()
+
+
+@pytest.mark.parametrize(
+    ('folder', 'kind', 'split'),
+    [
+        ('windows/images', 'missing image', 'windows full'),
+        ('windows/labels_full', 'missing mask', 'windows full'),
+        ('windows/labels_eroded', 'missing mask', 'windows eroded'),
+    ],
+)
+def test_missing_window(root, folder, kind, split):
+    (root / folder / WINDOW).unlink()
+    faults = verify_isprs(root, workers=1).faults
+    assert (faults[0].kind, faults[0].split) == (kind, split)
+    assert WINDOW[:-4] in faults[0].file
+    # An image is missing for both kinds of labels.
+    assert len(faults) == (2 if kind == 'missing image' else 1)
+
+
+@pytest.mark.parametrize('folder', ['images', 'labels_full', 'labels_eroded'])
+def test_stray_file(root, folder):
+    path = root / 'windows' / folder / '2_10_1_0_129_128.png'
+    shutil.copy(root / 'windows' / folder / WINDOW, path)
+    fault = only_fault(root)
+    assert (fault.kind, fault.file) == ('stray file', str(path))
+
+
+@pytest.mark.parametrize(
+    'path', [f'windows/images/{WINDOW}', f'windows/labels_eroded/{WINDOW}', 'tiles/images/2_10.tif']
+)
+@pytest.mark.parametrize('damage', ['empty', 'cut off'])
+def test_damaged_file(root, path, damage):
+    data = (root / path).read_bytes()
+    (root / path).write_bytes(b'' if damage == 'empty' else data[: len(data) // 2])
+    fault = only_fault(root)
+    assert (fault.kind, fault.file) == ('empty file' if damage == 'empty' else 'unreadable', str(root / path))
+
+
+@pytest.mark.parametrize(('folder', 'value'), [('labels_full', 6), ('labels_full', 255), ('labels_eroded', 254)])
+def test_value_that_is_no_class(root, folder, value):
+    repaint(root / 'windows' / folder / WINDOW, value, 9, 7)
+    fault = only_fault(root)
+    assert (fault.kind, fault.file) == ('unknown value', str(root / 'windows' / folder / WINDOW))
+    assert f'value {value} at row 9, column 7 is no class (1 such pixels' in fault.message
+    assert ('0 to 5 or 255 are due' in fault.message) == (folder == 'labels_eroded')
+
+
+def test_colour_that_is_no_class(source, tmp_path):
+    root = tmp_path / 'out'
+    prepare(Request('potsdam', size=128, stride=64, masks='rgb'), source, root, workers=1)
+    repaint(root / 'windows' / 'labels_full' / WINDOW, (3, 2, 1), 9, 7)
+    fault = only_fault(root)
+    assert fault.kind == 'unknown colour'
+    assert 'colour (1, 2, 3) at row 9, column 7' in fault.message
+
+
+@pytest.mark.parametrize('folder', ['images', 'labels_full'])
+def test_other_size(root, folder):
+    path = root / 'windows' / folder / WINDOW
+    assert cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:-1])
+    fault = only_fault(root)
+    assert (fault.kind, fault.file) == ('size', str(path))
+    assert '127x128 pixels (height x width), 128x128 are due' in fault.message
+
+
+def test_colours_or_16_bits_where_indexes_are_due(root):
+    path = root / 'windows' / 'labels_full' / WINDOW
+    assert cv2.imwrite(str(path), np.zeros((128, 128, 3), np.uint8))
+    assert only_fault(root).kind == 'index mask'
+    assert cv2.imwrite(str(path), np.zeros((128, 128), np.uint16))
+    assert only_fault(root).kind == 'bit depth'
+
+
+def test_counts_differ_from_the_manifest(root):
+    path = root / 'tiles' / 'labels_eroded' / '2_10.png'
+    value = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[0, 0]
+    repaint(path, (value + 1) % 6, 0, 0)
+    fault = only_fault(root)
+    assert (fault.kind, fault.split, fault.file) == ('counts', 'tiles eroded', str(path))
+
+
+def test_statistics_differ_from_the_manifest(root):
+    path = root / 'statistics.json'
+    saved = json.loads(path.read_text())
+    saved['tiles']['2_10']['full'][0] += 1
+    path.write_text(json.dumps(saved))
+    assert only_fault(root).kind == 'statistics'
+    path.unlink()
+    assert only_fault(root).kind == 'statistics'
+
+
+def test_unfinished_tile(root):
+    path = root / 'manifest.json'
+    saved = json.loads(path.read_text())
+    saved['parts']['2_10']['complete'] = False
+    path.write_text(json.dumps(saved))
+    kinds = {fault.kind for fault in verify_isprs(root, workers=1).faults}
+    assert kinds == {'unfinished tile', 'statistics'}
+
+
+def test_command(root, tmp_path, capsys):
+    assert main([str(root), '--workers', '1']) == 0
+    printed = capsys.readouterr().out
+    assert 'no fault in 14 pairs' in printed
+    assert 'windows eroded' in printed
+    repaint(root / 'windows' / 'labels_full' / WINDOW, 77, 9, 7)
+    assert main([str(root), '--workers', '1', '--json', str(tmp_path / 'faults.json')]) == 1
+    assert 'faults: 1 unknown value' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'faults.json').read_text())['fault_counts'] == {'unknown value': 1}
+    with pytest.raises(ConfigError, match=r'--image-dir: .* was prepared by isprs\.py'):
+        main([str(root), '--image-dir', 'pictures'])
+    with pytest.raises(DataError, match=r'no manifest\.json of a prepared ISPRS data set'):
+        main([str(tmp_path), '--dataset', 'isprs'])

@@ -1,0 +1,109 @@
+"""Edge targets from labels."""
+
+import cv2
+import numpy as np
+import pytest
+from mmseg.datasets.transforms import PackSegInputs
+from mmseg.registry import TRANSFORMS
+
+from lale_mmseg.datasets.transforms import label_edges
+from lale_mmseg.errors import ConfigError
+
+
+def text(map_: np.ndarray) -> list[str]:
+    return [''.join('.' if v == 0 else '#' if v == 1 else '?' for v in line) for line in map_]
+
+
+def test_by_hand():
+    """Two classes meet between columns 3 and 4, above an ignored corner; windows of 3 reach one pixel further.
+
+    Next to the corner is no edge of its own: 0 meets it in row 2, column 6, and 1 in row 3, column 5.
+    """
+    labels = np.array(
+        [
+            [2, 2, 2, 2, 0, 0, 0, 0],
+            [2, 2, 2, 2, 0, 0, 0, 0],
+            [2, 2, 2, 2, 0, 0, 0, 255],
+            [2, 2, 2, 2, 0, 0, 255, 255],
+        ],
+        np.uint8,
+    )
+    assert text(label_edges(labels, window=3)) == ['..####..', '..####..', '..####.?', '..####??']
+    assert text(label_edges(labels, window=1)) == ['...##...', '...##...', '...##..?', '...##.??']
+    assert text(label_edges(labels)) == ['.######.', '.######.', '.######?', '.#####??']
+
+
+def test_an_ignored_line_between_classes_is_no_edge():
+    labels = np.array([[0, 0, 0, 255, 1, 1, 1]] * 3, np.uint8)
+    assert text(label_edges(labels)) == ['...?...'] * 3
+
+
+def test_indexes_of_the_classes_do_not_matter():
+    labels = np.kron(np.random.default_rng(0).integers(0, 6, (6, 8)), np.ones((5, 4), int)).astype(np.uint8)
+    labels[3:9, 7:20] = 255
+    expected = label_edges(labels)
+    for _ in range(3):
+        order = np.append(np.random.default_rng(1).permutation(6), np.full(250, 255)).astype(np.uint8)
+        assert np.array_equal(label_edges(order[labels]), expected)
+
+
+def grey_edges(labels: np.ndarray) -> np.ndarray:
+    """The published definition with absolute differences: second differences along x and y, their mean, a Gaussian."""
+    grey = labels.astype(np.float64)
+    differences = [np.abs(cv2.filter2D(grey, -1, kernel)) for kernel in (_SECOND, _SECOND.T)]
+    return (cv2.GaussianBlur(sum(differences) / 2, (5, 5), 0) > 0).astype(np.uint8)
+
+
+_SECOND = np.array([[1.0, -2.0, 1.0]])
+
+
+def test_between_two_classes_it_is_the_published_definition():
+    labels = np.kron(np.random.default_rng(0).integers(0, 2, (8, 6)), np.ones((9, 7), int)).astype(np.uint8)
+    expected = grey_edges(labels)
+    assert 0.2 < expected.mean() < 0.9
+    assert np.array_equal(label_edges(labels), expected)
+
+
+def test_differences_of_grey_values_that_cancel_hide_no_edge():
+    ramp = np.arange(9, dtype=np.uint8)[None].repeat(3, axis=0)
+    assert not grey_edges(ramp)[:, 4].any()  # 3, 4, 5: 3 - 2 * 4 + 5 = 0, for two pixels to each side
+    assert label_edges(ramp).all()
+
+
+def test_one_class_and_one_pixel_have_no_edge():
+    assert not label_edges(np.zeros((4, 5), np.uint8)).any()
+    assert label_edges(np.full((1, 1), 255, np.uint8)).tolist() == [[255]]
+
+
+def test_in_a_pipeline_behind_crops_and_flips_and_in_front_of_them():
+    labels = np.zeros((20, 24), np.uint8)
+    labels[7:, 5:] = 3
+    labels[15:, :4] = 255
+
+    def run(steps):
+        results = dict(img=np.zeros((20, 24, 3), np.uint8), img_shape=(20, 24), gt_seg_map=labels.copy())
+        results['seg_fields'] = ['gt_seg_map']
+        for step in steps:
+            results = TRANSFORMS.build(step)(results)
+        return results
+
+    edges = dict(type='LaplacianEdges', window=3)
+    flip = dict(type='RandomFlip', prob=1.0, direction='horizontal')
+    after, before = run([flip, edges]), run([edges, flip])
+    assert after['gt_edge_map'].dtype == np.uint8
+    assert np.array_equal(after['gt_edge_map'], label_edges(labels[:, ::-1], window=3))
+    assert np.array_equal(before['gt_edge_map'], after['gt_edge_map'])
+    assert after['seg_fields'] == ['gt_seg_map', 'gt_edge_map']
+    cropped = run([dict(type='RandomCrop', crop_size=(9, 11)), edges])
+    assert cropped['gt_edge_map'].shape == cropped['gt_seg_map'].shape == (9, 11)
+    assert run([edges, dict(type='RandomCrop', crop_size=(9, 11))])['gt_edge_map'].shape == (9, 11)
+    packed = PackSegInputs()(after)['data_samples']
+    assert packed.gt_edge_map.data.shape == (1, 20, 24)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'), [(dict(window=2), 'window=2: must be odd'), (dict(ignore_index=1), 'ignore_index=1')]
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        TRANSFORMS.build(dict(type='LaplacianEdges', **arguments))
