@@ -176,10 +176,10 @@ def _write_whole(job: TileJob, image: Path, labels: dict[str, Path]) -> None:
     path = _path(job, 'tiles', 'images', f'{job.plan.stem}.tif')
     if job.again or not path.exists():
         with rasterio.open(image) as source:
-            # Without `alpha` a fourth band, here near infrared, would be taken for transparency.
+            # Without `photometric` a fourth band, here near infrared, would be taken for transparency.
             profile = dict(driver='GTiff', count=source.count, height=height, width=width, dtype='uint8', tiled=True)
             profile |= dict(blockxsize=STRIP, blockysize=STRIP, compress='deflate', predictor=2, interleave='pixel')
-            profile |= dict(photometric='RGB', **({'alpha': 'unspecified'} if source.count == 4 else {}))
+            profile |= dict(photometric='RGB')
             if source.crs is not None:
                 profile['crs'] = source.crs
             if not source.transform.is_identity:
@@ -225,7 +225,7 @@ def _write_window(path: Path, values: np.ndarray) -> None:
     bands, height, width = values.shape
     if bands == 4:
         profile = dict(driver='GTiff', count=4, height=height, width=width, dtype='uint8', compress='deflate')
-        profile |= dict(predictor=2, interleave='pixel', photometric='RGB', alpha='unspecified')
+        profile |= dict(predictor=2, interleave='pixel', photometric='RGB')
         with whole_file(path) as temporary, rasterio.open(temporary, 'w', **profile) as target:
             target.write(values)
     elif bands == 3:

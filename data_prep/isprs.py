@@ -72,7 +72,8 @@ def prepare(
     manifest = _manifest(request, out, overwrite) if out.exists() else None
     if manifest is not None and not overwrite and _is_done(manifest, request, inputs):
         return _finished(manifest)
-    scratch = out.with_name(f'.{out.name}.unpacked')
+    whole = out.resolve()
+    scratch = whole.with_name(f'.{whole.name}.unpacked')
     shutil.rmtree(scratch / 'tiles', ignore_errors=True)
     try:
         # The filter of warnings is one for all threads, so it is set here.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 
@@ -158,3 +159,13 @@ def test_scores_of_different_rules_do_not_stand_in_one_table(tmp_path):
     runs['two'].update(boundary_tolerance=1, protocol='rsp')
     with pytest.raises(ConfigError, match=r"different protocol cannot be compared: \{'one': None, 'two': 'rsp'\}"):
         score_table(runs)
+
+
+@pytest.mark.slow
+def test_the_comparison_of_sliding_windows_runs_and_finds_equal_results():
+    sizes = ['--size', '200', '--window', '64', '--stride', '43', '--repeats', '1']
+    done = run_tool('python', 'benchmarks/slide.py', *sizes)
+    found = re.search(r'averaged logits: (\S+) .*\. Pixels of another class: (\d+) .*, (\d+) more', done.stdout)
+    assert float(found[1]) < 1e-4
+    assert int(found[2]) < 10
+    assert int(found[3]) == 0

@@ -18,6 +18,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 
 from lale_mmseg.engine.component_check import check_overrides
 from lale_mmseg.engine.config import check_config, complete_config, decode_heads, leaf_datasets
+from lale_mmseg.metainfo.protocols import find_protocol
 from tests.support import REPO
 
 README = REPO / 'README.md'
@@ -43,6 +44,11 @@ PYTHON_SCRIPTS = (
     'data_prep/verify.py',
     'data_prep/make_toy.py',
 )
+#: Scripts whose options belong to commands.
+COMMANDS_OF = {
+    'data_prep/aras400k.py': ('archives', 'parquet', 'raw'),
+    'data_prep/isprs.py': ('potsdam', 'vaihingen'),
+}
 #: Options of other programs that the pages name.
 FOREIGN_OPTIONS = ('--logdir',)
 SHELL_ONLY = ('tools/quickstart.sh', 'tools/run_tests.sh', 'tools/setup_env.sh')
@@ -156,8 +162,9 @@ def test_commands_are_accepted_by_the_scripts(page, monkeypatch):
 def test_options_in_tables_and_text_exist(page, monkeypatch):
     """An option written as code is one of some script."""
     known = set(FOREIGN_OPTIONS)
-    for part in ('archives', 'parquet', 'raw'):
-        known |= options_of('data_prep/aras400k.py', monkeypatch, part)
+    for script, parts in COMMANDS_OF.items():
+        for part in parts:
+            known |= options_of(script, monkeypatch, part)
     for script in PYTHON_SCRIPTS:
         known |= options_of(script, monkeypatch)
     mentioned = {
@@ -187,6 +194,14 @@ def test_every_option_of_data_preparation_is_explained(script, monkeypatch):
     text = (REPO / 'docs' / {'verify': 'own_data.md', 'make_toy': 'aras400k.md'}[script]).read_text()
     given = options_of(f'data_prep/{script}.py', monkeypatch)
     assert len(given) >= 5
+    assert [option for option in sorted(given) if f'`{option}' not in text] == []
+
+
+def test_every_option_of_isprs_is_explained(monkeypatch):
+    text = (REPO / 'docs' / 'isprs.md').read_text()
+    given = options_of('data_prep/isprs.py', monkeypatch, 'potsdam')
+    assert given > options_of('data_prep/isprs.py', monkeypatch, 'vaihingen')
+    assert len(given) >= 10
     assert [option for option in sorted(given) if f'`{option}' not in text] == []
 
 
@@ -263,6 +278,7 @@ def test_there_are_configs_on_the_pages():
 
 #: Networks of each family: name in the tables, and the config whose figures they give.
 NETWORKS = {
+    'body_edge': '{}_x10_1xb8-onecycle-400_palette-256x256',
     'lale': 'lale_{}_1xb64-plateau-20e_aras400k-256x256',
     'lemevit': 'lemevit_{}_1xb16-80k_aras400k-256x256',
     'lrformer': 'lrformer_{}_1xb16-160k_aras400k-256x256',
@@ -299,15 +315,29 @@ def test_the_metafile_lists_every_config_with_its_size(family):
         # The classes of the user's own data are not known.
         assert ('Parameters' in model['Metadata']) == ('_palette-' not in name)
         if 'Parameters' in model['Metadata']:
-            assert model['Metadata']['Parameters'] == size_of(cfg, 150 if '_ade20k-' in name else 7)[0]
+            assert model['Metadata']['Parameters'] == size_of(cfg, classes_of(name))[0]
+
+
+def classes_of(name: str) -> int:
+    """Number of classes of a config's data, from its name."""
+    protocol = re.search(r'_(?:potsdam|vaihingen)-([a-z]+)-', name)
+    if protocol is not None:
+        return len(find_protocol(protocol.group(1)).classes)
+    return 150 if '_ade20k-' in name else 7
 
 
 @pytest.mark.parametrize('page', [README, *REPO.glob('configs/*/README.md')], ids=lambda p: str(p.relative_to(REPO)))
 def test_tables_of_sizes_are_true(page):
     family = 'lale' if page == README else page.parent.name
-    row = r'^\| ([A-Z]\w*(?:-\w+)?) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \| [\d.]+ \|'
+    row = r'^\| ([A-Z]\w*(?:-\w+)*) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \| [\d.]+ \|'
     rows = re.findall(row, page.read_text(), re.MULTILINE)
-    first = {'lale': 'S1 S2 S3 S4', 'lemevit': 'Tiny Small Base', 'lrformer': 'T S B L', 'lrformer_plus': 'T S B L XL'}
+    first = {
+        'body_edge': 'UED UED-BES UED-BES-SFM',
+        'lale': 'S1 S2 S3 S4',
+        'lemevit': 'Tiny Small Base',
+        'lrformer': 'T S B L',
+        'lrformer_plus': 'T S B L XL',
+    }
     assert [row[0] for row in rows][: len(first[family].split())] == first[family].split()
     for size, parameters, buffers, mebibytes in rows:
         cfg = Config.fromfile(REPO / 'configs' / family / f'{NETWORKS[family].format(size.lower())}.py')

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from data_prep._isprs_checks import verify_isprs
 from data_prep._isprs_plan import Request
 from data_prep.isprs import main, prepare
 from lale_mmseg.errors import ConfigError, DataError
@@ -283,9 +284,17 @@ def test_a_folder_of_something_else_is_left_alone(source, tmp_path):
     assert [path.name for path in (tmp_path / 'out').rglob('*')] == ['notes.txt']
 
 
+def test_output_in_the_present_folder(source, tmp_path, monkeypatch):
+    (tmp_path / 'out').mkdir()
+    monkeypatch.chdir(tmp_path / 'out')
+    assert len(prepare(REQUEST, source, '.', workers=1)) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {'source', 'out'}
+
+
 def test_finished_tiles_outlive_an_error(source, tmp_path):
     spoil(source / LABEL, (1, 2, 3), [(9, 9)])
     with pytest.raises(DataError, match='tile 2_11'):
         prepare(REQUEST, source, tmp_path / 'out', workers=1)
     left = {path.name.split('.')[0][:4] for path in (tmp_path / 'out').rglob('*.*') if path.suffix != '.json'}
     assert left == {'2_10'}
+    assert verify_isprs(tmp_path / 'out', workers=1).faults == []

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,23 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         stop_halfway()
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [('a.bin', b'old')]
+
+
+def test_manifest_checks_and_removes_parts_and_keeps_notes(tmp_path):
+    manifest = Manifest(tmp_path / 'out', 'raw', ['train'])
+    manifest.begin('train', dict(window=4))
+    manifest.notes['last'] = 'x'
+    manifest.save()
+    write_bytes(tmp_path / 'out' / 'train', b'x')
+    again = Manifest(tmp_path / 'out', 'raw', ['train'])
+    assert again.notes == dict(last='x')
+    again.check('train', dict(window=4))
+    with pytest.raises(InputError, match="part 'train' is there already and was made from raw"):
+        again.check('train', dict(window=5))
+    again.remove('train')
+    again.save()
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['manifest.json']
+    assert Manifest(tmp_path / 'out', 'raw', ['train']).parts == {}
 
 
 def test_unwritable_file_is_named(tmp_path):
@@ -105,6 +124,23 @@ def test_jobs_are_taken_only_as_they_are_needed():
     assert next(results) == 0
     assert len(taken) <= 5
     results.close()
+
+
+def test_threads_are_told_to_stop():
+    stop, started = threading.Event(), threading.Event()
+
+    def work(job):
+        if job == 0:
+            started.wait(30)
+            raise DataError('torn')
+        started.set()
+        assert stop.wait(30)
+
+    began = time.monotonic()
+    with pytest.raises(DataError, match='torn'):
+        list(map_jobs(work, range(2), 2, threads=True, stop=stop.set))
+    assert time.monotonic() - began < 20
+    assert list(map_jobs(lambda job: 2 * job, range(9), 3, threads=True)) == list(range(0, 18, 2))
 
 
 def test_number_of_workers():

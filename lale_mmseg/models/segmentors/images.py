@@ -92,9 +92,10 @@ def _padded_size(size: tuple[int, int], padding: Mapping[str, Any] | None) -> tu
     """Size after the padding that `test_cfg` of a data preprocessor asks for, which is below and to the right."""
     if not padding:
         return size
-    whole, divisor = padding.get('size'), padding.get('size_divisor')
+    whole: Any = padding.get('size')
+    divisor: Any = padding.get('size_divisor')
     if (whole is None) == (divisor is None):
         raise ConfigError(f'data_preprocessor.test_cfg is {dict(padding)}: one of size, size_divisor is due')
-    if whole is not None:
-        return max(size[0], whole[-2]), max(size[1], whole[-1])
-    return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
+    if divisor is not None:
+        return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
+    return max(size[0], whole[-2]), max(size[1], whole[-1])
