@@ -1,4 +1,4 @@
-"""From the files that ISPRS ships to scores under every protocol, on tiles of true size, each command as a user has it."""
+"""From what ISPRS ships to scores under every protocol, on tiles of true size, each command as a user has it."""
 
 import json
 from pathlib import Path
