@@ -24,7 +24,8 @@ warnings.filterwarnings('ignore')
 import lale_mmseg.register  # noqa: E402, F401
 from benchmarks._memory import keep_freed_memory, peak_mebibytes  # noqa: E402
 from benchmarks._timing import interleaved_medians, table_text, write_result  # noqa: E402
-from lale_mmseg.models.backbones import LALE, LeMeViT, LRFormer  # noqa: E402
+from lale_mmseg.models.backbones import LALE, GhostNet, LeMeViT, LRFormer  # noqa: E402
+from lale_mmseg.models.backbones.ghostnet import ARCHS as GHOSTNET_ARCHS  # noqa: E402
 from lale_mmseg.models.backbones.lale import ARCHS as LALE_ARCHS  # noqa: E402
 from lale_mmseg.models.backbones.lemevit import ARCHS as LEMEVIT_ARCHS  # noqa: E402
 from lale_mmseg.models.backbones.lrformer import ARCHS as LRFORMER_ARCHS  # noqa: E402
@@ -35,6 +36,7 @@ BACKBONES: dict[str, Any] = {
     **{f'LALE-S1-{name}': partial(LALE, 's1', attn_cfg=attn) for name, attn in VARIANTS.items()},
     **{f'LRFormer-{arch.upper()}': partial(LRFormer, arch) for arch in LRFORMER_ARCHS},
     **{f'LeMeViT-{arch}': partial(LeMeViT, arch) for arch in LEMEVIT_ARCHS},
+    **{f'GhostNet-{arch}': partial(GhostNet, arch) for arch in GHOSTNET_ARCHS},
 }
 
 

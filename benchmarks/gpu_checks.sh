@@ -57,6 +57,44 @@ SET=(data_root="$DATA" train_dataloader.batch_size=8 train_cfg.max_iters=20 trai
   param_scheduler.0.end=5 param_scheduler.1.begin=5 param_scheduler.1.end=20 default_hooks.checkpoint.interval=20)
 "$PYTHON" tools/train.py "$PLUS" --work-dir "$OUT/plus" --cfg-options "${SET[@]}"
 "$PYTHON" tools/test.py "$PLUS" "$OUT/plus/iter_20.pth" --work-dir "$OUT/plus" --cfg-options data_root="$DATA" | tail -n 20
+echo "== the body/edge network trains and predicts on CUDA"
+EDGE=configs/body_edge/ued-bes-sfm_x10_1xb64-plateau-20e_aras400k-256x256.py
+for options in "" "--amp bf16"; do
+  # shellcheck disable=SC2086
+  "$PYTHON" tools/train.py "$EDGE" --work-dir "$OUT/edge" $options --cfg-options data_root="$DATA" \
+    train_dataloader.batch_size=8 train_cfg.max_epochs=2
+done
+bash tools/dist_train.sh "$EDGE" 1 --work-dir "$OUT/edge_dist" --cfg-options data_root="$DATA" \
+  train_dataloader.batch_size=8 train_cfg.max_epochs=1
+"$PYTHON" tools/test.py "$EDGE" "$OUT/edge/epoch_2.pth" --work-dir "$OUT/edge" --tta --cfg-options data_root="$DATA" \
+  model.type=SlidingEncoderDecoder model.test_cfg.mode=slide "model.test_cfg.crop_size=(128,128)" \
+  "model.test_cfg.stride=(85,85)" test_evaluator.boundary_tolerance=3 | tail -n 20
+echo "== sliding windows on CUDA give mmsegmentation's logits"
+"$PYTHON" - <<'PY'
+import torch
+import lale_mmseg.register
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+init_default_scope('mmseg')
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+head = dict(type='LALEHead', num_classes=6, norm_cfg=dict(type='BN'))
+head['loss_decode'] = dict(type='CrossEntropyLoss', avg_non_ignore=True)
+test_cfg = dict(mode='slide', crop_size=(128, 128), stride=(85, 85))
+models = []
+for kind in ('EncoderDecoder', 'SlidingEncoderDecoder'):
+    torch.manual_seed(0)
+    config = ConfigDict(type=kind, backbone=dict(type='LALE'), decode_head=head, test_cfg=test_cfg)
+    models.append(MODELS.build(config).cuda().eval())
+image = torch.randn(1, 3, 300, 411, device='cuda')
+meta = [dict(ori_shape=(300, 411), img_shape=(300, 411), pad_shape=(300, 411), padding_size=[0] * 4)]
+with torch.inference_mode():
+    expected, found = (model.slide_inference(image, meta) for model in models)
+error = (found - expected).abs().max().item()
+print(f'largest difference {error:.1e}')
+assert error < 1e-4
+PY
 echo "== attention over growing images"
 "$PYTHON" benchmarks/attention.py --device cuda --dtype bfloat16 --sizes 256 512 1024 2048 --save
 echo "== throughput of every backbone"

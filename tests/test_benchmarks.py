@@ -74,7 +74,7 @@ def test_configs_of_the_gpu_checks_load_and_fit_their_data(gpu_calls, toy_root, 
             assert cfg.train_cfg.val_interval <= cfg.train_cfg.max_iters
             assert cfg.train_cfg.max_iters % cfg.default_hooks.checkpoint.interval == 0
             assert cfg.train_dataloader.batch_size == 8
-    assert configs == {'LALE', 'LRFormer'}
+    assert configs == {'GhostNet', 'LALE', 'LRFormer'}
 
 
 CONFIG = REPO / 'configs/lale/lale_s1_1xb8-onecycle-400_palette-256x256.py'

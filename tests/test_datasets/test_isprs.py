@@ -6,11 +6,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
 
 from lale_mmseg.datasets import ISPRSProtocolDataset
 from lale_mmseg.errors import ConfigError, DataError
+from lale_mmseg.evaluation import SegmentationMetric
 from lale_mmseg.metainfo import isprs
 from tests.support import REPO
 
@@ -193,19 +196,33 @@ def test_missing_statistics_are_an_error(root):
 
 
 @pytest.mark.parametrize('city', ['potsdam', 'vaihingen'])
-def test_real_crops_in_the_layout_of_mmsegmentation(city):
-    """A crop of 512x512 of each city, labels counting from 1."""
+@pytest.mark.parametrize('protocol', ['B', 'C'])
+def test_real_crops_load_and_evaluate(city, protocol, tmp_path):
+    """A crop of 512x512 of each city in the layout of mmsegmentation, labels counting from 1, by a sliding window."""
     folder = REPO.parent / 'shared' / 'data' / 'tiles' / city
     if not folder.is_dir():
         pytest.skip('the real crops are not here')
     options = dict(image_dir='img_dir', label_dir='ann_dir', reduce_zero_label=True, missing_tiles='skip')
-    for protocol in 'BC':
-        dataset = build(folder, city=city, protocol=protocol, **options)
-        assert len(dataset) == 1
-        sample = dataset[0]
-        label = sample['data_samples'].gt_sem_seg.data.numpy()
-        assert sample['inputs'].shape == (3, 512, 512)
-        assert set(np.unique(label)) == {0, 1, 2, 3, 4, 255}
+    dataset = build(folder, city=city, protocol=protocol, **options)
+    assert len(dataset) == 1
+    sample = dataset[0]
+    label = sample['data_samples'].gt_sem_seg.data.numpy()
+    assert sample['inputs'].shape == (3, 512, 512)
+    assert set(np.unique(label)) == {0, 1, 2, 3, 4, 255}
+    cfg = Config.fromfile(REPO / 'configs/_base_/models/lale_tiles.py')
+    cfg.model.decode_head.num_classes = len(dataset.metainfo['classes'])
+    cfg.model.test_cfg.update(crop_size=(256, 256), stride=(256, 256))
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    metric = SegmentationMetric(protocol=protocol, output_dir=str(tmp_path))
+    metric.dataset_meta = dataset.metainfo
+    results = model.test_step(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))
+    metric.process({}, [result.to_dict() for result in results])
+    scores = metric.evaluate(1)
+    saved = json.loads((tmp_path / 'metrics.json').read_text())
+    assert saved['protocol']['letter'] == protocol
+    assert saved['num_pixels'] == (label != 255).sum()
+    predicted = results[0].pred_sem_seg.data.numpy()
+    assert scores['OA'] == pytest.approx(100 * (predicted == label)[label != 255].mean())
 
 
 def test_the_class_is_documented():
