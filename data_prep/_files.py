@@ -14,6 +14,8 @@ from lale_mmseg.errors import DataError, InputError
 
 MANIFEST = 'manifest.json'
 _SUFFIX = '.part'
+#: Parts that a message names.
+_SHOWN = 5
 
 
 @contextmanager
@@ -54,6 +56,11 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink()
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether `remove_leftovers` would remove a file."""
+    return path.name.startswith('.') and path.name.endswith(_SUFFIX)
+
+
 class Manifest:
     """`manifest.json` of a data folder: for each part its source, whether it is finished, and what it holds.
 
@@ -85,6 +92,7 @@ class Manifest:
         self.parts: dict[str, dict[str, Any]] = {}
         #: What a script keeps beside the parts.
         self.notes: dict[str, Any] = {}
+        self._is_clean = False
         if out.exists() and not out.is_dir():
             raise InputError(f'{out}: a folder is due, this is a file')
         try:
@@ -96,10 +104,11 @@ class Manifest:
             other = {name: entry['kind'] for name, entry in self.parts.items() if entry['kind'] != kind}
             if other and not overwrite:
                 raise InputError(
-                    f'{out}: holds parts from another source {other}, this run makes {kind!r}; '
+                    f'{out}: holds parts from another source ({_by_kind(other)}), this run makes {kind!r}; '
                     'choose another folder, or --overwrite to replace the parts of this run'
                 )
-        elif not overwrite and any(out.iterdir()):
+        # A run that was killed while it wrote its first manifest has left a temporary file alone.
+        elif not overwrite and not all(is_leftover(path) for path in out.iterdir()):
             raise InputError(
                 f'{out}: is not empty and has no {MANIFEST}; choose a new folder, or --overwrite to replace '
                 f'{", ".join(parts)} in it'
@@ -119,10 +128,12 @@ class Manifest:
             InputError: The part exists and came from something else.
         """
         self.check(part, source)
+        if not self._is_clean:
+            # Once for all parts: going through a large folder takes seconds.
+            remove_leftovers(self.out)
+            self._is_clean = True
         entry = self.parts.get(part)
         if entry is not None and self._is_from(entry, source):
-            for folder in {path if path.is_dir() else path.parent for path in self._owned(part)}:
-                remove_leftovers(folder)
             return entry
         self.remove(part)
         entry = dict(kind=self.kind, source=source, complete=False)
@@ -136,10 +147,16 @@ class Manifest:
         if self.overwrite or (entry is not None and self._is_from(entry, source)):
             return
         if entry is not None or self._owned(part):
-            came = f'was made from {entry["kind"]} {entry["source"]}' if entry else 'is not of this program'
+            if entry is None:
+                came = 'is not of this program'
+            elif entry['kind'] != self.kind:
+                came = f'was made from {entry["kind"]}, not from {self.kind}'
+            else:
+                before, now = _differing(entry['source'], source)
+                came = f'was made from {self.kind} with {before}, not with {now}'
             raise InputError(
-                f'{self.out}: part {part!r} is there already and {came}, not from {self.kind} {source}; '
-                'choose another folder, or --overwrite to remove and remake this part'
+                f'{self.out}: part {part!r} is there already and {came}; choose another folder, or --overwrite to '
+                'remove and remake this part'
             )
 
     def remove(self, part: str) -> None:
@@ -165,6 +182,32 @@ class Manifest:
     def _read(self) -> None:
         content = read_manifest(self.out)
         self.parts, self.notes = content['parts'], content.get('notes', {})
+
+
+def _by_kind(kinds: dict[str, str]) -> str:
+    """'archives: train, val; toy: test' from the kind of each part; of many parts some are named."""
+    groups: dict[str, list[str]] = {}
+    for part, kind in kinds.items():
+        groups.setdefault(kind, []).append(part)
+    return '; '.join(
+        f'{kind}: {", ".join(parts[:_SHOWN])}{f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""}'
+        for kind, parts in groups.items()
+    )
+
+
+def _differing(before: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two sources without what is equal in both, at any depth."""
+    kept: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for key in dict.fromkeys([*before, *now]):
+        pair = [side.get(key) for side in (before, now)]
+        if pair[0] == pair[1]:
+            continue
+        if isinstance(pair[0], dict) and isinstance(pair[1], dict):
+            pair = list(_differing(*pair))
+        for side, source, value in zip(kept, (before, now), pair, strict=True):
+            if key in source:
+                side[key] = value
+    return kept
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def _missing(root: Path, item: Item, there: Mapping[str, set[str]]) -> Iterator[
 
 def _unfinished(root: Path, parts: Mapping[str, Mapping[str, Any]]) -> Iterator[Fault]:
     for stem, entry in parts.items():
-        if not entry['complete']:
+        if not entry['complete'] or 'next' in entry:
             message = f'tile {stem} is not finished; run data_prep/isprs.py as before, it continues'
             yield Fault('unfinished tile', '', str(root / MANIFEST), message)
 
@@ -100,7 +100,8 @@ def _strays(root: Path, parts: Mapping[str, Mapping[str, Any]], there: Mapping[s
         if entry['complete']:
             for folder, names in expected_files(entry, stem).items():
                 left[folder] -= set(names)
-    unfinished = tuple(f'{stem}{end}' for stem, entry in parts.items() if not entry['complete'] for end in '_.')
+    begun = [stem for stem, entry in parts.items() if not entry['complete'] or 'next' in entry]
+    unfinished = tuple(f'{stem}{end}' for stem in begun for end in '_.')
     for folder, strays in left.items():
         for name in sorted(strays):
             if not name.lstrip('.').startswith(unfinished):

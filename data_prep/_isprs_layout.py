@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,8 @@ from data_prep._isprs_source import BANDS, LABEL_KINDS
 from lale_mmseg.metainfo import isprs
 
 STATISTICS = 'statistics.json'
-#: What belongs to a tile in the prepared folder.
-OWNED = ('windows/*/{part}_*', 'tiles/*/{part}.*')
+#: Folders of windows and of whole tiles.
+TOPS = ('windows', 'tiles')
 _KIND = 'isprs-'
 
 
@@ -60,7 +61,7 @@ def window_names(stem: str, height: int, width: int, size: int, stride: int) -> 
 def files_by_folder(out: Path) -> dict[str, set[str]]:
     """Names of the files in each folder of windows and tiles, such as 'windows/images'."""
     found = {}
-    for top in ('windows', 'tiles'):
+    for top in TOPS:
         for kind in ('images', *map(label_folder, LABEL_KINDS)):
             folder = out / top / kind
             found[f'{top}/{kind}'] = set(os.listdir(folder)) if folder.is_dir() else set()
@@ -70,7 +71,8 @@ def files_by_folder(out: Path) -> dict[str, set[str]]:
 def expected_files(entry: Mapping[str, Any], stem: str) -> dict[str, list[str]]:
     """Names that each folder must have for a tile, by what the manifest says of it."""
     source, (height, width) = entry['source'], entry['size']
-    suffixes = {'images': image_suffix(BANDS[source['bands']][1]), **{label_folder(k): '.png' for k in entry['labels']}}
+    labels = [label_folder(kind) for kind in LABEL_KINDS if kind in source['files']]
+    suffixes = {'images': image_suffix(BANDS[source['bands']][1]), **dict.fromkeys(labels, '.png')}
     found = {}
     for kind, suffix in suffixes.items():
         if entry['windows']:
@@ -78,6 +80,18 @@ def expected_files(entry: Mapping[str, Any], stem: str) -> dict[str, list[str]]:
             found[f'windows/{kind}'] = [f'{name}{suffix}' for name in names]
         if entry['whole']:
             found[f'tiles/{kind}'] = [f'{stem}{".tif" if kind == "images" else ".png"}']
+    return found
+
+
+def tile_files(dataset: str, there: Mapping[str, set[str]]) -> dict[str, dict[str, set[str]]]:
+    """What `files_by_folder` found, for each tile by the start of its files' names."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for folder, names in there.items():
+        for name in names:
+            tile = isprs.tile_of(dataset, name)
+            stem = None if tile is None else isprs.tile_stem(dataset, tile)
+            if stem is not None and name.startswith(f'{stem}_' if folder.startswith('windows') else f'{stem}.'):
+                found.setdefault(stem, {}).setdefault(folder, set()).add(name)
     return found
 
 
@@ -95,7 +109,16 @@ def statistics(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Content of the file of class counts: pixels of each class on every finished tile, for each kind of its labels."""
     tiles = {}
     for stem, entry in parts.items():
-        if entry['complete']:
-            tile = isprs.tile_of(dataset_of(entry['kind']) or '', stem)
+        dataset = dataset_of(entry['kind'])
+        if entry['complete'] and dataset is not None:
+            tile = isprs.tile_of(dataset, stem)
             tiles[tile] = {kind: counts['pixels'] for kind, counts in entry['labels'].items()}
     return dict(classes=list(isprs.CLASSES), tiles=tiles)
+
+
+def has_statistics(out: Path, parts: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the file of class counts is that of the manifest's tiles."""
+    try:
+        return json.loads((out / STATISTICS).read_text(encoding='utf-8')) == statistics(parts)
+    except (OSError, ValueError):
+        return False

@@ -205,9 +205,13 @@ class TilePlan:
 
     def source(self, request: Request) -> dict[str, Any]:
         """What the tile's files are made from and with, for the manifest."""
+        return dict(request.settings, files={kind: self.record(kind) for kind in self.files})
+
+    def record(self, kind: str) -> list:
+        """Name, size and mark of a file, for the manifest."""
+        file = self.files[kind]
         # Names without folders: the source may be moved, or unpacked one level further.
-        files = {kind: [file.name.rpartition('/')[2], file.size, file.mark] for kind, file in self.files.items()}
-        return dict(request.settings, files=files)
+        return [file.name.rpartition('/')[2], file.size, file.mark]
 
 
 def palette_of(kind: str) -> Palette:

@@ -27,17 +27,10 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep._cli import run_main
-from data_prep._files import Manifest, write_json
-from data_prep._isprs_layout import (
-    OWNED,
-    STATISTICS,
-    files_by_folder,
-    label_folder,
-    manifest_kind,
-    missing_files,
-    statistics,
-)
+from data_prep._files import Manifest
+from data_prep._isprs_layout import files_by_folder, has_statistics, manifest_kind, missing_files
 from data_prep._isprs_plan import MASKS, MAX_DISTANCE, Request, TilePlan, check_headers
+from data_prep._isprs_record import Record
 from data_prep._isprs_source import BANDS, LABEL_KINDS, find_files, list_inputs
 from data_prep._isprs_tiles import Control, Stopped, TileJob, gdal_settings, make_tile
 from data_prep._progress import check_workers, map_jobs, progress_bar
@@ -89,7 +82,7 @@ def prepare(
 
 
 def _manifest(request: Request, out: Path, overwrite: bool) -> Manifest:
-    return Manifest(out, manifest_kind(request.dataset), [request.dataset], OWNED, overwrite)
+    return Manifest(out, manifest_kind(request.dataset), [request.dataset], overwrite=overwrite)
 
 
 def _is_done(manifest: Manifest, request: Request, inputs: list) -> bool:
@@ -98,7 +91,7 @@ def _is_done(manifest: Manifest, request: Request, inputs: list) -> bool:
     if last.get('request') != request.as_dict() or last.get('inputs') != inputs:
         return False
     there = files_by_folder(manifest.out)
-    return all(
+    return has_statistics(manifest.out, manifest.parts) and all(
         manifest.parts.get(stem, {}).get('complete') and not missing_files(manifest.parts[stem], stem, there)
         for stem in last['tiles']
     )
@@ -113,77 +106,33 @@ def _make_all(
     scratch: Path,
     threads: int,
 ) -> None:
-    out, again = manifest.out, manifest.overwrite
-    there = files_by_folder(out)
-    jobs: list[TileJob] = []
-    control = Control(lambda count: None)
-    for plan in plans:
-        manifest.check(plan.stem, plan.source(request))
-    for plan in plans:
-        entry = manifest.begin(plan.stem, plan.source(request))
-        plan = _with_earlier(plan, entry)
-        done = entry['complete'] and (entry['windows'] > 0, entry['whole']) == (plan.windows, plan.whole)
-        if again or not done or missing_files(entry, plan.stem, there):
-            entry['complete'] = False
-            jobs.append(TileJob(plan, sizes[plan.tile], request, out, scratch, again, control))
-    manifest.save()
-    for job in jobs:
-        for top in ('windows',) * job.plan.windows + ('tiles',) * job.plan.whole:
-            for kind in ('images', *map(label_folder, job.plan.labels)):
-                (out / top / kind).mkdir(parents=True, exist_ok=True)
+    record, control = Record(manifest, request), Control()
+    jobs = record.jobs(plans, sizes, scratch, control)
     try:
-        _run(jobs, manifest, control, threads)
-    except DataError:
-        _drop_unfinished(manifest)
+        _run(jobs, control, threads)
+    except Exception:
+        record.undo(jobs)
         raise
-    manifest.notes['last_run'] = dict(request=request.as_dict(), inputs=inputs, tiles=[plan.stem for plan in plans])
-    manifest.save()
+    record.close(inputs, plans)
 
 
-def _with_earlier(plan: TilePlan, entry: Mapping[str, Any]) -> TilePlan:
-    """The plan, and what an earlier run made of the same tile for another protocol."""
-    windows = plan.windows or bool(entry.get('windows'))
-    return TilePlan(plan.tile, plan.stem, windows, plan.whole or bool(entry.get('whole')), plan.files)
-
-
-def _run(jobs: Sequence[TileJob], manifest: Manifest, control: Control, threads: int) -> None:
-    """Makes the tiles; each is noted in the manifest when it is finished."""
+def _run(jobs: Sequence[TileJob], control: Control, threads: int) -> None:
+    """Makes the tiles; each notes itself in the manifest."""
     with progress_bar('preparing', sum(job.steps for job in jobs), 'strips of rows') as advance:
         control.advance = advance
-        results = map_jobs(make_tile, jobs, max(min(threads, len(jobs)), 1), threads=True, stop=control.event.set)
         try:
-            for job, made in zip(jobs, results, strict=True):
-                manifest.parts[job.plan.stem].update(made, complete=True)
-                manifest.save()
+            for _ in map_jobs(make_tile, jobs, max(min(threads, len(jobs)), 1), threads=True, stop=control.event.set):
+                pass
         except Stopped:
             # This tile ended because another one failed; that one's error is the one to show.
             assert control.error is not None
             raise control.error from None
-    _write_statistics(manifest)
-
-
-def _write_statistics(manifest: Manifest) -> None:
-    """Pixels of each class of every finished tile, for class weights."""
-    write_json(manifest.out / STATISTICS, statistics(manifest.parts))
-
-
-def _drop_unfinished(manifest: Manifest) -> None:
-    """Removes the files of tiles that are not whole; and the folder if nothing is left that was finished."""
-    for stem in [stem for stem, entry in manifest.parts.items() if not entry['complete']]:
-        manifest.remove(stem)
-    manifest.save()
-    if not manifest.parts and not any(any(names) for names in files_by_folder(manifest.out).values()):
-        manifest.discard()
-        for top in ('windows', 'tiles'):
-            shutil.rmtree(manifest.out / top, ignore_errors=True)
-        if not any(manifest.out.iterdir()):
-            manifest.out.rmdir()
-    else:
-        _write_statistics(manifest)
 
 
 def _finished(manifest: Manifest) -> dict[str, dict]:
-    return {part: entry for part, entry in manifest.parts.items() if entry['complete']}
+    return {
+        part: entry for part, entry in manifest.parts.items() if entry['complete'] and entry['kind'] == manifest.kind
+    }
 
 
 def print_summary(out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:

@@ -300,6 +300,18 @@ def test_colours_and_published_names_give_the_same(tmp_path, monkeypatch, capsys
     assert table_rows(text) == table_rows(compared[1])
 
 
+def test_results_of_predict_are_taken_as_they_are(tmp_path, monkeypatch, capsys):
+    """Beside the PNG it writes an overlay and, of georeferenced tiles, a TIFF with the same classes."""
+    make_root(tmp_path, tile='2_13')
+    expected = in_process(monkeypatch, capsys, tmp_path, dataset='potsdam')
+    save_png(tmp_path / 'pred' / '2_13_overlay.png', np.zeros((8, 8, 3), np.uint8))
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'pred' / '2_13.tif')  # would score otherwise
+    assert in_process(monkeypatch, capsys, tmp_path, dataset='potsdam') == expected
+    (tmp_path / 'pred' / '2_13.png').unlink()
+    Image.fromarray(MAPS['prediction']).save(tmp_path / 'pred' / '2_13.tif')
+    assert in_process(monkeypatch, capsys, tmp_path, dataset='potsdam') == expected
+
+
 def test_potsdam_has_d_as_a_rule_only(tmp_path, monkeypatch, capsys):
     make_root(tmp_path, tile='2_13')
     (tmp_path / 'pred' / '2_13.png').rename(tmp_path / 'pred' / 'top_potsdam_2_13_label.png')
@@ -358,6 +370,12 @@ def two_of_one_tile(root):
     save_png(root / 'pred' / 'top_mosaic_09cm_area2.png', MAPS['prediction'])
 
 
+def two_tiffs_of_one_tile(root):
+    for suffix in ('tif', 'tiff'):
+        Image.fromarray(MAPS['prediction']).save(root / 'pred' / f'area2.{suffix}')
+    (root / 'pred' / 'area2.png').unlink()
+
+
 def second_tile_without_eroded_label(root):
     save_png(root / 'pred' / 'area4.png', MAPS['prediction'])
     save_png(root / 'data' / 'tiles' / 'labels_full' / 'area4.png', MAPS['full'])
@@ -375,7 +393,9 @@ def second_tile_without_eroded_label(root):
         (rename('area2_0_0_512_512.png'), (), r'area2_0_0_512_512\.png: a window by its name; whole tiles are due'),
         (two_of_one_tile, (), r'area2\.png and top_mosaic_09cm_area2\.png are both of tile 2'),
         (second_tile_without_eroded_label, (), r'labels_eroded: no label of tile 4; .*--tiles'),
+        (two_tiffs_of_one_tile, (), r'area2\.tif and area2\.tiff are both of tile 2'),
         (rename('area2.txt'), (), r'pred: no predictions'),
+        (rename('area2_overlay.png'), (), r'pred: no predictions'),
         (None, ('--tiles', '99'), r'--tiles 99: vaihingen has no such tile; known: 1 2 3'),
         (None, ('--tiles', '2', '4'), r'no prediction of tile 4 \(--tiles\); there are 2'),
         (None, ('--boundary-tolerance', '-1'), r'boundary_tolerance=-1: a whole number of pixels is due'),

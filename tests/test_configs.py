@@ -124,6 +124,25 @@ def test_isprs_configs_are_of_one_protocol(path):
         assert re.search(r'validation\s+(# )?is\s+(# )?on\s+(# )?the\s+(# )?(\d+ )?test', text)
 
 
+@pytest.mark.parametrize(
+    'path',
+    [path for path in CONFIGS if re.search(r'_(potsdam|vaihingen)-(mmseg|rsp|boundary)-\d', path.stem)],
+    ids=lambda path: path.stem,
+)
+def test_configs_that_validate_on_test_tiles_have_a_clean_sibling(path):
+    """The same but for the tiles, and for the best checkpoint, which is chosen."""
+    stem, _, crop = path.stem.rpartition('-')
+    sibling = path.with_name(f'{stem}-clean-{crop}.py')
+    assert sibling.is_file()
+    published, clean = (Config.fromfile(file).to_dict() for file in (path, sibling))
+    for cfg in (published, clean):
+        for phase in PHASES:
+            cfg[f'{phase}_dataloader']['dataset'].pop('clean', None)
+    assert published['default_hooks']['checkpoint'].pop('save_best') is None
+    assert clean['default_hooks']['checkpoint'].pop('save_best') == 'mF1'
+    assert clean == published
+
+
 class _Bare:
     """As much of a runner as building an optimizer needs."""
 

@@ -39,6 +39,7 @@ PYTHON_SCRIPTS = (
     'tools/analysis/attention_map.py',
     'tools/analysis/compare_protocols.py',
     'tools/analysis/complexity.py',
+    'tools/model_converters/body_edge.py',
     'tools/model_converters/lemevit.py',
     'tools/model_converters/lrformer.py',
     'data_prep/verify.py',
@@ -104,6 +105,17 @@ def options_of(path: str, monkeypatch, *before: str) -> set[str]:
     with redirect_stdout(text), pytest.raises(SystemExit):
         parse(path, [*before, '--help'], monkeypatch)
     return set(re.findall(r'(?<![\w-])--[a-z][\w-]*', text.getvalue())) - {'--help'}
+
+
+def test_every_script_is_known():
+    """Scripts with a command line; parts of others begin with an underscore."""
+    found = {
+        str(path.relative_to(REPO))
+        for folder in ('tools', 'data_prep')
+        for path in (REPO / folder).rglob('*.py')
+        if not path.name.startswith('_')
+    }
+    assert found == {*PYTHON_SCRIPTS, *COMMANDS_OF}
 
 
 def test_there_are_pages():

@@ -105,7 +105,7 @@ def write_geotiff(source: Path, labels: np.ndarray, palette: list[list[int]], ta
                 crs, transform = dataset.crs, dataset.transform
         except RasterioIOError:
             return False
-    if crs is None:
+    if crs is None and transform.is_identity:  # a world file gives a place without a reference system
         return False
     temporary = target.with_name(f'.{target.name}.part')
     profile = dict(driver='GTiff', dtype='uint8', count=1, crs=crs, transform=transform, compress='deflate')

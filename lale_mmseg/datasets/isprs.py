@@ -37,6 +37,9 @@ class ISPRSProtocolDataset(BaseSegDataset):
           windows/{images,labels_full,labels_eroded}/TILE_X0_Y0_X1_Y1.png     for training
           tiles/{images,labels_full,labels_eroded}/TILE.tif                   for validation and test
 
+    `metainfo['source']` has city, protocol, split, clean, kind of labels, tiles and missing tiles, so that saved scores
+    say what they are of.
+
     Citation: ISPRS 2D Semantic Labeling Contest, https://www.isprs.org/education/benchmarks/UrbanSemLab/.
 
     Args:
@@ -99,16 +102,21 @@ class ISPRSProtocolDataset(BaseSegDataset):
         self.clean = clean
         self.tiles = getattr(self.protocol.split(city, clean), split)
         self.label_kind = self.protocol.train_labels if split == 'train' else self.protocol.test_labels
-        unit = unit or ('windows' if split == 'train' else 'tiles')
-        self.image_dir = image_dir or f'{unit}/images'
-        self.label_dir = label_dir or f'{unit}/labels_{self.label_kind}'
+        self.unit = unit or ('windows' if split == 'train' else 'tiles')
+        self.image_dir = image_dir or f'{self.unit}/images'
+        self.label_dir = label_dir or f'{self.unit}/labels_{self.label_kind}'
         self.missing_tiles = missing_tiles
         self.unknown = unknown
         self.header_checks = header_checks
         count = len(self.protocol.classes)
+        source = dict(city=city, protocol=self.protocol.name, split=split, clean=clean, labels=self.label_kind)
         super().__init__(
             data_root=str(data_root),
-            metainfo=dict(classes=isprs.CLASSES[:count], palette=[list(color) for color in isprs.COLORS[:count]]),
+            metainfo=dict(
+                classes=isprs.CLASSES[:count],
+                palette=[list(color) for color in isprs.COLORS[:count]],
+                source=source,
+            ),
             data_prefix=dict(),
             pipeline=list(pipeline),
             test_mode=test_mode,
@@ -167,6 +175,7 @@ class ISPRSProtocolDataset(BaseSegDataset):
             MMLogger.get_current_instance().warning(f'left out: {message}')
         pairs = [(images[stem], labels[stem]) for stem in sorted(images)]
         self._compare_headers(pairs)
+        self._metainfo['source'].update(tiles=[tile for tile in self.tiles if tile in found], missing_tiles=missing)
         label_map = dict.fromkeys(range(len(self.metainfo['classes']), len(isprs.CLASSES)), IGNORE_INDEX)
         return [
             dict(
@@ -195,8 +204,13 @@ class ISPRSProtocolDataset(BaseSegDataset):
             raise DataError(
                 f'{folder}: no such folder; {self._where()} needs it ({self.label_kind} labels): {self.prepare_hint}'
             )
-        files = {Path(stem).name: path for stem, path in index_by_stem(folder).items()}
-        return {stem: path for stem, path in files.items() if isprs.tile_of(self.city, stem) in self.tiles}
+        files: dict[str, Path] = {}
+        for path in index_by_stem(folder).values():
+            if isprs.tile_of(self.city, path.stem) in self.tiles:
+                if path.stem in files:
+                    raise DataError(f'{files[path.stem]} and {path} have the same name; take one folder of them')
+                files[path.stem] = path
+        return files
 
     def _compare_headers(self, pairs: Sequence[tuple[Path, Path]]) -> None:
         count = min(len(pairs), self.header_checks)

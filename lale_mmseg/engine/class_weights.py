@@ -41,6 +41,12 @@ def fill_class_weights(cfg: Config) -> None:
         loss['class_weight'] = weights
 
 
+def drop_class_weights(cfg: Config) -> None:
+    """Replaces `class_weight='data'` by None, in place: losses that only take part in training can then be built."""
+    for _, loss in _losses(cfg.model, 'model'):
+        loss['class_weight'] = None
+
+
 def frequency_weights(pixels: Sequence[int] | np.ndarray) -> list[float]:
     """1 + (1 - frequency) of each class that occurs, 1 for the others: rare classes weigh up to twice as much.
 

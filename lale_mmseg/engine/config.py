@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,13 @@ def _check_schedules(cfg: Config) -> None:
         if str(scheduler.get('type')).endswith('OneCycleLR') and isinstance(scheduler.get('eta_max'), int | float):
             _check_no_multiplied_rate(cfg, position)
         steps = scheduler.get('total_steps')
+        start = scheduler.get('pct_start', 0.3)
+        # mmengine divides by the length of the rise, pct_start * total_steps - 1.
+        if str(scheduler.get('type')).endswith('OneCycleLR') and steps and math.isclose(start * steps, 1):
+            raise ConfigError(
+                f'param_scheduler.{position}: total_steps {steps} with pct_start {start} leaves no step for the '
+                f'learning rate to rise; set param_scheduler.{position}.pct_start=0.3, or other total_steps'
+            )
         if max_iters and steps and not scheduler.get('by_epoch', True) and steps < max_iters:
             raise ConfigError(
                 f'param_scheduler.{position}.total_steps is {steps}, but train_cfg.max_iters is {max_iters}; '

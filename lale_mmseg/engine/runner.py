@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,19 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size, master_only
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import RUNNERS
 from torch import nn
 
 from .. import compat
 from ..errors import InputError
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
-from .class_weights import fill_class_weights
+from .class_weights import drop_class_weights, fill_class_weights
 from .config import check_config, check_folders, complete_config
 from .hooks import BroadcastBuffersHook, PlainCheckpointHook
 from .network_check import check_network
 from .pretrained import load_pretrained_parts, take_pretrained_parts
-from .splits import check_splits
+from .splits import check_scoring, check_splits, report_seen_tiles
 from .unwrap import unwrapped
 
 
@@ -45,15 +44,18 @@ class LaleRunner(Runner):
 
     _resume: bool | str
     _load_from: str | None
+    #: Why `class_weight='data'` could not be filled in: no matter in a test, raised by `train`.
+    _missing_weights: InputError | None = None
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> LaleRunner:
         """Builds a runner from a config."""
         cfg = complete_config(cfg)
-        with suppress(InputError):  # a test needs no weights of losses; `train` raises
-            fill_class_weights(cfg)
+        missing_weights = _fill_or_drop_class_weights(cfg)
         check_network(cfg)
-        return super().from_cfg(cfg)
+        runner = super().from_cfg(cfg)
+        runner._missing_weights = missing_weights
+        return runner
 
     def setup_env(self, env_cfg: dict) -> None:
         """Sets up the environment; on CPUs joins the process group first, as mmengine's own way needs a GPU."""
@@ -92,19 +94,23 @@ class LaleRunner(Runner):
         """Checks the config against its data, then trains."""
         check_config(self.cfg, ('train', 'val'))
         check_splits(self.cfg)
-        fill_class_weights(self.cfg)
+        check_scoring(self.cfg, ('val',))
+        if self._missing_weights is not None:
+            raise self._missing_weights
         check_folders(self.cfg, ('train', 'val'))
         return super().train()
 
     def val(self) -> dict:
         """Checks the config against its data, then validates."""
         check_config(self.cfg, ('val',))
+        check_scoring(self.cfg, ('val',))
         check_folders(self.cfg, ('val',))
         return super().val()
 
     def test(self) -> dict:
         """Checks the config against its data, then tests."""
         check_config(self.cfg, ('test',))
+        check_scoring(self.cfg, ('test',))
         check_folders(self.cfg, ('test',))
         return super().test()
 
@@ -156,6 +162,9 @@ class LaleRunner(Runner):
         load_weights(unwrapped(self.model), state_dict, filename, partial)
         self._has_loaded = True
         self.logger.info(f'loaded {filename}')
+        if isinstance(self._test_loop, BaseLoop):
+            trained = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+            report_seen_tiles(trained.get('source'), self._test_loop.dataloader.dataset.metainfo.get('source'))
         return checkpoint
 
     @master_only
@@ -178,6 +187,16 @@ class LaleRunner(Runner):
         options = {} if options is True else copy.deepcopy(dict(options))
         compile_networks(unwrapped(self.model), options)
         self.logger.info('networks are compiled at their first use: the first iterations are slow')
+
+
+def _fill_or_drop_class_weights(cfg: Config) -> InputError | None:
+    """Fills in `class_weight='data'`; where that cannot be done, takes it out and returns why."""
+    try:
+        fill_class_weights(cfg)
+    except InputError as error:
+        drop_class_weights(cfg)
+        return error
+    return None
 
 
 def compile_networks(model: nn.Module, options: dict) -> None:

@@ -1,11 +1,16 @@
-"""Checks that training and evaluation share no scene, across the datasets of a config."""
+"""Checks of what is trained and what is scored, for datasets that say which scenes and which protocol they are of."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from ..errors import ConfigError
+from ..metainfo.protocols import find_protocol
+from .component_check import segmentor_config
 from .config import PHASES, built_lazily, leaf_datasets
 
 #: What a dataset states where its files are cut from larger scenes: names of those of its split.
@@ -37,6 +42,63 @@ def check_splits(cfg: Config) -> None:
             'scores are optimistic; `clean=True` in the three datasets takes validation tiles from the training '
             'tiles, and default_hooks.checkpoint.save_best=None chooses nothing'
         )
+
+
+def check_scoring(cfg: Config, phases: Sequence[str]) -> None:
+    """Compares the protocols of datasets and evaluators, and reports what makes a test less than it seems.
+
+    Args:
+        cfg: Config of a run, completed.
+        phases: Those of 'val' and 'test' that the run has.
+
+    Raises:
+        ConfigError: A dataset is read under another protocol than it is scored under.
+    """
+    for phase in phases:
+        for path, dataset in leaf_datasets(cfg, phase):
+            built = built_lazily(dataset)
+            source = built.metainfo.get('source')
+            if source is None:
+                continue
+            for where, evaluator in _evaluators(cfg, phase):
+                if evaluator.get('protocol') is not None:
+                    find_protocol(evaluator['protocol']).check_source(source, f'{path} ({where}.protocol)')
+            mode = (segmentor_config(cfg).get('test_cfg') or {}).get('mode', 'whole')
+            if getattr(built, 'unit', None) == 'tiles' and mode == 'whole':
+                MMLogger.get_current_instance().warning(
+                    f"{path} has whole tiles, and model.test_cfg.mode is 'whole': a tile is predicted in one piece, "
+                    "for which memory may not be enough; model.type='SlidingEncoderDecoder' with mode='slide' goes "
+                    'window by window'
+                )
+    shared = _scenes(cfg, 'train') & _scenes(cfg, 'test') if 'test' in phases else frozenset()
+    if shared:
+        MMLogger.get_current_instance().warning(
+            f'{len(shared)} tested tiles are training tiles of this config: {", ".join(sorted(shared)[:5])}'
+        )
+
+
+def report_seen_tiles(trained: Mapping[str, Any] | None, tested: Mapping[str, Any] | None) -> None:
+    """Warns where a checkpoint was trained on tiles that are tested now.
+
+    Args:
+        trained: What the training set said of itself, from the checkpoint; None where it said nothing.
+        tested: The same of the test set.
+    """
+    if not trained or not tested or trained['city'] != tested['city']:
+        return
+    seen = [tile for tile in tested['tiles'] if tile in trained['tiles']]
+    if seen:
+        MMLogger.get_current_instance().warning(
+            f'{len(seen)} of {len(tested["tiles"])} tested tiles were training tiles of this checkpoint (protocol '
+            f'{trained["protocol"]!r}): {", ".join(seen[:8])}; its scores on them say nothing about other tiles'
+        )
+
+
+def _evaluators(cfg: Config, phase: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    evaluators = cfg.get(f'{phase}_evaluator') or []
+    single = isinstance(evaluators, Mapping)
+    for position, evaluator in enumerate([evaluators] if single else evaluators):
+        yield f'{phase}_evaluator' if single else f'{phase}_evaluator.{position}', evaluator
 
 
 def _scenes(cfg: Config, phase: str) -> frozenset[str]:

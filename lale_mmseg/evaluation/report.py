@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from prettytable import PrettyTable
@@ -67,6 +68,7 @@ class EvaluationReport:
         rules: Which classes are averaged, and what of the matrix is left out.
         protocol: Whose rules these are, or None.
         boundary: Boundaries, or None where they were not scored.
+        source: What the data set says of itself: city, protocol, split, tiles and so on; None where it says nothing.
     """
 
     classes: tuple[str, ...]
@@ -77,6 +79,7 @@ class EvaluationReport:
     rules: ScoringRules
     protocol: Protocol | None = None
     boundary: BoundaryResult | None = None
+    source: Mapping[str, Any] | None = None
 
     @cached_property
     def counted(self) -> np.ndarray:
@@ -150,6 +153,7 @@ class EvaluationReport:
             row = ('-' if value is None else f'{value:.2f}' for value in self._score_row(index))
             table.add_row([marked, *row, f'{shares[index]:.2f}'])
         lines = [] if self.protocol is None else [f'{self._protocol_name()}: {self.protocol.says}']
+        lines += _source_lines(self.source)
         lines += [
             f'{self.num_images} images, {int(self.matrix.sum()):,} labelled pixels; scores in percent',
             table.get_string(),
@@ -170,6 +174,7 @@ class EvaluationReport:
         }
         return {
             'protocol': None if self.protocol is None else self.protocol.to_dict(),
+            'source': None if self.source is None else dict(self.source),
             'summary': self.summary,
             'per_class': per_class,
             'classes': list(self.classes),
@@ -278,3 +283,15 @@ def _csv(rows: Sequence[Sequence]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows(rows)
     return text.getvalue()
+
+
+def _source_lines(source: Mapping[str, Any] | None) -> list[str]:
+    """What was scored, and what of it was not there."""
+    if source is None or 'tiles' not in source:
+        return []
+    tiles, missing = source['tiles'], source['missing_tiles']
+    clean = ', clean' if source['clean'] else ''
+    line = f'{source["city"]}, split {source["split"]!r} of {source["protocol"]!r}{clean}, {source["labels"]} labels'
+    if not missing:
+        return [f'{line}: all {len(tiles)} tiles']
+    return [f'{line}: ONLY {len(tiles)} of {len(tiles) + len(missing)} tiles; missing: {", ".join(missing)}']

@@ -187,6 +187,7 @@ class SegmentationMetric(BaseMetric):
             ignore_index=self.ignore_index,
             rules=self._rules(classes),
             protocol=self.protocol,
+            source=(self.dataset_meta or {}).get('source'),
             boundary=boundary,
         )
         metrics = report.metrics()
@@ -298,6 +299,9 @@ class SegmentationMetric(BaseMetric):
 
     def _rules(self, classes: tuple[str, ...]) -> ScoringRules:
         if self.protocol is not None:
+            source = (self.dataset_meta or {}).get('source')
+            if source is not None:
+                self.protocol.check_source(source)
             return protocol_rules(self.protocol, classes)
         return ScoringRules(averaged=self._score_indexes(classes))
 

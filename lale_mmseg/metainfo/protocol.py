@@ -72,6 +72,29 @@ class Protocol:
             )
         return (self.clean_splits if clean else self.splits)[dataset]
 
+    def check_source(self, source: Mapping[str, Any], where: str = 'the data set') -> None:
+        """Checks that data were read as this protocol tests, before they are scored under its name.
+
+        Args:
+            source: What the data set says of itself: `protocol`, `labels` and `split`.
+            where: Name of the data set, for messages.
+
+        Raises:
+            ConfigError: It is of another protocol, or has the other kind of labels.
+        """
+        if source['protocol'] != self.name:
+            raise ConfigError(
+                f'{where} is read under protocol {source["protocol"]!r}, but scored under {self.name!r} '
+                f'({self.letter}); set `protocol` of both to the same (one set of predictions under all: '
+                'tools/analysis/compare_protocols.py)'
+            )
+        if source['labels'] != self.test_labels:
+            raise ConfigError(
+                f'{where} has {source["labels"]} labels (split {source["split"]!r}), but protocol {self.name!r} '
+                f'({self.letter}) scores {self.test_labels} ones; score split val or test, or leave `protocol` of the '
+                'evaluator out'
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """What a saved result says of its protocol."""
         return dict(

@@ -308,7 +308,7 @@ def test_interrupted_shards_are_continued(tmp_path, shard_dir, monkeypatch):
 
 def test_shards_do_not_mix_with_a_folder_from_archives(tmp_path, shard_dir, make_zip):
     unpack(make_zip('test'), tmp_path / 'out')
-    with pytest.raises(InputError, match=r"another source \{'test': 'archives'\}"):
+    with pytest.raises(InputError, match=r"another source \(archives: test\), this run makes 'parquet'"):
         from_parquet(shard_dir, tmp_path / 'out', workers=1)
 
 

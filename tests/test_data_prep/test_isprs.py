@@ -281,8 +281,12 @@ def test_interrupted_run_is_continued(prepared, source, tmp_path, monkeypatch):
 def test_other_settings_need_overwrite(prepared, source, tmp_path):
     out = tmp_path / 'out'
     shutil.copytree(prepared, out)
-    with pytest.raises(InputError, match=r"part '2_10' is there already and was made from .*'stride': 100"):
-        prepare(potsdam(stride=64), source, out, workers=1)
+    with pytest.raises(InputError, match='has .*2_10') as caught:
+        prepare(potsdam(stride=64, max_distance=60.0), source, out, workers=1)
+    assert str(caught.value) == (
+        f'{out}: has tiles 2_10, 2_13 made with --stride 100 (now --stride 64); choose another folder, or --overwrite '
+        'to make what differs again'
+    )
     assert files(out) == files(prepared)
     prepare(potsdam(stride=128), source, out, overwrite=True, workers=1)
     names = {path.name for path in (out / 'windows' / 'images').glob('2_10*')}

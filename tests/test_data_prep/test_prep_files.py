@@ -65,8 +65,37 @@ def test_manifest_continues_only_the_same_source(tmp_path):
     Manifest(tmp_path, 'raw', ['train']).begin('train', dict(window=4))['rows'] = 3
     manifest = Manifest(tmp_path, 'raw', ['train'])
     assert manifest.begin('train', dict(window=4))['complete'] is False
-    with pytest.raises(InputError, match=r"made from raw \{'window': 4\}, not from raw \{'window': 8\}"):
+    with pytest.raises(InputError, match=r"made from raw with \{'window': 4\}, not with \{'window': 8\}"):
         manifest.begin('train', dict(window=8))
+
+
+def test_only_what_differs_is_named(tmp_path):
+    before = dict(window=4, files={'a.tif': 1, 'b.tif': 2})
+    Manifest(tmp_path, 'raw', ['train']).begin('train', before)
+    with pytest.raises(InputError) as caught:
+        Manifest(tmp_path, 'raw', ['train']).begin('train', dict(window=4, files={'a.tif': 1, 'b.tif': 3, 'c.tif': 4}))
+    assert "with {'files': {'b.tif': 2}}, not with {'files': {'b.tif': 3, 'c.tif': 4}};" in str(caught.value)
+    assert 'window' not in str(caught.value)
+    with pytest.raises(InputError, match=r'another source \(raw: train\), this run makes .toy.'):
+        Manifest(tmp_path, 'toy', ['train'])
+    Manifest(tmp_path / 'two', 'raw', ['train']).begin('train', {})
+    with pytest.raises(InputError, match='made from raw, not from toy'):
+        Manifest(tmp_path / 'two', 'toy', ['train'], overwrite=True).check('train', {})
+
+
+def test_a_run_killed_in_its_first_write_is_started_again(tmp_path):
+    (tmp_path / '.manifest.json.77.part').write_bytes(b'half')
+    Manifest(tmp_path, 'raw', ['train']).begin('train', {})
+    assert [path.name for path in tmp_path.iterdir()] == ['manifest.json']
+
+
+def test_leftovers_are_looked_for_once(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr('data_prep._files.remove_leftovers', looked.append)
+    manifest = Manifest(tmp_path, 'raw', ['train', 'val'])
+    for part in ('train', 'val', 'train'):
+        manifest.begin(part, {})
+    assert looked == [tmp_path]
 
 
 def test_overwrite_removes_only_the_parts_of_this_run(tmp_path):

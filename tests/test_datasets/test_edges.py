@@ -102,6 +102,31 @@ def test_in_a_pipeline_behind_crops_and_flips_and_in_front_of_them():
 
 
 @pytest.mark.parametrize(
+    'step',
+    [
+        dict(type='RandomFlip', prob=1.0, direction='diagonal'),
+        dict(type='Resize', scale=(31, 17)),
+        dict(type='RandomResize', scale=(24, 20), ratio_range=(0.5, 2.0), keep_ratio=True),
+        dict(type='RandomCrop', crop_size=(9, 11)),
+        dict(type='RandomRotate', prob=1.0, degree=30),
+        dict(type='SeededAlbu', transforms=[dict(type='RandomRotate90', p=1.0), dict(type='Affine', rotate=30, p=1.0)]),
+    ],
+    ids=lambda step: step['type'],
+)
+def test_transforms_that_move_pixels_move_edges_as_they_move_labels(step):
+    np.random.seed(1)  # noqa: NPY002
+    labels = np.kron(np.random.default_rng(0).integers(0, 4, (5, 6)), np.ones((4, 4), int)).astype(np.uint8)
+    results = dict(img=np.zeros((20, 24, 3), np.uint8), img_shape=(20, 24), gt_seg_map=labels.copy())
+    results = TRANSFORMS.build(dict(type='LaplacianEdges'))({**results, 'seg_fields': ['gt_seg_map']})
+    results['gt_edge_map'] = labels.copy()  # what it holds does not matter here
+    moved = TRANSFORMS.build(step)(results)
+    assert not np.array_equal(moved['gt_seg_map'], labels)
+    if step['type'] == 'RandomRotate':  # outside of the image edges are ignored, as labels are
+        assert 255 in moved['gt_seg_map']
+    assert np.array_equal(moved['gt_edge_map'], moved['gt_seg_map'])
+
+
+@pytest.mark.parametrize(
     ('arguments', 'message'), [(dict(window=2), 'window=2: must be odd'), (dict(ignore_index=1), 'ignore_index=1')]
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -195,6 +195,21 @@ def test_missing_statistics_are_an_error(root):
         build(root, lazy_init=True).class_pixels()
 
 
+def test_the_data_set_says_what_it_is_of(root):
+    assert build(root, protocol='B', split='val', clean=True).metainfo['source'] == dict(
+        city='vaihingen', protocol='mmseg', split='val', clean=True, labels='eroded', tiles=['30'], missing_tiles=[]
+    )
+    (root / 'tiles' / 'images' / 'area33.png').unlink()
+    source = build(root, split='test', missing_tiles='skip').metainfo['source']
+    assert (len(source['tiles']), source['missing_tiles']) == (16, ['33'])
+
+
+def test_files_of_one_name_in_two_folders_are_an_error(root):
+    write(root / 'tiles' / 'images' / 'more' / 'area30.png', np.zeros((SIDE, SIDE, 3), np.uint8))
+    with pytest.raises(DataError, match=r'area30.png and .*area30.png have the same name'):
+        build(root, split='val')
+
+
 @pytest.mark.parametrize('city', ['potsdam', 'vaihingen'])
 @pytest.mark.parametrize('protocol', ['B', 'C'])
 def test_real_crops_load_and_evaluate(city, protocol, tmp_path):
@@ -213,6 +228,10 @@ def test_real_crops_load_and_evaluate(city, protocol, tmp_path):
     cfg.model.decode_head.num_classes = len(dataset.metainfo['classes'])
     cfg.model.test_cfg.update(crop_size=(256, 256), stride=(256, 256))
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    other = SegmentationMetric(protocol='D')
+    other.dataset_meta = dataset.metainfo
+    with pytest.raises(ConfigError, match="scored under 'boundary'"):
+        other.process({}, [sample['data_samples'].to_dict()])
     metric = SegmentationMetric(protocol=protocol, output_dir=str(tmp_path))
     metric.dataset_meta = dataset.metainfo
     results = model.test_step(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))
@@ -220,6 +239,9 @@ def test_real_crops_load_and_evaluate(city, protocol, tmp_path):
     scores = metric.evaluate(1)
     saved = json.loads((tmp_path / 'metrics.json').read_text())
     assert saved['protocol']['letter'] == protocol
+    assert saved['source']['city'] == city
+    assert len(saved['source']['tiles']) == 1
+    assert 'ONLY 1 of ' in metric.report.text()
     assert saved['num_pixels'] == (label != 255).sum()
     predicted = results[0].pred_sem_seg.data.numpy()
     assert scores['OA'] == pytest.approx(100 * (predicted == label)[label != 255].mean())

@@ -5,6 +5,7 @@ import rasterio
 from mmseg.registry import TRANSFORMS
 
 from lale_mmseg.datasets.image_io import decode_rgb_mask, read_size
+from lale_mmseg.datasets.transforms import label_edges
 from lale_mmseg.errors import DataError
 
 D4 = [dict(type='HorizontalFlip', p=0.5), dict(type='VerticalFlip', p=0.5), dict(type='RandomRotate90', p=0.75)]
@@ -136,6 +137,45 @@ def test_image_and_mask_turn_alike_and_all_eight_ways_occur(bands):
         assert result['img_path'] == 'x'
         seen.add((result['gt_seg_map'].shape, result['gt_seg_map'].tobytes()))
     assert len(seen) == 8
+
+
+def test_every_map_of_seg_fields_turns_along():
+    labels = np.zeros((12, 17), np.uint8)
+    labels[3:, 5:] = 2
+    labels[8:, :4] = 255
+    image = np.repeat(labels[..., None], 3, axis=2)
+    edges_first = [dict(type='LaplacianEdges', window=3), dict(type='SeededAlbu', transforms=D4)]
+    shapes = set()
+    for seed in range(12):
+        np.random.seed(seed)  # noqa: NPY002
+        results = dict(img=image, gt_seg_map=labels, img_shape=(12, 17), seg_fields=['gt_seg_map'])
+        for step in edges_first:
+            results = TRANSFORMS.build(step)(results)
+        # Which classes meet is the same after every turn, so edges may be made before or after it.
+        assert np.array_equal(results['gt_edge_map'], label_edges(results['gt_seg_map'], window=3))
+        assert np.array_equal(results['img'][..., 0], results['gt_seg_map'])
+        assert results['gt_edge_map'].dtype == np.uint8
+        assert results['gt_edge_map'].flags.c_contiguous
+        assert results['seg_fields'] == ['gt_seg_map', 'gt_edge_map']
+        shapes.add(results['gt_edge_map'].shape)
+    assert shapes == {(12, 17), (17, 12)}
+
+
+def test_maps_are_moved_without_mixing_their_values():
+    """Rotations by odd angles take the nearest value of a mask; albumentations' bilinear one is for images."""
+    labels = np.kron(np.random.default_rng(0).integers(0, 2, (6, 6)), np.full((5, 5), 200)).astype(np.uint8)
+    np.random.seed(0)  # noqa: NPY002
+    rotate = dict(type='Rotate', limit=[30, 30], p=1.0)
+    transform = TRANSFORMS.build(dict(type='SeededAlbu', transforms=[rotate]))
+    fields = ['gt_seg_map', 'gt_edge_map', 'gt_other_map']
+    maps = dict(gt_seg_map=labels, gt_edge_map=labels.copy(), gt_other_map=labels[::-1].copy())
+    results = transform(dict(img=np.repeat(labels[..., None], 3, axis=2), seg_fields=fields, **maps))
+    assert set(np.unique(results['img'])) > {0, 200}
+    for field in fields:
+        assert set(np.unique(results[field])) == {0, 200}
+        assert not np.array_equal(results[field], maps[field])
+    assert np.array_equal(results['gt_edge_map'], results['gt_seg_map'])
+    assert not np.array_equal(results['gt_other_map'], results['gt_seg_map'])
 
 
 def test_the_same_seed_gives_the_same_augmentation_and_inputs_stay_as_they_are():

@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from lale_mmseg.engine.config import check_config, complete_config
+from lale_mmseg.engine.config import _check_schedules, check_config, complete_config
 from lale_mmseg.errors import ConfigError, DataError
 from tests.support import REPO
 
@@ -82,3 +82,20 @@ def test_a_learning_rate_that_one_cycle_would_override_is_named(cfg):
         check_config(complete_config(cfg), ('train',))
     cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone = dict(decay_mult=0.0)
     check_config(complete_config(cfg), ('train',))
+
+
+@pytest.mark.parametrize(('steps', 'pct_start', 'good'), [(10, 0.1, False), (11, 0.1, True), (4, 0.1, True)])
+def test_one_cycle_needs_a_step_to_rise(steps, pct_start, good):
+    cfg = Config(
+        dict(
+            train_cfg=dict(max_iters=steps),
+            param_scheduler=[
+                dict(type='OneCycleLR', eta_max=1e-3, total_steps=steps, pct_start=pct_start, by_epoch=False)
+            ],
+        )
+    )
+    if good:
+        _check_schedules(cfg)
+    else:
+        with pytest.raises(ConfigError, match=rf'param_scheduler.0: total_steps {steps} with pct_start {pct_start}'):
+            _check_schedules(cfg)

@@ -9,7 +9,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from lale_mmseg.engine.class_weights import fill_class_weights, frequency_weights
-from lale_mmseg.engine.splits import check_splits
+from lale_mmseg.engine.runner import _fill_or_drop_class_weights
+from lale_mmseg.engine.splits import check_scoring, check_splits, report_seen_tiles
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.metainfo.protocols import find_protocol
 
@@ -89,3 +90,67 @@ def test_weights_without_counts_are_an_error(tmp_path):
     cfg.pop('train_dataloader')
     with pytest.raises(ConfigError, match='0 datasets'):
         fill_class_weights(cfg)
+
+
+def scored(root, phase='test', **evaluator):
+    cfg = config(root)
+    cfg[f'{phase}_evaluator'] = dict(type='SegmentationMetric', **evaluator)
+    cfg.model.type = 'SlidingEncoderDecoder'
+    cfg.model.test_cfg = dict(mode='slide')
+    return cfg
+
+
+def test_data_are_scored_under_the_protocol_that_they_are_read_under(tmp_path):
+    check_scoring(scored(tmp_path, protocol='mmseg'), ('test',))
+    check_scoring(scored(tmp_path, protocol='B'), ('test',))
+    check_scoring(scored(tmp_path), ('test',))
+    message = r"dataset \(test_evaluator.protocol\) is read under protocol 'mmseg', but scored under 'boundary'"
+    with pytest.raises(ConfigError, match=message):
+        check_scoring(scored(tmp_path, protocol='D'), ('test',))
+    cfg = scored(tmp_path)
+    cfg.test_evaluator = [dict(type='IoUMetric'), dict(type='SegmentationMetric', protocol='A')]
+    with pytest.raises(ConfigError, match=r"test_evaluator.1.protocol\) is read under protocol 'mmseg'"):
+        check_scoring(cfg, ('val', 'test'))
+
+
+def test_training_labels_are_not_scored_as_test_labels(tmp_path):
+    cfg = scored(tmp_path, protocol='A')
+    cfg.test_dataloader.dataset.update(protocol='A', split='train')
+    with pytest.raises(
+        ConfigError, match=r"has full labels \(split 'train'\), but protocol 'geoseg' \(A\) scores eroded"
+    ):
+        check_scoring(cfg, ('test',))
+
+
+def test_tested_training_tiles_and_tiles_in_one_piece_are_reported(tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', messages.append)
+    cfg = scored(tmp_path, protocol='B')
+    check_scoring(cfg, ('test',))
+    assert messages == []
+    cfg.test_dataloader.dataset.split = 'train'
+    check_scoring(cfg, ('test',))
+    assert [message[:54] for message in messages] == ['16 tested tiles are training tiles of this config: vai']
+    cfg = scored(tmp_path, protocol='B')
+    cfg.model.test_cfg.mode = 'whole'
+    check_scoring(cfg, ('test',))
+    assert 'a tile is predicted in one piece' in messages[1]
+
+
+def test_weights_that_cannot_be_had_are_dropped_for_a_test_and_their_error_is_kept(tmp_path):
+    cfg = config(tmp_path)
+    error = _fill_or_drop_class_weights(cfg)
+    assert 'statistics.json: cannot be read' in str(error)
+    assert cfg.model.decode_head.loss_decode[0].class_weight is None
+
+
+def test_a_checkpoint_on_tiles_that_it_was_trained_on_is_reported(monkeypatch):
+    messages = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', messages.append)
+    trained = dict(city='vaihingen', protocol='geoseg', tiles=['11', '15', '1'])
+    report_seen_tiles(trained, dict(city='vaihingen', tiles=['11', '15', '28']))
+    report_seen_tiles(trained, dict(city='vaihingen', tiles=['30']))
+    report_seen_tiles(trained, dict(city='potsdam', tiles=['11']))
+    report_seen_tiles(None, dict(city='vaihingen', tiles=['11']))
+    (message,) = messages
+    assert message.startswith("2 of 3 tested tiles were training tiles of this checkpoint (protocol 'geoseg'): 11, 15;")

@@ -311,6 +311,26 @@ def test_exports_with_any_batch_size(name):
     torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+@every_network_slowly
+def test_exports_with_any_height_and_width(name):
+    model = _Whole(network(name).eval())
+    height, width = (torch.export.Dim(side, min=64, max=1024) for side in ('height', 'width'))
+    program = torch.export.export(model, (torch.randn(1, 3, 96, 160),), dynamic_shapes=({2: height, 3: width},))
+    for size in ((64, 224), (131, 95)):
+        x = torch.randn(1, 3, *size)
+        torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 4), (7, 2), (64, 341)])
+def test_positions_at_rest_run_from_border_to_border(size):
+    """A map of one row or column has its only position at the first border."""
+    x = torch.randn(2, 3, *size)
+    rows, columns = (torch.linspace(-1.0, 1.0, side) for side in size)
+    grid = torch.stack([columns.expand(size), rows[:, None].expand(size)], dim=2).expand(2, -1, -1, -1)
+    expected = nn.functional.grid_sample(x, grid, align_corners=False)
+    torch.testing.assert_close(warp(x, torch.zeros(2, 2, *size)), expected, rtol=0, atol=5e-4)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

@@ -16,16 +16,35 @@ def row() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_boundary_relaxation_by_hand():
-    """The windows of both labelled pixels hold both, and nothing else that is labelled.
+    """The windows of both labelled pixels hold both, and nothing else that is labelled: 2 of 25 pixels.
 
-    t = 0.5, 0.5; p = (0.8 + 0.4) / 2 = 0.6, 0.4. Terms: 0.5 ln(0.5 / 0.6) = -0.0911608, 0.5 ln(0.5 / 0.4) = 0.1115718.
-    Weights 2 - 0.5 = 1.5: 1.5 * (-0.0911608 + 0.1115718) = 0.0306165 in each pixel, and on average.
-    Weights 1 and 3: -0.0911608 + 3 * 0.1115718 = 0.2435546.
+    t = 1 / 25 = 0.04, 0.04; p = (0.8 + 0.4) / 25 = 0.048, 0.8 / 25 = 0.032. Terms: 0.04 ln(0.04 / 0.048) = -0.00729286,
+    0.04 ln(0.04 / 0.032) = 0.00892574. Weights 2 - 0.5 = 1.5: 1.5 * 0.00163288 = 0.00244932 in each pixel, and on
+    average. Weights 1 and 3: -0.00729286 + 3 * 0.00892574 = 0.01948437.
     """
     logits, labels = row()
-    assert boundary_relaxation_loss(logits, labels).item() == pytest.approx(0.0306165, abs=1e-6)
+    assert boundary_relaxation_loss(logits, labels).item() == pytest.approx(0.00244932, abs=1e-7)
     weighted = boundary_relaxation_loss(logits, labels, class_weight=torch.tensor([1.0, 3.0]))
-    assert weighted.item() == pytest.approx(0.2435546, abs=1e-6)
+    assert weighted.item() == pytest.approx(0.01948437, abs=1e-7)
+
+
+@pytest.mark.parametrize('size', [(3, 4), (12, 9)])
+def test_where_all_is_labelled_it_is_the_published_formula(size):
+    torch.manual_seed(0)
+    logits, labels, w = torch.randn(2, 3, *size), torch.randint(0, 3, (2, *size)), torch.tensor([1.2, 1.9, 1.4])
+    one_hot = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    t, p = (torch.nn.functional.avg_pool2d(x, 5, stride=1, padding=2) for x in (one_hot, logits.softmax(dim=1)))
+    terms = w[:, None, None] * t * ((t + 1e-14).log() - (p + 1e-14).log())
+    expected = terms.sum() / (size[0] * size[1]) / 2
+    assert boundary_relaxation_loss(logits, labels, w).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_ignored_pixels_are_like_those_outside_of_the_image():
+    logits, labels = torch.randn(2, 3, 6, 7), torch.randint(0, 3, (2, 6, 7))
+    padded = torch.nn.functional.pad(logits, (1, 4, 3, 2), value=3.0)
+    padded_labels = torch.nn.functional.pad(labels, (1, 4, 3, 2), value=255)
+    expected = boundary_relaxation_loss(logits, labels)
+    assert boundary_relaxation_loss(padded, padded_labels).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def naive(logits: np.ndarray, labels: np.ndarray, window: int, eps: float = 1e-14) -> float:
@@ -38,8 +57,8 @@ def naive(logits: np.ndarray, labels: np.ndarray, window: int, eps: float = 1e-1
         around = np.s_[image, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1]
         known = labels[around] != 255
         for c in range(logits.shape[1]):
-            share = (labels[around][known] == c).mean()
-            found = p[:, c][around][known].mean()
+            share = (labels[around] == c).sum() / window**2
+            found = p[:, c][around][known].sum() / window**2
             total += (2 - frequency[c]) * share * (np.log(share + eps) - np.log(found + eps))
     return total / (labels != 255).sum()
 
@@ -93,7 +112,7 @@ def test_half_precision_is_computed_in_float32():
 def test_the_module_scales_and_names_what_is_wrong():
     loss = MODELS.build(dict(type='BoundaryRelaxationLoss', class_weight=[1.0, 3.0], loss_weight=2.0))
     logits, labels = row()
-    assert loss(logits, labels).item() == pytest.approx(2 * 0.2435546, abs=1e-6)
+    assert loss(logits, labels).item() == pytest.approx(2 * 0.01948437, abs=1e-7)
     assert loss.loss_name == 'loss_body'
     with pytest.raises(ConfigError, match='no pixel weights'):
         loss(logits, labels, weight=torch.ones(1, 1, 3))

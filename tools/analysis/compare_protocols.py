@@ -90,7 +90,8 @@ def parse_args() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description='Scores one set of predictions under every ISPRS protocol.')
     parser.add_argument(
-        'predictions', help='folder of predictions as tools/test.py --out writes them, one PNG or TIFF a whole tile'
+        'predictions',
+        help='folder of predictions, one PNG or TIFF a whole tile, as tools/test.py --out or tools/predict.py writes',
     )
     parser.add_argument('data_root', help='prepared data set with tiles/labels_full and tiles/labels_eroded')
     parser.add_argument('--dataset', choices=tuple(isprs.TILES), required=True)
@@ -110,6 +111,9 @@ def parse_args() -> argparse.Namespace:
 def find_predictions(folder: Path, dataset: str, wanted: list[str] | None) -> dict[str, Path]:
     """Prediction files by tile, in the order of the data set's tiles.
 
+    Of what tools/predict.py writes for a tile the PNG of its classes is taken: overlays are skipped, and so is a TIFF
+    beside a PNG of the same stem.
+
     Raises:
         DataError: The folder has none, a name is not that of a tile, two files are of one tile, or a wanted tile is
             missing.
@@ -118,8 +122,11 @@ def find_predictions(folder: Path, dataset: str, wanted: list[str] | None) -> di
     if not folder.is_dir():
         raise DataError(f'{folder}: no such folder of predictions')
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith('.'):
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.name[0] != '.']
+    pngs = {path.stem for path in paths if path.suffix.lower() == '.png'}
+    for path in paths:
+        is_png = path.suffix.lower() == '.png'
+        if (is_png and path.stem.endswith('_overlay')) or (not is_png and path.stem in pngs):
             continue
         tile = tile_of_file(path, dataset)
         if tile in found:

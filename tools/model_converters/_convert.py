@@ -365,7 +365,9 @@ def _first(items: Sequence[str], separator: str = ', ') -> str:
 
 def parse_args(family: Family, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of the command line of a converter."""
-    parser = argparse.ArgumentParser(description=f'Turns published weights of {family.backbone} into ours.')
+    parser = argparse.ArgumentParser(
+        description=f'Turns published weights of {family.backbone}, and of networks on it, into ours.'
+    )
     parser.add_argument('official', help='published checkpoint')
     parser.add_argument('out', help='file to write')
     parser.add_argument('--arch', help=f'size, one of {", ".join(family.archs)} (default: recognised from the shapes)')

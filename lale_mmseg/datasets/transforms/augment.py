@@ -22,6 +22,9 @@ class SeededAlbu(Albu):
     reach; here each call is seeded from numpy's global state, which they do reach. Transforms that work on colour
     get RGB when the image has three bands.
 
+    All maps of `seg_fields`, such as the edges of LaplacianEdges, move with the image as `gt_seg_map` does: as masks,
+    whose values are never mixed.
+
     Args:
         transforms: Configs of albumentations transforms, `type` being the class name.
 
@@ -34,19 +37,22 @@ class SeededAlbu(Albu):
         self._color_transforms = [t.__class__.__name__ for t in _leaves(self.aug) if isinstance(t, ImageOnlyTransform)]
 
     def transform(self, results: dict) -> dict:
-        """Augments `img` and `gt_seg_map` alike."""
+        """Augments `img`, `gt_seg_map` and the other maps of `seg_fields` alike."""
         if self._color_transforms and results['img'].dtype != np.uint8:
             source, found = results.get('img_path', 'image'), results['img'].dtype
             raise DataError(
                 f'{source}: values of {found}, but {self._color_transforms[0]} '
                 'works on 8-bit images (or values from 0 to 1) and would clip them; take it out of the pipeline'
             )
-        inputs = {'image': results['img']}
+        # Names of maps here and in albumentations, some of whose transforms look at the target called `mask`.
+        fields = {'gt_seg_map', *results.get('seg_fields', [])}
+        names = {field: 'mask' if field == 'gt_seg_map' else field for field in sorted(fields)}
+        names = {field: name for field, name in names.items() if results.get(field) is not None}
+        self.aug.add_targets({name: 'mask' for name in names.values() if name != 'mask'})
+        inputs = {'image': results['img'], **{name: results[field] for field, name in names.items()}}
         is_color = results['img'].shape[2] == 3
         if is_color:
             inputs['image'] = np.ascontiguousarray(results['img'][..., ::-1])
-        if 'gt_seg_map' in results:
-            inputs['mask'] = results['gt_seg_map']
         # One generator for all: `set_random_seed` would give each transform the same first draw, and flips that always
         # come together.
         seed = int(np.random.randint(2**31))  # noqa: NPY002 (the state that data workers are seeded with)
@@ -55,8 +61,8 @@ class SeededAlbu(Albu):
         image = outputs['image']
         results['img'] = np.ascontiguousarray(image[..., ::-1] if is_color else image)
         results['img_shape'] = results['img'].shape[:2]
-        if 'mask' in outputs:
-            results['gt_seg_map'] = np.ascontiguousarray(outputs['mask'])
+        for field, name in names.items():
+            results[field] = np.ascontiguousarray(outputs[name])
         return results
 
 

@@ -18,8 +18,8 @@ def label_edges(labels: np.ndarray, window: int = 5, ignore_index: int = 255) ->
     differences of 1, 2, 3 in a row are 0 in the middle, those along x and y may cancel, and so may those that the
     window averages. Here every class is taken for itself and every difference for its absolute value: second
     differences along x or y are not 0 exactly where a pixel and one of its four neighbours differ, and no Gaussian
-    weight is 0, so an edge is what has such a pixel within the window. Between two classes both are the same, in
-    absolute values.
+    weight is 0, so an edge is what has such a pixel within the window. Between two classes this is the published
+    definition with absolute differences, which cannot cancel where boundaries along x and y meet.
 
     Args:
         labels: (H, W) class indexes and `ignore_index`.
@@ -49,8 +49,8 @@ class LaplacianEdges(BaseTransform):
     width of edges, too. Labels whose boundaries are ignored (ISPRS "noBoundary") have hardly an edge: train on
     full ones.
 
-    Required key: `gt_seg_map`. Added key: `gt_edge_map` (H, W) uint8, also an entry of `seg_fields`, so that flips and
-    crops of mmsegmentation behind it move it along; those of SeededAlbu would not.
+    Required key: `gt_seg_map`. Added key: `gt_edge_map` (H, W) uint8, also an entry of `seg_fields`, so that SeededAlbu
+    and the flips, rotations, crops and resizing of mmsegmentation move it along. mmcv's `Pad` moves `gt_seg_map` alone.
 
     Args:
         window: Side of the window in pixels, odd; edges are `window + 1` pixels wide.

@@ -92,7 +92,11 @@ class ReportHook(Hook):
         for metric in _metrics(evaluator):
             if metric.report is not None:
                 target = Path(metric.output_dir or Path(runner.work_dir) / name) / 'confusion_matrix.png'
-                plot_confusion(metric.report.matrix, metric.report.classes, target)
+                protocol = metric.report.protocol
+                title = 'Confusion matrix'
+                if protocol is not None:
+                    title += f', all labelled pixels (protocol {protocol.letter}, {protocol.test_labels} labels)'
+                plot_confusion(metric.report.matrix, metric.report.classes, target, title)
 
     def _draw(
         self, runner: Runner, loader: DataLoader, batch_idx: int, data_batch: Any, outputs: Any, folder: Path

@@ -51,11 +51,20 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
         positions to a pixel or more.
     """
     height, width = x.shape[2:]
-    rows = torch.linspace(-1.0, 1.0, height, device=x.device)
-    columns = torch.linspace(-1.0, 1.0, width, device=x.device)
+    rows, columns = _positions_at_rest(height, x.device), _positions_at_rest(width, x.device)
     flow = flow.float()
     positions = torch.stack([columns + flow[:, 0] / width, rows[:, None] + flow[:, 1] / height], dim=3)  # (B, H, W, 2)
     return F.grid_sample(x.float(), positions, mode='bilinear', padding_mode='zeros', align_corners=False).to(x.dtype)
+
+
+def _positions_at_rest(count: int, device: torch.device) -> Tensor:
+    """(count,) positions from -1 to 1 at equal distances; -1 alone if there is one.
+
+    In tensors, as `torch.linspace` and conditions on `count` would fix the size of the image in exported networks.
+    """
+    steps = torch.arange(count, device=device, dtype=torch.float32)
+    last = steps[-1:].clamp_min(1)
+    return (2 * steps - last) / last
 
 
 class SpatialFusion(nn.Module):

@@ -25,10 +25,14 @@ def boundary_relaxation_loss(
 ) -> Tensor:
     """Sum over classes of w t (log(t + eps) - log(p + eps)), averaged over the labelled pixels of the batch.
 
-    t is the share of a class among the labels in the window around a pixel, p its mean probability there. Ignored
-    pixels, and what lies outside of the image, belong to no window: both t and p are means over the labelled pixels of
-    the window and sum to 1, and ignored pixels have no term of their own. With every pixel labelled, the average is the
-    sum divided by the pixels of an image and by the images of the batch.
+    t and p are the one-hot labels and the probabilities of a class, averaged over the window around a pixel: sums
+    divided by `window` squared, with zeros outside of the image. Where every pixel is labelled this is the published
+    formula, whose average is the sum divided by the pixels of an image and by the images of the batch. Near the border
+    of an image t and p sum to the share of the window that is inside, so these pixels count less.
+
+    The published rule says nothing of ignored pixels. Here they are as if outside of the image: zeros in both t and p,
+    so what is predicted there does not matter, without a term of their own, and not among the pixels that the sum is
+    divided by. Pixels next to them count less, as those at a border do.
 
     Args:
         logits: (B, C, H, W) class logits.
@@ -52,12 +56,10 @@ def boundary_relaxation_loss(
     if class_weight is None:
         class_weight = 2 - targets.sum(dim=(0, 2, 3)) / labelled
 
-    def pooled(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, window, stride=1, padding=window // 2)
-
-    share = pooled(mask).clamp_min(0.5 / window**2)  # of labelled pixels in each window, 1 or more where it matters
-    t = pooled(targets) / share
-    p = pooled(logits.softmax(dim=1) * mask) / share
+    t, p = (
+        F.avg_pool2d(x, window, stride=1, padding=window // 2, count_include_pad=True)
+        for x in (targets, logits.softmax(dim=1) * mask)
+    )
     terms = t * ((t + eps).log() - (p + eps).log()) * mask  # (B, C, H, W)
     return (terms.sum(dim=(0, 2, 3)) * class_weight.to(terms)).sum() / labelled
 
