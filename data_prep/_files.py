@@ -147,13 +147,10 @@ class Manifest:
         if self.overwrite or (entry is not None and self._is_from(entry, source)):
             return
         if entry is not None or self._owned(part):
-            if entry is None:
-                came = 'is not of this program'
-            elif entry['kind'] != self.kind:
-                came = f'was made from {entry["kind"]}, not from {self.kind}'
-            else:
+            came = 'is not of this program'
+            if entry is not None:
                 before, now = _differing(entry['source'], source)
-                came = f'was made from {self.kind} with {before}, not with {now}'
+                came = f'was made from {entry["kind"]} with {before}, not with {now}'
             raise InputError(
                 f'{self.out}: part {part!r} is there already and {came}; choose another folder, or --overwrite to '
                 'remove and remake this part'
@@ -199,11 +196,11 @@ def _differing(before: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, A
     """Two sources without what is equal in both, at any depth."""
     kept: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for key in dict.fromkeys([*before, *now]):
-        pair = [side.get(key) for side in (before, now)]
+        pair = before.get(key), now.get(key)
         if pair[0] == pair[1]:
             continue
         if isinstance(pair[0], dict) and isinstance(pair[1], dict):
-            pair = list(_differing(*pair))
+            pair = _differing(pair[0], pair[1])
         for side, source, value in zip(kept, (before, now), pair, strict=True):
             if key in source:
                 side[key] = value

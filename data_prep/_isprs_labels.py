@@ -99,10 +99,11 @@ class LabelStrips:
             advice = 'A few such pixels are in the published labels: --tolerant takes the nearest class and counts them'
         else:
             advice = f'Colours are taken as a class up to a distance of {self.max_distance:g} (--max-distance)'
+        boundary = ', boundary (0, 0, 0)' if self.kind == ERODED else ''
         raise DataError(
             f'{self.source}: colour {color} at row {first.row}, column {first.column} is not in the palette '
-            f'({first.count:,} such pixels; {total:,} pixels of {len(strange):,} colours in {self._read(rows)}); nearest is {nearest}; known: {known}'
-            f'{", boundary (0, 0, 0)" if self.kind == ERODED else ""}. {advice}'
+            f'({first.count:,} such pixels; {total:,} pixels of {len(strange):,} colours in {self._read(rows)}); '
+            f'nearest is {nearest}; known: {known}{boundary}. {advice}'
         )
 
     def _read(self, rows: int) -> str:

@@ -1,8 +1,8 @@
 """What the manifest says of each tile before, while and after it is made, and what is undone after an error.
 
-An entry is `complete` when all files that it tells of are there. A tile that is made for the first time, or anew, has an
-entry that is not; a finished one that gets more (whole tile, another kind of labels) keeps its entry, and what it is to
-become stands in its `next`. Both are written before the tile's first file, and a run that was killed is continued by them.
+An entry is `complete` when all files that it tells of are there. A tile that is made for the first time, or anew, has
+an entry that is not; a finished one that gets more (whole tile, another kind of labels) keeps its entry, and what it is
+to become stands in its `next`. Both are written before the tile's first file; by them a killed run is continued.
 """
 
 from __future__ import annotations
@@ -173,14 +173,16 @@ class Record:
         with self._lock:
             job.begun = True
             self.manifest.notes.pop('last_run', None)
-            if job.earlier is None or job.replaces or not job.earlier['complete']:
+            if job.replaces and stem in self._there:
+                # Off the record before they go: after a kill in between, what is left is not taken for the new files.
+                self.manifest.parts.pop(stem, None)
+                self._save()
+                self._remove(self._there[stem])
+            if job.replaces or job.earlier is None or not job.earlier['complete']:
                 self.manifest.parts[stem] = dict(made, complete=False)
             elif made != job.earlier:
                 self.manifest.parts[stem] = dict(job.earlier, next=dict(made, complete=False))
-            # Noted before files go: a run that is killed in between is continued, not taken for finished.
             self._save()
-            if job.replaces:
-                self._remove(self._there.get(stem, {}))
             for folder in job.todo:
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
 

@@ -7,7 +7,7 @@
 OUT gets windows/{images,labels_full,labels_eroded}/STEM_X0_Y0_X1_Y1.png to train on, tiles/ with the same folders for
 whole tiles to validate and test on, statistics.json with the pixels of each class, and manifest.json. All that can be
 known beforehand is checked before anything is written. A run can be interrupted and started again; finished files are
-kept. After an error OUT holds finished tiles only.
+kept. After an error finished tiles are as they were, those of earlier runs too, and what the run had begun is removed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from data_prep._isprs_source import BANDS, LABEL_KINDS, find_files, list_inputs
 from data_prep._isprs_tiles import Control, Stopped, TileJob, gdal_settings, make_tile
 from data_prep._progress import check_workers, map_jobs, progress_bar
 from data_prep._shares import print_table, summary
-from lale_mmseg.errors import ConfigError, DataError
+from lale_mmseg.errors import ConfigError
 from lale_mmseg.metainfo import isprs
 
 

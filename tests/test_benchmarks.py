@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from benchmarks import average_runs
+from benchmarks import _timing, average_runs, isprs_prep
 from benchmarks.attention import growth_table
 from benchmarks.compare_networks import config_of, load_run, read_scores, score_table
 from lale_mmseg.engine.component_check import check_overrides
@@ -169,3 +169,22 @@ def test_the_comparison_of_sliding_windows_runs_and_finds_equal_results():
     assert float(found[1]) < 1e-4
     assert int(found[2]) < 10
     assert int(found[3]) == 0
+
+
+def test_preparing_is_measured_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(_timing, 'RESULTS', tmp_path / 'results')
+    (tmp_path / 'work').mkdir()
+    sizes = ['--side', '96', '--size', '64', '--stride', '32', '--repeats', '1', '--folder', str(tmp_path / 'work')]
+    isprs_prep.main([*sizes, '--save'])
+    assert list((tmp_path / 'work').iterdir()) == []
+    saved = json.loads((tmp_path / 'results' / 'isprs_prep_cpu.json').read_text())['values']
+    assert set(saved['medians']) == {'1', '2'}
+    for values in saved['medians'].values():
+        assert 0.1 < values['seconds'] < 60
+        # The process that measures holds torch, and more than this one may.
+        assert 20 < values['peak'] < 300
+        assert values['windows'] > values['whole'] > 0
+    assert '2 made-up tile(s) of 96x96 pixels' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        isprs_prep.main(['--threads', '3'])
+    assert '--threads 3: from 1 to --tiles 2' in capsys.readouterr().err

@@ -78,9 +78,6 @@ def test_only_what_differs_is_named(tmp_path):
     assert 'window' not in str(caught.value)
     with pytest.raises(InputError, match=r'another source \(raw: train\), this run makes .toy.'):
         Manifest(tmp_path, 'toy', ['train'])
-    Manifest(tmp_path / 'two', 'raw', ['train']).begin('train', {})
-    with pytest.raises(InputError, match='made from raw, not from toy'):
-        Manifest(tmp_path / 'two', 'toy', ['train'], overwrite=True).check('train', {})
 
 
 def test_a_run_killed_in_its_first_write_is_started_again(tmp_path):

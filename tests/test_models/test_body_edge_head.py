@@ -352,3 +352,13 @@ def test_bad_arguments_are_named(arguments, message):
 def test_missing_edge_targets_name_the_transform():
     with pytest.raises(ConfigError, match=r'no edge targets; put dict\(type="LaplacianEdges"\) into train_dataloader'):
         losses_of(network('ued-bes'), batch(edges=False))
+
+
+def test_edges_of_another_size_than_the_labels_are_an_error():
+    data = batch()
+    for sample in data['data_samples']:
+        wider = torch.nn.functional.pad(sample.gt_edge_map.data, (0, 1))
+        del sample.gt_edge_map
+        sample.set_data(dict(gt_edge_map=PixelData(data=wider)))
+    with pytest.raises(ConfigError, match=r'behind all steps that change the size'):
+        losses_of(network('ued-bes'), data)

@@ -183,7 +183,7 @@ class BodyEdgeHead(BaseDecodeHead):
             train_cfg: Not used.
 
         Raises:
-            ConfigError: Samples have no edge targets.
+            ConfigError: Samples have no edge targets, or of another size than their labels.
         """
         outputs = self.outputs(inputs)
         # Logits in float32: losses sum over millions of pixels.
@@ -192,6 +192,11 @@ class BodyEdgeHead(BaseDecodeHead):
             return losses
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
         edges = _edge_targets(batch_data_samples)
+        if edges.shape != labels.shape:
+            raise ConfigError(
+                f'BodyEdgeHead: edge targets of {tuple(edges.shape[1:])} pixels (height, width), labels of '
+                f'{tuple(labels.shape[1:])}; put dict(type="LaplacianEdges") behind all steps that change the size'
+            )
         for logits, loss, target in ((outputs.body, self.loss_body, labels), (outputs.edge, self.loss_edge, edges)):
             logits = F.interpolate(
                 logits.float(), size=target.shape[1:], mode='bilinear', align_corners=self.align_corners

@@ -1,0 +1,130 @@
+"""Time, peak memory and disk of preparing ISPRS tiles by data_prep/isprs.py, with one thread and with more.
+
+    python benchmarks/isprs_prep.py [--threads 1 2] [--repeats 3] [--save]
+
+Two made-up Potsdam tiles of their true size, with full and eroded labels, in archives inside an archive as they are
+shipped. Each run is a process of its own that starts from nothing, in turns; figures are medians. Time is that of the
+whole process. Memory is the peak of its resident set. Made-up images are grainy and their labels are blocks, so sizes
+on disk of real tiles differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks._timing import REPOSITORY, table_text, write_result
+from lale_mmseg.metainfo import isprs
+from tests.isprs_tiles import make_potsdam
+
+#: The command line, and then the peak of the resident set on a line of its own. Asked for in the process: what the
+#: parent is told of a child includes the parent's own memory, which the child had before it became this program.
+_CHILD = """
+import json, sys
+from pathlib import Path
+from data_prep.isprs import main
+status = main(sys.argv[1:])
+lines = Path('/proc/self/status').read_text().splitlines()
+print(json.dumps(int(next(line for line in lines if line.startswith('VmHWM:')).split()[1]) / 2**10))
+sys.exit(status)
+"""
+
+
+def measure(source: Path, out: Path, threads: int, args: argparse.Namespace) -> dict[str, float]:
+    """Seconds, peak memory in MiB and MiB on disk of one run; removes what it made."""
+    options = ['--size', args.size, '--stride', args.stride, '--workers', threads]
+    command = [sys.executable, '-c', _CHILD, 'potsdam', source, out, *options]
+    start = time.perf_counter()
+    done = subprocess.run([str(word) for word in command], cwd=REPOSITORY, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode != 0:
+        raise RuntimeError(f'data_prep/isprs.py ended with {done.returncode}:\n{done.stderr[-2000:]}')
+    found = dict(seconds=seconds, peak=json.loads(done.stdout.splitlines()[-1]), windows=0.0, whole=0.0)
+    for path in sorted(out.rglob('*'), reverse=True):
+        if path.is_dir():
+            path.rmdir()
+            continue
+        top = path.relative_to(out).parts[0]
+        if top in ('windows', 'tiles'):
+            found['windows' if top == 'windows' else 'whole'] += path.stat().st_size / 2**20
+        path.unlink()
+    out.rmdir()
+    return found
+
+
+def collect(args: argparse.Namespace) -> dict[str, Any]:
+    """All runs, and medians for each number of threads."""
+    runs: dict[str, list[dict[str, float]]] = {str(threads): [] for threads in args.threads}
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder = Path(name)
+        source = make_potsdam(folder / 'source', isprs.TILES['potsdam'][: args.tiles], args.side)
+        for turn in range(args.repeats):
+            for threads in args.threads:
+                runs[str(threads)].append(measure(source, folder / 'out', threads, args))
+                print(f'run {turn + 1}, {threads} thread(s): done', file=sys.stderr, flush=True)
+    medians = {
+        threads: {key: statistics.median(run[key] for run in of_count) for key in of_count[0]}
+        for threads, of_count in runs.items()
+    }
+    return dict(runs=runs, medians=medians)
+
+
+def report(medians: Mapping[str, Mapping[str, float]], args: argparse.Namespace) -> str:
+    """A table of medians, for a reader."""
+    header = ('threads', 's', 's a tile', 'peak MiB', 'windows, MiB a tile', 'whole, MiB a tile')
+    rows = [
+        (
+            threads,
+            f'{values["seconds"]:.1f}',
+            f'{values["seconds"] / args.tiles:.1f}',
+            f'{values["peak"]:.0f}',
+            f'{values["windows"] / args.tiles:.1f}',
+            f'{values["whole"] / args.tiles:.1f}',
+        )
+        for threads, values in medians.items()
+    ]
+    lines = [
+        f'{args.tiles} made-up tile(s) of {args.side}x{args.side} pixels with full and eroded labels, out of archives '
+        f'inside an archive; windows of {args.size} every {args.stride} pixels; medians of {args.repeats} run(s), each '
+        'a process of its own. Time and memory are those of the whole process.',
+        '',
+        table_text(header, rows),
+    ]
+    return '\n'.join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures, prints and, if asked to, writes benchmarks/results/isprs_prep_cpu.*"""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--tiles', type=int, default=2, help='number of tiles')
+    parser.add_argument('--side', type=int, default=isprs.POTSDAM_TILE_SIZE, help='side of the tiles in pixels')
+    parser.add_argument('--size', type=int, default=512, help='side of the windows')
+    parser.add_argument('--stride', type=int, default=256, help='step between them')
+    parser.add_argument('--threads', type=int, nargs='+', default=[1, 2], help='numbers of threads, in turns')
+    parser.add_argument('--repeats', type=int, default=3, help='runs of each')
+    parser.add_argument('--folder', type=Path, help='where to put source and output for the time (default: /tmp)')
+    parser.add_argument('--save', action='store_true', help='write benchmarks/results/isprs_prep_cpu.json and .md')
+    args = parser.parse_args(argv)
+    if min(args.threads) < 1 or max(args.threads) > args.tiles:
+        parser.error(f'--threads {" ".join(map(str, args.threads))}: from 1 to --tiles {args.tiles}; a tile has one')
+    found = collect(args)
+    text = report(found['medians'], args)
+    print(text)
+    if args.save:
+        settings = {key: getattr(args, key) for key in ('tiles', 'side', 'size', 'stride', 'threads', 'repeats')}
+        for path in write_result('isprs_prep_cpu', dict(found, settings=settings), text):
+            print(f'written: {path.name}')
+
+
+if __name__ == '__main__':
+    main()
