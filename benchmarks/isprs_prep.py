@@ -17,9 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rasterio.errors import NotGeoreferencedWarning
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -67,7 +70,9 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
     runs: dict[str, list[dict[str, float]]] = {str(threads): [] for threads in args.threads}
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
-        source = make_potsdam(folder / 'source', isprs.TILES['potsdam'][: args.tiles], args.side)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', NotGeoreferencedWarning)  # labels have no place on the map
+            source = make_potsdam(folder / 'source', isprs.TILES['potsdam'][: args.tiles], args.side)
         for turn in range(args.repeats):
             for threads in args.threads:
                 runs[str(threads)].append(measure(source, folder / 'out', threads, args))

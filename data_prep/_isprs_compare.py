@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from data_prep._isprs_plan import Request, TilePlan
 from data_prep._isprs_source import SourceFile, describe_kind, read_chunks
 from data_prep._progress import progress_bar
+from lale_mmseg.errors import DataError
 
 _SHOWN = 3
 
@@ -59,6 +61,34 @@ def compare_tiles(
         for plan in plans
         if plan.stem in states
     }
+
+
+def require_equal_settings(out: Path, entries: Mapping[str, Mapping[str, Any]], request: Request) -> None:
+    """Checks that finished tiles which this run leaves alone have its settings: one folder is one data set.
+
+    Args:
+        out: The data folder.
+        entries: Manifest entries of those tiles, by the start of their files' names.
+        request: What is asked for.
+
+    Raises:
+        DataError: Windows, bands or masks differ.
+    """
+    differing = {}
+    for stem, entry in entries.items():
+        before = entry['source']
+        words = [
+            f'{_option(name, before.get(name))} (now {_option(name, request.settings[name])})'
+            for name in ('size', 'stride', 'bands', 'masks')
+            if before.get(name) != request.settings[name]
+        ]
+        if words:
+            differing[stem] = words
+    if differing:
+        raise DataError(
+            f'{out}: has {refusal(differing)}, which this run does not make again, and a folder holds tiles of one '
+            'setting; choose another folder, or remake all: --overwrite, with these tiles in --tiles or none'
+        )
 
 
 def refusal(differing: Mapping[str, Sequence[str]]) -> str:

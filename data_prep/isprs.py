@@ -28,6 +28,7 @@ if not __package__:
 
 from data_prep._cli import run_main
 from data_prep._files import Manifest
+from data_prep._isprs_compare import require_equal_settings
 from data_prep._isprs_layout import files_by_folder, has_statistics, manifest_kind, missing_files
 from data_prep._isprs_plan import MASKS, MAX_DISTANCE, Request, TilePlan, check_headers
 from data_prep._isprs_record import Record
@@ -73,6 +74,10 @@ def prepare(
         with gdal_settings(), warnings.catch_warnings():
             warnings.simplefilter('ignore', NotGeoreferencedWarning)
             plans = request.plan(find_files(source, request.wanted, scratch))
+            if manifest is not None:
+                chosen = {plan.stem for plan in plans}
+                others = {stem: entry for stem, entry in _finished(manifest).items() if stem not in chosen}
+                require_equal_settings(out, others, request)
             sizes = check_headers(plans, request, threads)
             manifest = manifest or _manifest(request, out, overwrite)
             _make_all(manifest, request, plans, sizes, inputs, scratch, threads)
@@ -135,8 +140,8 @@ def _finished(manifest: Manifest) -> dict[str, dict]:
     }
 
 
-def print_summary(out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints windows and class shares for each kind of labels, and what was taken for another colour."""
+def print_summary(dataset: str, out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints windows and class shares for each kind of labels, tiles that lack, and what became another colour."""
     rows = {}
     for kind in LABEL_KINDS:
         entries = [entry for entry in made.values() if kind in entry['labels']]
@@ -144,7 +149,11 @@ def print_summary(out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
             pixels = np.array([entry['labels'][kind]['pixels'] for entry in entries], np.int64).sum(0)
             name = f'{kind} labels, {len(entries)} tiles'
             rows[name] = summary(sum(entry['windows'] for entry in entries), isprs.CLASSES, pixels)
-    print_table(f'{out}: {len(made)} tiles', isprs.CLASSES, rows, unit='windows')
+    published = isprs.TILES[dataset]
+    lacking = [tile for tile in published if isprs.tile_stem(dataset, tile) not in made]
+    print_table(f'{out}: {len(made)} of {len(published)} tiles', isprs.CLASSES, rows, unit='windows')
+    if lacking:
+        print(f'not there: {", ".join(lacking)}')
     for stem, entry in made.items():
         for kind, counts in entry['labels'].items():
             if counts['snapped']:
@@ -211,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_distance=distance,
     )
     made = prepare(request, args.source, args.out, args.overwrite, args.workers)
-    print_summary(args.out, made)
+    print_summary(args.dataset, args.out, made)
     return 0
 
 

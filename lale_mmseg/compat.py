@@ -126,8 +126,9 @@ def keep_freed_memory() -> bool:
     """Tells glibc to keep what is freed, so that no time goes into page faults; True where that is possible.
 
     By default large blocks go back to the system when they are freed, and cost a page fault for each 4 KiB when they
-    are taken again: a fifth to three fifths of the time of prediction on a CPU. The peak of memory rises by less than a
-    tenth, as torch takes blocks of the same sizes again and again, but the process holds it until it ends.
+    are taken again, which is much of the time of prediction on a CPU (benchmarks/slide.py with and without
+    --glibc-default). torch takes blocks of the same sizes again and again, so the peak of memory hardly rises, but the
+    process holds it until it ends.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -443,3 +443,20 @@ def test_reading_ends_with_the_first_strip_that_has_such_a_colour(tmp_path, monk
     with pytest.raises(DataError, match=r'\(1 such pixels; 1 pixels of 1 colours in the first 256 of 600 rows\)'):
         prepare(replace(REQUEST, tiles=('2_11',)), source, tmp_path / 'out', workers=1)
     assert rows == [0]
+
+
+@pytest.mark.parametrize('overwrite', [False, True])
+def test_a_folder_holds_tiles_of_one_setting(source, tmp_path, overwrite):
+    out = tmp_path / 'out'
+    prepare(replace(REQUEST, tiles=('2_11',)), source, out, workers=1)
+    before = data(out)
+    other = replace(REQUEST, stride=32, masks='rgb', tiles=('2_10',))
+    message = (
+        r'out: has tile 2_11 made with --stride 64 \(now --stride 32\) and --masks index \(now --masks rgb\), which '
+        'this run does not make again, and a folder holds tiles of one setting'
+    )
+    with pytest.raises(DataError, match=message):
+        prepare(other, source, out, overwrite, workers=1)
+    assert data(out) == before
+    prepare(replace(other, tiles=None), source, out, overwrite=True, workers=1)
+    assert {entry['source']['masks'] for entry in parts(out).values()} == {'rgb'}
