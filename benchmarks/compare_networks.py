@@ -130,6 +130,7 @@ def training_step(cfg: Config, model: nn.Module) -> Callable[[], Any]:
     for _ in range(batch):
         sample = SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
         sample.gt_sem_seg = PixelData(data=torch.randint(0, model.num_classes, (1, height, width)))
+        sample.gt_edge_map = PixelData(data=torch.randint(0, 2, (1, height, width)))  # for heads that learn edges
         samples.append(sample)
     data = dict(inputs=[torch.randint(0, 256, (3, height, width), dtype=torch.uint8)] * batch, data_samples=samples)
     wrapper = Runner.build_optim_wrapper(_Bare(model), cfg.optim_wrapper)
