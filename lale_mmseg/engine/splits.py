@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmseg.registry import DATASETS
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..metainfo.protocols import find_protocol
 from .component_check import segmentor_config
 from .config import PHASES, built_lazily, leaf_datasets
@@ -56,15 +58,15 @@ def check_scoring(cfg: Config, phases: Sequence[str]) -> None:
     """
     for phase in phases:
         for path, dataset in leaf_datasets(cfg, phase):
-            built = built_lazily(dataset)
-            source = built.metainfo.get('source')
-            if source is None:
+            if not _states_scenes(dataset):
                 continue
+            built = built_lazily(dataset)
+            source = built.metainfo['source']
             for where, evaluator in _evaluators(cfg, phase):
                 if evaluator.get('protocol') is not None:
                     find_protocol(evaluator['protocol']).check_source(source, f'{path} ({where}.protocol)')
             mode = (segmentor_config(cfg).get('test_cfg') or {}).get('mode', 'whole')
-            if getattr(built, 'unit', None) == 'tiles' and mode == 'whole':
+            if built.unit == 'tiles' and mode == 'whole':
                 MMLogger.get_current_instance().warning(
                     f"{path} has whole tiles, and model.test_cfg.mode is 'whole': a tile is predicted in one piece, "
                     "for which memory may not be enough; model.type='SlidingEncoderDecoder' with mode='slide' goes "
@@ -102,7 +104,16 @@ def _evaluators(cfg: Config, phase: str) -> Iterator[tuple[str, Mapping[str, Any
 
 
 def _scenes(cfg: Config, phase: str) -> frozenset[str]:
+    """Scenes of a phase; a data set that cannot be read states none, as a run need not have the data of all phases."""
     found: frozenset[str] = frozenset()
     for _, dataset in leaf_datasets(cfg, phase):
-        found |= getattr(built_lazily(dataset), _ATTRIBUTE, frozenset())
+        if _states_scenes(dataset):
+            with suppress(DataError):
+                found |= getattr(built_lazily(dataset), _ATTRIBUTE)
     return found
+
+
+def _states_scenes(dataset: Mapping[str, Any]) -> bool:
+    """Whether the class does; those of others, which may look for their folders at once, are not built for it."""
+    kind = dataset['type']
+    return hasattr(DATASETS.get(kind) if isinstance(kind, str) else kind, _ATTRIBUTE)

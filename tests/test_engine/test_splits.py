@@ -154,3 +154,13 @@ def test_a_checkpoint_on_tiles_that_it_was_trained_on_is_reported(monkeypatch):
     report_seen_tiles(None, dict(city='vaihingen', tiles=['11']))
     (message,) = messages
     assert message.startswith("2 of 3 tested tiles were training tiles of this checkpoint (protocol 'geoseg'): 11, 15;")
+
+
+def test_a_run_needs_no_data_of_other_phases(tmp_path):
+    """mmsegmentation's PotsdamDataset looks for its folder when it is built; ours for its data root."""
+    cfg = scored(tmp_path, protocol='B')
+    cfg.train_dataloader.dataset.data_root = str(tmp_path / 'none')
+    check_scoring(cfg, ('test',))
+    cfg.train_dataloader.dataset = dict(type='PotsdamDataset', data_root=str(tmp_path / 'none'))
+    check_scoring(cfg, ('test',))
+    check_splits(cfg)
