@@ -16,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from data_prep._images import count_classes, count_values
 from lale_mmseg.errors import DataError
 from lale_mmseg.metainfo import IGNORE_INDEX, Palette
+from lale_mmseg.metainfo.inria import LABEL_VALUES
 
 _TIFF_SUFFIXES = ('.tif', '.tiff')
 _PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
@@ -52,15 +53,15 @@ class Expected:
         unknown: What unknown colours mean.
         bands: Bands of the images.
         dtype: Data type of the images.
-        masks: Masks hold 'rgb' colours, or 'index' class indexes of 8 bits, with 255 for the colours that `palette`
-            ignores.
+        masks: Masks hold 'rgb' colours, 'index' class indexes of 8 bits, with 255 for the colours that `palette`
+            ignores, or 'binary' values 0 and 255 of two classes.
     """
 
     palette: Palette
     unknown: Literal['error', 'ignore'] = 'error'
     bands: int = 3
     dtype: str = 'uint8'
-    masks: Literal['rgb', 'index'] = 'rgb'
+    masks: Literal['rgb', 'index', 'binary'] = 'rgb'
 
 
 @dataclass
@@ -133,8 +134,12 @@ def _check_mask(path: Path, expected: Expected, report: PairReport) -> tuple[int
     height, width, bands = pixels.shape
     if pixels.dtype != np.uint8:
         report.add('bit depth', path, f'a mask of 8 bits a channel is due, found values of type {pixels.dtype}')
+    elif expected.masks != 'rgb' and bands != 1:
+        report.add('index mask', path, f'a mask of one band is due, found {bands} bands')
     elif expected.masks == 'index':
         _check_indexes(path, pixels, expected.palette, report)
+    elif expected.masks == 'binary':
+        _check_binary(path, pixels[..., 0], report)
     elif bands not in (3, 4):
         report.add(
             'index mask',
@@ -154,9 +159,6 @@ def _check_mask(path: Path, expected: Expected, report: PairReport) -> tuple[int
 
 
 def _check_indexes(path: Path, pixels: np.ndarray, palette: Palette, report: PairReport) -> None:
-    if pixels.shape[2] != 1:
-        report.add('index mask', path, f'a mask of class indexes (one band) is due, found {pixels.shape[2]} bands')
-        return
     labels = pixels[..., 0]
     counts = count_values(labels)
     strange = counts.copy()
@@ -175,6 +177,22 @@ def _check_indexes(path: Path, pixels: np.ndarray, palette: Palette, report: Pai
         )
     report.pixels = counts[: palette.num_classes]
     report.ignored = int(counts[IGNORE_INDEX])
+
+
+def _check_binary(path: Path, labels: np.ndarray, report: PairReport) -> None:
+    counts = count_values(labels)
+    strange = counts.copy()
+    strange[list(LABEL_VALUES)] = 0
+    if strange.any():
+        value = int(strange.argmax())
+        row, column = np.argwhere(labels == value)[0]
+        report.add(
+            'unknown value',
+            path,
+            f'value {value} at row {row}, column {column} ({int(strange.sum()):,} pixels with such values); '
+            f'{LABEL_VALUES[0]} and {LABEL_VALUES[1]} are due',
+        )
+    report.pixels = counts[list(LABEL_VALUES)]
 
 
 def _decode(path: Path) -> np.ndarray:

@@ -17,11 +17,12 @@ _SHOWN = 40
 
 @dataclass
 class Report:
-    """Outcome of a check: class counts of each split, and all faults."""
+    """Outcome of a check: class counts of each split, all faults, and what is worth knowing without being one."""
 
     classes: tuple[str, ...]
     splits: dict[str, dict] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -31,6 +32,7 @@ class Report:
             splits=self.splits,
             fault_counts=dict(kinds.most_common()),
             faults=[asdict(fault) for fault in self.faults],
+            notes=self.notes,
         )
 
 
@@ -41,6 +43,8 @@ def print_report(root: Path, report: Report, limit: int = _SHOWN) -> None:
     ignored = {split: entry['ignored_pixels'] for split, entry in report.splits.items() if entry['ignored_pixels']}
     for split, count in ignored.items():
         print(f'{split}: {count:,} pixels are ignored (no class)')
+    for note in report.notes:
+        print(f'note: {note}')
     if not report.faults:
         print(f'no fault in {sum(entry["pairs"] for entry in report.splits.values()):,} pairs')
         return

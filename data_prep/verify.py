@@ -3,11 +3,12 @@
     python data_prep/verify.py data/aras400k
     python data_prep/verify.py data/mine --classes data/mine/classes.csv --json faults.json
     python data_prep/verify.py data/potsdam
+    python data_prep/verify.py data/inria_few_shot
 
 Reads ARAS400k folders (ROOT/{train,val,test,synth}/{images,masks}) and anyone's images with RGB masks and classes.csv
 (ROOT/images, ROOT/masks and train.txt, val.txt, test.txt, or folders of splits in either order), and what
-data_prep/isprs.py prepares. Exit status: 0 when the data are clean, 1 when there are faults, 2 when the command cannot
-be carried out.
+data_prep/isprs.py and data_prep/inria.py prepare. Exit status: 0 when the data are clean, 1 when there are faults, 2
+when the command cannot be carried out.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if not __package__:
 
 from data_prep._cli import run_main
 from data_prep._files import write_json
+from data_prep._inria_checks import is_inria, verify_inria
 from data_prep._isprs_checks import is_isprs, verify_isprs
 from data_prep._pair_checks import Expected, Fault, Item, check_pair
 from data_prep._progress import check_workers, map_jobs, progress_bar
@@ -240,7 +242,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog='verify.py', description='Find what is wrong with a data set before training.'
     )
     parser.add_argument('root', type=Path, metavar='DATA_ROOT', help='folder of the data set')
-    parser.add_argument('--dataset', choices=('aras400k', 'palette', 'isprs'), help='default: by what is there')
+    parser.add_argument(
+        '--dataset', choices=('aras400k', 'palette', 'isprs', 'inria'), help='default: by what is there'
+    )
     parser.add_argument('--classes', type=Path, metavar='CSV', help='table of classes (default: DATA_ROOT/classes.csv)')
     parser.add_argument('--splits', nargs='+', metavar='NAME', help='default: train, val, test, synth where there')
     parser.add_argument('--unknown', choices=('error', 'ignore'), default='error', help='what unknown colours mean')
@@ -256,12 +260,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _refuse_layout_options(args: argparse.Namespace) -> None:
+def _refuse_layout_options(args: argparse.Namespace, script: str) -> None:
     """Raises ConfigError for options that say what the manifest of a prepared data set says already."""
     for name in ('classes', 'splits', 'unknown', 'ignore_colors', 'bands', 'dtype', 'image_dir', 'mask_dir'):
         if getattr(args, name) != build_parser().get_default(name):
             raise ConfigError(
-                f'--{name.replace("_", "-")}: {args.root} was prepared by isprs.py, and its manifest says that; leave '
+                f'--{name.replace("_", "-")}: {args.root} was prepared by {script}, and its manifest says that; leave '
                 'it out'
             )
 
@@ -278,8 +282,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json is not None and not args.json.parent.is_dir():
         raise ConfigError(f'--json {args.json}: folder {args.json.parent} does not exist')
     if args.dataset == 'isprs' or (args.dataset is None and is_isprs(args.root)):
-        _refuse_layout_options(args)
+        _refuse_layout_options(args, 'isprs.py')
         report = verify_isprs(args.root, args.workers)
+    elif args.dataset == 'inria' or (args.dataset is None and is_inria(args.root)):
+        _refuse_layout_options(args, 'inria.py')
+        report = verify_inria(args.root, args.workers)
     else:
         palette = load_palette(args.root, args.dataset, args.classes, args.ignore_colors)
         expected = Expected(palette, args.unknown, args.bands, args.dtype)

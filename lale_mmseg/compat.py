@@ -10,6 +10,7 @@ import importlib
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
@@ -51,6 +52,8 @@ def apply() -> None:
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
     if not has_compiled_ops():
         install_ops_placeholder()
+    # Two classes may well have two outputs: a softmax over them is the sigmoid of their difference.
+    warnings.filterwarnings('ignore', message='For binary segmentation, we suggest using')
     # mmseg prints lines about a data platform of its maintainers at import, whatever the log level.
     with redirect_stdout(StringIO()):
         importlib.import_module('mmseg.datasets')

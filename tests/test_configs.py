@@ -10,7 +10,8 @@ from mmseg.registry import MODELS, TRANSFORMS
 
 from lale_mmseg.engine.component_check import check_fields
 from lale_mmseg.engine.config import PHASES, decode_heads, leaf_datasets
-from lale_mmseg.metainfo.protocols import PROTOCOLS, find_protocol
+from lale_mmseg.metainfo import isprs
+from lale_mmseg.metainfo.protocols import find_protocol
 from tests.support import REPO
 
 CONFIGS = sorted(path for path in (REPO / 'configs').rglob('*.py') if '_base_' not in path.parts)
@@ -26,9 +27,11 @@ def test_there_are_configs_of_every_promised_kind():
     assert 'palette' in names
     for variant in ('s1-lrsa', 's1-meta', 's2-lrsa', 's2-meta', 's1-lrsa4'):
         assert f'lale_{variant}_1xb64-plateau-20e_aras400k-256x256' in names
-    for protocol in PROTOCOLS.values():
+    for protocol in isprs.PROTOCOLS:
         for city in protocol.splits:
             assert f'lale_s1_1xb8-80k_{city}-{protocol.name}-512x512' in names
+    for protocol, crop in (('full', '512x512'), ('few-shot', '1024x1024')):
+        assert re.search(rf'(^| )lale_s1_\d+xb\d+-[a-z0-9-]+_inria-{protocol}-{crop}( |$)', names), protocol
     for parts in ('ued', 'ued-bes', 'ued-bes-sfm'):
         assert f'{parts}_x10_1xb8-500e_vaihingen-boundary-512x512' in names
         assert f'{parts}_x10_1xb8-onecycle-400_palette-256x256' in names
@@ -79,29 +82,75 @@ def test_config(path):
     assert cfg.runner_type == 'LaleRunner'
     assert 'lale_mmseg.register' in cfg.custom_imports['imports']
     for _, head in decode_heads(cfg):
-        head.num_classes = head.num_classes or 7
+        head.num_classes = head.num_classes or (2 if re.search('_inria-|-building-', path.stem) else 7)
     with torch.device('meta'), torch.no_grad():  # shapes alone: no weights are drawn, nothing is computed
         model = MODELS.build(cfg.model).eval()
-        maps = model.backbone(torch.empty(1, cfg.model.backbone.get('in_channels', 3), 64, 96))
+        bands = (cfg.model.get('backbone') or cfg.model).get('in_channels', 3)
+        maps = model.backbone(torch.empty(1, bands, 64, 96))
     for _, head in decode_heads(cfg):
+        if 'in_channels' not in head:  # a decoder that takes its widths from the encoder
+            continue
         widths = [x.shape[1] for x in maps]
         index = head.get('in_index', range(len(widths)))
-        assert head.in_channels == ([widths[i] for i in index] if not isinstance(index, int) else widths[index])
+        single = isinstance(index, int)
+        found = head.in_channels if single else list(head.in_channels)
+        assert found == (widths[index] if single else [widths[i] for i in index])
     # ADE20K is compared by mIoU everywhere; nothing is chosen on the test tiles of protocols that validate on them.
     validates_on_test = re.search(r'-(mmseg|rsp|boundary)-\d', path.stem)
-    best = 'mIoU' if '_ade20k-' in path.stem else None if validates_on_test else 'mF1'
+    by_iou = re.search('_ade20k-|_inria-few-shot-|-building-', path.stem)
+    best = 'mIoU' if by_iou else None if validates_on_test else 'mF1'
     assert cfg.default_hooks.checkpoint.save_best == best
     assert cfg.default_hooks.checkpoint.interval > 0
     batch = re.search(r'_\d+xb(\d+)-', path.stem).group(1)
     assert cfg.train_dataloader.batch_size == int(batch)
     for phase in ('train', 'val', 'test'):
         for step in cfg[f'{phase}_dataloader'].dataset.pipeline:
+            if step.type == 'SeededAlbu' and 'transforms' not in step:
+                step.transforms = cfg.augmentation
             TRANSFORMS.build(step)
     wrapper = Runner.build_optim_wrapper(_Bare(model), cfg.optim_wrapper)
     assert len(wrapper.optimizer.param_groups[0]['params']) > 0
     if cfg.train_cfg.type == 'IterBasedTrainLoop':
         ends = [s.get('end', s.get('total_steps')) for s in cfg.param_scheduler]
         assert max(ends) == cfg.train_cfg.max_iters
+
+
+@pytest.mark.parametrize('path', [path for path in CONFIGS if '_inria-' in path.stem], ids=lambda path: path.stem)
+def test_inria_configs_are_of_one_protocol(path):
+    cfg = Config.fromfile(path)
+    name = re.search(r'_inria-(full|few-shot)-', path.stem).group(1)
+    # The labels of the full protocol's test tiles are hidden: its validation tiles are scored.
+    splits = dict(train='train', val='val', test='val' if name == 'full' else 'test')
+    for phase in PHASES:
+        for _, dataset in leaf_datasets(cfg, phase):
+            assert (dataset.protocol, dataset.split) == (name, splits[phase])
+    for evaluators in (cfg.val_evaluator, cfg.test_evaluator):
+        first = evaluators[0] if isinstance(evaluators, list) else evaluators
+        assert (first.type, first.protocol) == ('TileSegmentationMetric', name)
+
+
+@pytest.mark.parametrize('path', [path for path in CONFIGS if '-plateau-60e' in path.stem], ids=lambda path: path.stem)
+def test_attempts_have_one_recipe(path):
+    """What the comparison of attempts rests on: all but the network, and what the protocol changes with it."""
+    cfg = Config.fromfile(path)
+    sam, frozen = path.stem.startswith('sam-'), 'freeze-20e' in path.stem
+    assert cfg.train_dataloader.sampler == dict(type='ReplacementSampler', samples_per_epoch=400)
+    assert cfg.train_dataloader.batch_size == (2 if sam else 4)
+    assert cfg.optim_wrapper.optimizer.type == 'AdamW'
+    assert cfg.optim_wrapper.optimizer.lr == (1e-4 if sam else 1e-3)
+    assert cfg.optim_wrapper.optimizer.weight_decay == 1e-4
+    assert cfg.randomness.seed == 42
+    assert cfg.augmentation == ('light' if '-cache_' in path.stem else 'medium')
+    assert cfg.train_cfg.max_epochs == 60
+    (plateau,) = cfg.param_scheduler
+    assert (plateau.monitor, plateau.factor, plateau.patience) == ('mIoU', 0.5, 3)
+    stopping = cfg.default_hooks.early_stopping
+    assert (stopping.monitor, stopping.patience, stopping.get('begin', 0)) == ('mIoU', 10, 20 if frozen else 0)
+    assert ('frozen_backbone' in cfg.default_hooks) == frozen == ('r34' in path.stem)
+    losses = {loss.type: loss.loss_weight for loss in cfg.model.decode_head.loss_decode}
+    assert losses == {'CrossEntropyLoss': 0.5, 'SoftDiceLoss': 0.5}
+    (val_losses,) = (each.losses for each in cfg.val_evaluator if each.type == 'LogitsLossMetric')
+    assert val_losses == cfg.model.decode_head.loss_decode
 
 
 @pytest.mark.parametrize(
@@ -155,7 +204,7 @@ def test_schedules_fit_their_names(path):
     cfg = Config.fromfile(path)
     number = int(re.search(r'_(\d+)', path.stem).group(1)) * (1000 if path.stem.endswith('k') else 1)
     assert number in (cfg.train_cfg.get('max_iters'), cfg.train_cfg.get('max_epochs'))
-    assert cfg.default_hooks.checkpoint.save_best == 'mF1'
+    assert cfg.default_hooks.checkpoint.save_best == ('mIoU' if '_60e' in path.stem else 'mF1')
     assert cfg.default_hooks.checkpoint.max_keep_ckpts >= 2
 
 

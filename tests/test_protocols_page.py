@@ -7,11 +7,11 @@ import pytest
 from lale_mmseg.errors import ConfigError
 from lale_mmseg.evaluation import SegmentationMetric
 from lale_mmseg.evaluation.confusion import protocol_rules
-from lale_mmseg.metainfo import isprs
-from lale_mmseg.metainfo.protocols import PROTOCOLS
+from lale_mmseg.metainfo import inria, isprs
 from tests.support import REPO
 from tests.test_compare_protocols import MAPS, in_process, make_root, maps_of, table_rows
 
+PROTOCOLS = {protocol.name: protocol for protocol in isprs.PROTOCOLS}
 PAGE = (REPO / 'docs' / 'protocols.md').read_text()
 
 
@@ -21,7 +21,7 @@ def section(heading: str) -> str:
 
 def rows(heading: str) -> list[list[str]]:
     """Cells of the rows of a section's table that start with a protocol's letter."""
-    lines = re.findall(r'^\| ([A-D] \|.*) \|$', section(heading), re.MULTILINE)
+    lines = re.findall(r'^\| ([A-F] \|.*) \|$', section(heading), re.MULTILINE)
     return [[cell.strip(' `') for cell in line.split('|')] for line in lines]
 
 
@@ -62,6 +62,23 @@ def test_clean_variants():
     found = rows('Protocols that select on their test tiles')
     assert found == expected
     assert {row[0] for row in found} == set('BCD')
+
+
+def test_inria():
+    rules, tiles = [], []
+    for protocol in inria.PROTOCOLS:
+        found = protocol_rules(protocol, inria.CLASSES)
+        assert not found.left_out_labels + found.left_out_predictions
+        assert [inria.CLASSES[index] for index in found.averaged] == ['building']
+        split = protocol.split('inria')
+        sizes = [str(len(getattr(split, name))) for name in ('train', 'val', 'test')]
+        rules.append([protocol.letter, protocol.name, protocol.title, *sizes, 'building', 'two'])
+        numbers = [
+            ' '.join(tile[len('austin') :] for tile in getattr(split, name) if tile.startswith('austin'))
+            for name in ('val', 'test')
+        ]
+        tiles.append([protocol.letter, protocol.name, *numbers])
+    assert rows('Inria') == rules + tiles
 
 
 def test_the_worked_example_is_what_the_tool_prints(tmp_path, monkeypatch, capsys):

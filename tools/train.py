@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+from typing import Any
 
 from _cli import AMP_DTYPES, add_common_options, load_config, run
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
 from lale_mmseg.errors import ConfigError
+
+#: Fields of a model that name pretrained weights: of this package's parts, and of mmsegmentation's older ones.
+PRETRAINED_FIELDS = ('encoder_weights', 'weights', 'pretrained')
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,6 +30,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--amp', choices=[*AMP_DTYPES], help='mixed precision; fp16 needs a GPU')
     parser.add_argument('--compile', action='store_true', help='compile the networks with torch.compile')
+    parser.add_argument(
+        '--random-init',
+        action='store_true',
+        help='start from random weights: no pretrained weights of the config are loaded or downloaded',
+    )
     parser.add_argument('--seed', type=int, help='seed of all random choices (default: that of the config)')
     return parser.parse_args()
 
@@ -39,6 +49,10 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.dtype = AMP_DTYPES[args.amp]
     if args.compile:
         cfg.compile = True
+    if args.random_init:
+        left_out = leave_out_pretrained(cfg.model)
+        if int(os.environ.get('RANK', 0)) == 0:
+            print(f'--random-init: left out {", ".join(left_out) or "nothing: the config names no pretrained weights"}')
     if args.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
     if args.resume is not None:
@@ -46,6 +60,36 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.resume = 'auto' if args.resume == 'auto' else True
         if args.resume != 'auto':
             cfg.load_from = args.resume
+
+
+def leave_out_pretrained(node: Any, path: str = 'model') -> list[str]:
+    """Sets every source of pretrained weights in a model's config to None, in place.
+
+    Args:
+        node: The config, or a part of it.
+        path: Its name.
+
+    Returns:
+        What was there, as `field=value`.
+    """
+    if isinstance(node, list | tuple):
+        return [text for position, item in enumerate(node) for text in leave_out_pretrained(item, f'{path}.{position}')]
+    found: list[str] = []
+    if not isinstance(node, dict):
+        return found
+    for name, value in node.items():
+        if name in PRETRAINED_FIELDS and isinstance(value, str):
+            found.append(f'{path}.{name}={value!r}')
+            node[name] = None
+        elif name == 'init_cfg':
+            entries = list(value) if isinstance(value, list | tuple) else [value]
+            kept = [entry for entry in entries if not (entry and entry.get('type') == 'Pretrained')]
+            if len(kept) < len(entries):
+                found.append(f'{path}.init_cfg={value!r}')
+                node[name] = kept or None
+        else:
+            found += leave_out_pretrained(value, f'{path}.{name}')
+    return found
 
 
 def main() -> None:

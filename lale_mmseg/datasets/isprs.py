@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from mmengine.logging import MMLogger
-from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..metainfo import IGNORE_INDEX, isprs
-from ..metainfo.layout import index_by_stem
 from ..metainfo.protocols import find_protocol
-from .image_io import read_size
+from .protocol_dataset import ProtocolDataset, require
 
 SPLITS = ('train', 'val', 'test')
 UNITS = ('windows', 'tiles')
 
 
 @DATASETS.register_module()
-class ISPRSProtocolDataset(BaseSegDataset):
+class ISPRSProtocolDataset(ProtocolDataset):
     """Potsdam (38 tiles of 6000x6000, 5 cm) or Vaihingen (33 tiles, 9 cm) with the tiles and labels of a protocol.
 
     Classes: 0 impervious_surface, 1 building, 2 low_vegetation, 3 tree, 4 car, 5 clutter; 255 is ignored (boundary
@@ -86,16 +83,13 @@ class ISPRSProtocolDataset(BaseSegDataset):
         serialize_data: bool = True,
         lazy_init: bool = False,
     ) -> None:
-        _require('city', city, isprs.TILES)
-        _require('split', split, SPLITS)
-        _require('unit', unit, (None, *UNITS))
-        _require('missing_tiles', missing_tiles, ('error', 'skip'))
-        _require('unknown', unknown, ('error', 'ignore'))
+        require('city', city, isprs.TILES)
+        require('split', split, SPLITS)
+        require('unit', unit, (None, *UNITS))
+        require('missing_tiles', missing_tiles, ('error', 'skip'))
+        require('unknown', unknown, ('error', 'ignore'))
         self.prepare_hint = f'make it with "python data_prep/isprs.py {city} DOWNLOADS OUT"'
-        if data_root is None:
-            raise DataError(f'{type(self).__name__}: data_root is not set: {self.prepare_hint}')
-        if not Path(data_root).is_dir():
-            raise DataError(f'data_root {data_root!r} does not exist: {self.prepare_hint}')
+        self.check_root(data_root)
         self.city = city
         self.protocol = find_protocol(protocol)
         self.split = split
@@ -128,11 +122,6 @@ class ISPRSProtocolDataset(BaseSegDataset):
             max_refetch=1,
         )
 
-    @property
-    def source_tiles(self) -> frozenset[str]:
-        """The tiles of this split, such as 'potsdam/2_10': those of training and evaluation must not meet."""
-        return frozenset(f'{self.city}/{tile}' for tile in self.tiles)
-
     def class_pixels(self) -> np.ndarray:
         """Pixels of each class in the tiles of this split, (C,) int64, from `statistics.json`.
 
@@ -155,27 +144,6 @@ class ISPRSProtocolDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         """Data infos of mmengine for the files of the split's tiles, by name, after a look at the headers."""
-        images, labels = (self._files_of_tiles(folder) for folder in (self.image_dir, self.label_dir))
-        lonely = sorted(set(images) - set(labels))
-        if lonely:
-            raise DataError(
-                f'{Path(self.data_root) / self.label_dir}: no label for {len(lonely)} of {len(images)} images of '
-                f'{self.image_dir}, the first is {lonely[0]!r}'
-            )
-        found = {isprs.tile_of(self.city, stem) for stem in images}
-        missing = [tile for tile in self.tiles if tile not in found]
-        message = (
-            f'{Path(self.data_root) / self.image_dir}: no file of {len(missing)} of {len(self.tiles)} tiles of '
-            f'{self._where()}: {", ".join(missing)}'
-        )
-        if missing and (self.missing_tiles == 'error' or not images):
-            hint = '' if not images else "; to go on without them, set missing_tiles='skip' in the dataset's config"
-            raise DataError(f'{message}; {self.prepare_hint}{hint}')
-        if missing:
-            MMLogger.get_current_instance().warning(f'left out: {message}')
-        pairs = [(images[stem], labels[stem]) for stem in sorted(images)]
-        self._compare_headers(pairs)
-        self._metainfo['source'].update(tiles=[tile for tile in self.tiles if tile in found], missing_tiles=missing)
         label_map = dict.fromkeys(range(len(self.metainfo['classes']), len(isprs.CLASSES)), IGNORE_INDEX)
         return [
             dict(
@@ -184,7 +152,7 @@ class ISPRSProtocolDataset(BaseSegDataset):
                 reduce_zero_label=self.reduce_zero_label,
                 label_map=label_map or None,
             )
-            for image, label in pairs
+            for image, label in self.list_pairs()
         ]
 
     def get_data_info(self, idx: int) -> dict:
@@ -193,37 +161,11 @@ class ISPRSProtocolDataset(BaseSegDataset):
         palette = isprs.FULL_PALETTE if self.label_kind == 'full' else isprs.PALETTE
         return {**info, 'seg_fields': [], 'palette': palette, 'unknown': self.unknown}
 
-    def _where(self) -> str:
+    def tile_of(self, stem: str) -> str | None:
+        """Tile of a prepared file or of one of mmsegmentation's converters."""
+        return isprs.tile_of(self.city, stem)
+
+    def where(self) -> str:
+        """Split, city and protocol, for messages."""
         clean = ', clean' if self.clean else ''
         return f'split {self.split!r} of {self.city} under protocol {self.protocol.name!r}{clean}'
-
-    def _files_of_tiles(self, name: str) -> dict[str, Path]:
-        """Files of a folder that belong to the split, by stem."""
-        folder = Path(self.data_root) / name
-        if not folder.is_dir():
-            raise DataError(
-                f'{folder}: no such folder; {self._where()} needs it ({self.label_kind} labels): {self.prepare_hint}'
-            )
-        files: dict[str, Path] = {}
-        for path in index_by_stem(folder).values():
-            if isprs.tile_of(self.city, path.stem) in self.tiles:
-                if path.stem in files:
-                    raise DataError(f'{files[path.stem]} and {path} have the same name; take one folder of them')
-                files[path.stem] = path
-        return files
-
-    def _compare_headers(self, pairs: Sequence[tuple[Path, Path]]) -> None:
-        count = min(len(pairs), self.header_checks)
-        for index in np.linspace(0, len(pairs) - 1, count).astype(int) if count else ():
-            image, label = pairs[index]
-            image_size, label_size = read_size(image), read_size(label)
-            if image_size != label_size:
-                raise DataError(
-                    f'{label}: the label has {label_size[0]}x{label_size[1]} pixels (height x width), its image '
-                    f'{image} has {image_size[0]}x{image_size[1]}'
-                )
-
-
-def _require(name: str, value: object, known: Sequence | dict) -> None:
-    if value not in known:
-        raise ConfigError(f'{name}={value!r}: must be one of {", ".join(repr(each) for each in known)}')

@@ -10,10 +10,13 @@ import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..metainfo import IGNORE_INDEX, Palette
 from ..metainfo.layout import Pair, find_layout, list_pairs
 from .image_io import read_size
+
+#: Name of everything else where one class is told from it.
+BACKGROUND = 'background'
 
 
 @DATASETS.register_module()
@@ -37,6 +40,8 @@ class PaletteDataset(BaseSegDataset):
         mask_dir: Name of the mask folder.
         unknown: What a colour outside the table means: 'error', or 'ignore' to leave its pixels out.
         ignore_colors: Colours of pixels to leave out by agreement.
+        binary_class: Name of a class to tell from everything else: labels become 1 for it and 0, 'background', for all
+            other classes; ignored pixels stay ignored. Configs may leave it to their top-level `binary_class`.
         header_checks: Number of pairs, evenly spread, whose headers are compared at the start, so that unreadable
             images and masks of another size show before training; `data_prep/verify.py` checks every pixel of all.
         test_mode: Whether this is for evaluation; as of mmengine.
@@ -45,6 +50,7 @@ class PaletteDataset(BaseSegDataset):
         lazy_init: Read the classes but not the list of files; as of mmengine.
 
     Raises:
+        ConfigError: `binary_class` is no class of the table.
         DataError: Something of the data is missing, empty, doubled or misaligned; names it.
     """
 
@@ -61,6 +67,7 @@ class PaletteDataset(BaseSegDataset):
         mask_dir: str = 'masks',
         unknown: Literal['error', 'ignore'] = 'error',
         ignore_colors: Sequence[Sequence[int]] = (),
+        binary_class: str | None = None,
         header_checks: int = 1000,
         test_mode: bool = False,
         indices: int | Sequence[int] | None = None,
@@ -78,10 +85,13 @@ class PaletteDataset(BaseSegDataset):
         self.mask_dir = mask_dir
         self.unknown = unknown
         self.header_checks = header_checks
+        # Masks are read by the whole table, so that an unknown colour shows whatever the class.
         self.palette = self.load_palette(Path(data_root), classes_file, ignore_colors)
+        self.binary_class = binary_class
+        shown = self.palette if binary_class is None else binary_palette(self.palette, binary_class)
         super().__init__(
             data_root=str(data_root),
-            metainfo=self.palette.metainfo,
+            metainfo=shown.metainfo,
             data_prefix=dict(),
             pipeline=list(pipeline),
             test_mode=test_mode,
@@ -106,7 +116,7 @@ class PaletteDataset(BaseSegDataset):
         pairs = self.list_pairs()
         self._compare_headers(pairs)
         return [
-            dict(img_path=str(pair.image), seg_map_path=str(pair.mask), reduce_zero_label=False, label_map=None)
+            dict(img_path=str(pair.image), seg_map_path=str(pair.mask), reduce_zero_label=False, label_map=self._labels)
             for pair in pairs
         ]
 
@@ -114,6 +124,13 @@ class PaletteDataset(BaseSegDataset):
         """Data info of one sample, with what `LoadPaletteMask` needs."""
         info = super().get_data_info(idx)
         return {**info, 'seg_fields': [], 'palette': self.palette, 'unknown': self.unknown}
+
+    @property
+    def _labels(self) -> dict[int, int] | None:
+        """New label of each class of the table; None where they stay."""
+        if self.binary_class is None:
+            return None
+        return {label: int(name == self.binary_class) for label, name in enumerate(self.palette.classes)}
 
     def _compare_headers(self, pairs: Sequence[Pair]) -> None:
         count = min(len(pairs), self.header_checks)
@@ -126,3 +143,21 @@ class PaletteDataset(BaseSegDataset):
                     f'{pair.mask}: the mask has {mask_size[0]}x{mask_size[1]} pixels (height x width), its image '
                     f'{pair.image} has {image_size[0]}x{image_size[1]}'
                 )
+
+
+def binary_palette(palette: Palette, binary_class: str) -> Palette:
+    """Names and colours of 0, everything else, and 1, the class `binary_class` of a palette, in its colour.
+
+    Everything else is black, so that an overlay darkens it and the class stands out; white if the class is dark itself.
+
+    Raises:
+        ConfigError: There is no such class, or it is called 'background'.
+    """
+    known = ', '.join(repr(name) for name in palette.classes)
+    if binary_class not in palette.classes:
+        raise ConfigError(f'binary_class={binary_class!r}: no class is called so; known are {known}')
+    if binary_class == BACKGROUND:
+        raise ConfigError(f'binary_class={binary_class!r}: everything else is called so; name another class of {known}')
+    color = palette.colors[palette.classes.index(binary_class)]
+    background = (0, 0, 0) if max(color) >= 64 else (255, 255, 255)
+    return Palette((BACKGROUND, binary_class), (background, color))

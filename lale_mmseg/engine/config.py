@@ -11,10 +11,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, TRANSFORMS
 
 from ..errors import ConfigError, DataError
-from .component_check import check_fields, segmentor_config
+from .component_check import accepted_arguments, check_fields, find_registered, segmentor_config
 
 PHASES = ('train', 'val', 'test')
 
@@ -23,10 +23,13 @@ def complete_config(cfg: Config) -> Config:
     """A copy of a config in which what was left open is filled from the one place that knows it.
 
     * Datasets without `data_root` get the config's top-level `data_root`, so a child config changes one line.
+    * PaletteDatasets without `binary_class` get the top-level `binary_class`.
+    * `SeededAlbu` steps without `transforms` get the top-level `augmentation`.
     * Heads with `num_classes=None` get the number of classes of the first dataset that can be read.
 
     Raises:
-        ConfigError: A field is misspelt, or the number of classes is open and no dataset tells it.
+        ConfigError: A field is misspelt, the number of classes is open and no dataset tells it, or `binary_class` or
+            `augmentation` is unknown, missing, or taken by nothing.
     """
     cfg = copy.deepcopy(cfg)
     if 'model' not in cfg:
@@ -38,6 +41,8 @@ def complete_config(cfg: Config) -> Config:
         for phase in PHASES:
             for _, dataset in leaf_datasets(cfg, phase):
                 dataset.setdefault('data_root', data_root)
+    _fill_binary_class(cfg)
+    _fill_augmentation(cfg)
     heads = [(path, head) for path, head in decode_heads(cfg) if 'num_classes' in head]
     if any(head['num_classes'] is None for _, head in heads):
         num_classes = _num_classes_of_data(cfg)
@@ -56,12 +61,13 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
     if 'model' not in cfg:
         return  # a runner that was built from parts
     segmentor = segmentor_config(cfg)
-    bands = (segmentor.get('backbone') or {}).get('in_channels')
+    # A segmentor that makes its backbone itself takes the number of bands.
+    bands_field = 'model.backbone.in_channels' if segmentor.get('backbone') else 'model.in_channels'
+    bands = (segmentor.get('backbone') or segmentor).get('in_channels')
     mean = (segmentor.get('data_preprocessor') or cfg.get('data_preprocessor') or {}).get('mean')
     if bands is not None and mean is not None and len(mean) != bands:
         raise ConfigError(
-            f'model.data_preprocessor.mean has {len(mean)} values, model.backbone.in_channels is {bands}; they must '
-            'be equal'
+            f'model.data_preprocessor.mean has {len(mean)} values, {bands_field} is {bands}; they must be equal'
         )
     if 'train' in phases and (cfg.get('train_cfg') or {}).get('type') == 'EpochBasedTrainLoop':
         sampler = cfg.train_dataloader.get('sampler', {})
@@ -72,6 +78,7 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
             )
     if 'train' in phases:
         _check_schedules(cfg)
+        _check_draws(cfg)
     for phase in phases:
         for path, dataset in leaf_datasets(cfg, phase):
             classes = dataset_classes(dataset)
@@ -84,6 +91,94 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
                         f'{head_path}.num_classes is {found}, but {path} ({dataset["type"]}) has {len(classes)} '
                         f'classes: {", ".join(classes)}'
                     )
+
+
+def _fill_binary_class(cfg: Config) -> None:
+    """Hands the top-level `binary_class` to the datasets that take one and have none."""
+    name = cfg.get('binary_class')
+    if name is None:
+        return
+    datasets = [dataset for phase in PHASES for _, dataset in leaf_datasets(cfg, phase)]
+    takers = [dataset for dataset in datasets if _takes(dataset, 'binary_class')]
+    for dataset in takers:
+        dataset.setdefault('binary_class', name)
+    # Those that have the same one already: the config of a finished run was filled in before.
+    if not any(dataset['binary_class'] == name for dataset in takers):
+        kinds = ', '.join(sorted({str(dataset.get('type')) for dataset in datasets})) or 'there are none'
+        why = 'each has a binary_class of its own' if takers else 'none takes one, as PaletteDataset does'
+        raise ConfigError(f'binary_class is {name!r}, but of the datasets ({kinds}) {why}')
+
+
+def _fill_augmentation(cfg: Config) -> None:
+    """Hands the top-level `augmentation` to the SeededAlbu steps without `transforms`, and tries whether all build."""
+    augmentation = cfg.get('augmentation')
+    steps = [
+        found
+        for phase in PHASES
+        for found in _steps(f'{phase}_dataloader', cfg.get(f'{phase}_dataloader'), 'SeededAlbu')
+    ]
+    if augmentation is not None:
+        for _, step in steps:
+            if step.get('transforms') is None:
+                step['transforms'] = copy.deepcopy(augmentation)
+        if not any(step['transforms'] == augmentation for _, step in steps):
+            raise ConfigError(
+                f'augmentation is {augmentation!r}, but no pipeline has a SeededAlbu that leaves its transforms to it'
+            )
+    for path, step in steps:
+        try:
+            TRANSFORMS.build(step)
+        except ConfigError as error:
+            raise ConfigError(f'{path}: {error}') from None
+
+
+def _takes(part: Mapping[str, Any], argument: str) -> bool:
+    """Whether every class registered under the `type` of a part has an argument of that name."""
+    taken = [accepted_arguments(candidate) for candidate in find_registered(str(part.get('type')))]
+    return bool(taken) and all(names is not None and argument in names for names in taken)
+
+
+def _steps(path: str, node: Any, kind: str) -> Iterator[tuple[str, Any]]:
+    """(path, config) of every part of a type, however deep it lies."""
+    if isinstance(node, Mapping):
+        if _short_type(node) == kind:
+            yield path, node
+            return
+        for name, value in node.items():
+            yield from _steps(f'{path}.{name}', value, kind)
+    elif isinstance(node, (list, tuple)):
+        for position, value in enumerate(node):
+            yield from _steps(f'{path}.{position}', value, kind)
+
+
+def _short_type(part: Mapping[str, Any]) -> str:
+    """The `type` of a part without its scope."""
+    return str(part.get('type')).rpartition('.')[2]
+
+
+def _check_draws(cfg: Config) -> None:
+    """Draws whose augmentation is a function of their seed need both the sampler that gives it and a seed of the run.
+
+    Without the latter mmengine draws one, and a resumed run gets its draws from another one.
+    """
+    loader = cfg.get('train_dataloader')
+    if not isinstance(loader, Mapping):
+        return
+    sampler = loader.get('sampler') or {}
+    replaces = _short_type(sampler) == 'ReplacementSampler'
+    for path, _ in _steps('train_dataloader.dataset', loader.get('dataset'), 'SeedDraw'):
+        if not replaces:
+            raise ConfigError(
+                f'{path} is SeedDraw, but train_dataloader.sampler is {sampler.get("type")}, whose draws have no seed; '
+                "use sampler=dict(type='ReplacementSampler'), or take SeedDraw out"
+            )
+    randomness = cfg.get('randomness') or {}
+    unseeded = randomness.get('seed') is None or randomness.get('diff_rank_seed')
+    if replaces and sampler.get('seed') is None and unseeded:
+        raise ConfigError(
+            'train_dataloader.sampler is ReplacementSampler, but randomness gives it no seed, so that a resumed run '
+            'would draw other samples; set randomness=dict(seed=0), or a seed of the sampler'
+        )
 
 
 def _check_schedules(cfg: Config) -> None:

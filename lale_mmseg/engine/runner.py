@@ -16,15 +16,20 @@ from mmseg.registry import RUNNERS
 from torch import nn
 
 from .. import compat
-from ..errors import InputError
+from ..datasets import held_out
+from ..errors import ConfigError, InputError
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
 from .class_weights import drop_class_weights, fill_class_weights
 from .config import check_config, check_folders, complete_config
-from .hooks import BroadcastBuffersHook, PlainCheckpointHook
+from .hooks import BroadcastBuffersHook, PlainCheckpointHook, ResumedValidationHook
+from .ledger import note_test
 from .network_check import check_network
 from .pretrained import load_pretrained_parts, take_pretrained_parts
-from .splits import check_scoring, check_splits, report_seen_tiles
+from .splits import check_scoring, check_splits, held_out_splits, refuse_held_out, report_seen_tiles
 from .unwrap import unwrapped
+
+#: Default hooks that mmengine has itself, and leaves out where a config sets them to None.
+_MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
 @RUNNERS.register_module()
@@ -40,12 +45,16 @@ class LaleRunner(Runner):
     * `resume` without a path finds the newest readable checkpoint from the files themselves.
     * A model whose data preprocessor is channels-last gets channels-last weights.
     * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
+    * Held-out splits are neither trained on nor chosen by; a test of one is noted in a ledger before it is read.
+    * A run by epochs that is resumed from a checkpoint of before a validation does that validation first.
     """
 
     _resume: bool | str
     _load_from: str | None
     #: Why `class_weight='data'` could not be filled in: no matter in a test, raised by `train`.
     _missing_weights: InputError | None = None
+    #: Number of the read of a held-out split, while it is tested.
+    _test_read: int | None = None
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> LaleRunner:
@@ -83,9 +92,10 @@ class LaleRunner(Runner):
 
         A default hook set to None is left out; mmengine knows that for its own hooks only.
         """
-        if (default_hooks or {}).get('report', True) is None:
-            default_hooks = {name: hook for name, hook in (default_hooks or {}).items() if name != 'report'}
+        named = (default_hooks or {}).items()
+        default_hooks = {name: hook for name, hook in named if hook is not None or name in _MMENGINE_HOOKS}
         super().register_hooks(default_hooks, custom_hooks)
+        self.register_hook(ResumedValidationHook())
         self.register_hook(PlainCheckpointHook(), priority='LOWEST')
         if get_world_size() > 1:
             self.register_hook(BroadcastBuffersHook(), priority='VERY_HIGH')
@@ -93,6 +103,7 @@ class LaleRunner(Runner):
     def train(self) -> nn.Module:
         """Checks the config against its data, then trains."""
         check_config(self.cfg, ('train', 'val'))
+        refuse_held_out(self.cfg, ('train', 'val'))
         check_splits(self.cfg)
         check_scoring(self.cfg, ('val',))
         if self._missing_weights is not None:
@@ -103,16 +114,44 @@ class LaleRunner(Runner):
     def val(self) -> dict:
         """Checks the config against its data, then validates."""
         check_config(self.cfg, ('val',))
+        refuse_held_out(self.cfg, ('val',))
         check_scoring(self.cfg, ('val',))
         check_folders(self.cfg, ('val',))
         return super().val()
 
     def test(self) -> dict:
-        """Checks the config against its data, then tests."""
+        """Checks the config against its data, then tests; a read of a held-out split is noted first.
+
+        Raises:
+            ConfigError: A held-out split is to be tested, and the weights are of no checkpoint file, or a ledger cannot
+                be written.
+        """
         check_config(self.cfg, ('test',))
         check_scoring(self.cfg, ('test',))
         check_folders(self.cfg, ('test',))
-        return super().test()
+        splits = held_out_splits(self.cfg)
+        if not splits:
+            return super().test()
+        if self._load_from is None or self._resume or isinstance(self._train_loop, BaseLoop):
+            raise ConfigError(
+                f'{splits[0]} is held out: it is tested from a checkpoint file (load_from), in a process that does not '
+                'train or resume, as by "python tools/test.py CONFIG CHECKPOINT"'
+            )
+        self._test_read = note_test(self.cfg, self._load_from, self.work_dir, splits)
+        try:
+            with held_out.opened():
+                return super().test()
+        finally:
+            self._test_read = None
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Builds the test loop; scores of a held-out split say the number of the read."""
+        built = super().build_test_loop(loop)
+        if self._test_read is not None:
+            meta = dict(built.dataloader.dataset.metainfo)
+            meta['source'] = {**(meta.get('source') or {}), 'test_read': self._test_read}
+            built.evaluator.dataset_meta = meta
+        return built
 
     def load_or_resume(self) -> None:
         """Loads or resumes.
@@ -190,8 +229,12 @@ class LaleRunner(Runner):
 
 
 def _fill_or_drop_class_weights(cfg: Config) -> InputError | None:
-    """Fills in `class_weight='data'`; where that cannot be done, takes it out and returns why."""
+    """Fills in `class_weight='data'`; where that cannot be done, takes it out and returns why.
+
+    Held-out data are not counted.
+    """
     try:
+        refuse_held_out(cfg, ('train',))
         fill_class_weights(cfg)
     except InputError as error:
         drop_class_weights(cfg)

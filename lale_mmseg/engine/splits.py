@@ -79,6 +79,38 @@ def check_scoring(cfg: Config, phases: Sequence[str]) -> None:
         )
 
 
+def refuse_held_out(cfg: Config, phases: Sequence[str]) -> None:
+    """Checks that nothing is trained on or chosen by a held-out split.
+
+    Raises:
+        ConfigError: A dataset of these phases is held out; names its field.
+    """
+    for phase in phases:
+        for path, dataset in leaf_datasets(cfg, phase):
+            split = held_out_split(dataset)
+            if split is not None:
+                raise ConfigError(
+                    f'{path} ({dataset["type"]}) is {split}, which is held out: only tools/test.py reads it, as '
+                    'test_dataloader, once, after all tuning; train on split train and choose by split val'
+                )
+
+
+def held_out_splits(cfg: Config) -> list[str]:
+    """The held-out splits that a test of the config reads, such as 'inria test (few-shot)'."""
+    found = (held_out_split(dataset) for _, dataset in leaf_datasets(cfg, 'test'))
+    return [split for split in found if split is not None]
+
+
+def held_out_split(dataset: Mapping[str, Any]) -> str | None:
+    """Name of a dataset's split if it is held out, without reading its files; else None."""
+    built = built_lazily(dataset)
+    if not getattr(built, 'held_out', False):
+        return None
+    source = built.metainfo.get('source') or {}
+    protocol = f' ({source["protocol"]})' if 'protocol' in source else ''
+    return f'{source.get("city", dataset["type"])} {source.get("split", getattr(built, "split", "test"))}{protocol}'
+
+
 def report_seen_tiles(trained: Mapping[str, Any] | None, tested: Mapping[str, Any] | None) -> None:
     """Warns where a checkpoint was trained on tiles that are tested now.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -26,6 +27,9 @@ BAR_COLORS = ('#D55E00', '#0072B2', '#009E73', '#CC79A7', '#E69F00')
 #: Dots an inch of all charts.
 DPI = 130
 _LOSS_COLOR = '#0072B2'
+_VAL_LOSS_COLOR = '#CC79A7'
+#: What `log_with_hierarchy` of mmengine's LogProcessor puts before names.
+_PHASE = re.compile(r'^(train|val)/')
 
 
 @dataclass
@@ -34,9 +38,17 @@ class Curves:
 
     Attributes:
         train: Entries by iteration, each with `loss` and maybe `lr` and `epoch`.
-        val: Entries by iteration or, if `val_by_epoch`, by epoch.
+        val: Entries by iteration or, if `val_by_epoch`, by epoch; maybe with `loss`.
         val_by_epoch: Validation was logged by epoch.
     """
+
+    def val_losses(self) -> dict[int, float]:
+        """Losses of validations by iteration; those of epochs that were not logged in training are left out."""
+        losses = {step: entry['loss'] for step, entry in self.val.items() if _is_number(entry.get('loss'))}
+        if not self.val_by_epoch:
+            return losses
+        ends = {entry['epoch']: step for step, entry in self.train.items() if _is_number(entry.get('epoch'))}
+        return {ends[epoch]: loss for epoch, loss in losses.items() if epoch in ends}
 
     train: dict[int, dict] = field(default_factory=dict)
     val: dict[int, dict] = field(default_factory=dict)
@@ -147,7 +159,7 @@ def plot_curves(scalars_files: Sequence[Path], path: str | PathLike[str]) -> boo
     if losses:
         rates = {step: entry['lr'] for step, entry in curves.train.items() if _is_number(entry.get('lr'))}
         loss_axes = figure.add_subplot(grid[0, 0] if rates else grid[:, 0])
-        _draw_loss(loss_axes, losses)
+        _draw_loss(loss_axes, losses, curves.val_losses())
         lowest = loss_axes
         if rates:
             lowest = figure.add_subplot(grid[1, 0], sharex=loss_axes)
@@ -172,8 +184,13 @@ def read_curves(scalars_files: Sequence[Path]) -> Curves:
     curves = Curves()
     for file in scalars_files:
         entries = _read_lines(Path(file))
-        train = {int(entry['step']): entry for entry in entries if 'loss' in entry}
         val = {int(entry['step']): entry for entry in entries if any(name in entry for name in VAL_SCORES)}
+        # Validations may have a loss, too.
+        train = {
+            int(entry['step']): entry
+            for entry in entries
+            if 'loss' in entry and not any(name in entry for name in VAL_SCORES)
+        }
         epochs = [entry['epoch'] for entry in train.values() if _is_number(entry.get('epoch'))]
         # mmengine logs epochs only in runs by epoch; there it counts validations by epoch too, unless told not to.
         if epochs and val:
@@ -200,19 +217,23 @@ def _read_lines(file: Path) -> list[dict]:
         except ValueError:
             continue
         if isinstance(entry, dict) and _is_number(entry.get('step')):
-            entries.append(entry)
+            entries.append({_PHASE.sub('', name): value for name, value in entry.items()})
     return entries
 
 
-def _draw_loss(axes: Axes, losses: dict[int, float]) -> None:
+def _draw_loss(axes: Axes, losses: dict[int, float], val_losses: dict[int, float]) -> None:
     steps, values = list(losses), np.array(list(losses.values()), np.float64)
     if len(steps) >= 10:
         axes.plot(steps, values, color=_LOSS_COLOR, alpha=0.3, linewidth=0.9, label='logged')
         axes.plot(steps, _smooth(values), color=_LOSS_COLOR, linewidth=1.8, label='smoothed')
-        axes.legend(frameon=False)
     else:
-        axes.plot(steps, values, color=_LOSS_COLOR, linewidth=1.8, marker='o', markersize=4)
-    axes.set_ylabel('Training loss')
+        axes.plot(steps, values, color=_LOSS_COLOR, linewidth=1.8, marker='o', markersize=4, label='training')
+    if val_losses:
+        points = [*val_losses], [*val_losses.values()]
+        axes.plot(*points, color=_VAL_LOSS_COLOR, linewidth=1.8, marker='o', markersize=3.5, label='validation')
+    if len(steps) >= 10 or val_losses:
+        axes.legend(frameon=False)
+    axes.set_ylabel('Loss' if val_losses else 'Training loss')
     axes.set_title('Training')
     positive = values[values > 0]
     # A loss over more than a decade hides its end on a linear axis.

@@ -209,7 +209,9 @@ class EvaluationReport:
             scored = int(index in self.rules.averaged and not self.scores.absent[index])
             row = [self.classes[index], *values.values(), shares[index], scored]
             class_rows.append(row if self.protocol is None else [*row, self.protocol.name])
-        for name, content in zip(REPORT_FILES, (self.to_json(), _csv(matrix_rows), _csv(class_rows)), strict=True):
+        for name, content in zip(
+            REPORT_FILES, (self.to_json(), csv_text(matrix_rows), csv_text(class_rows)), strict=True
+        ):
             write_atomic(Path(folder) / name, content)
 
     @property
@@ -278,7 +280,7 @@ def _value(values: np.ndarray, index: int) -> float | None:
     return None if np.isnan(values[index]) else float(values[index])
 
 
-def _csv(rows: Sequence[Sequence]) -> str:
+def csv_text(rows: Sequence[Sequence]) -> str:
     """Rows as CSV text; None becomes an empty cell."""
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows(rows)
@@ -287,11 +289,13 @@ def _csv(rows: Sequence[Sequence]) -> str:
 
 def _source_lines(source: Mapping[str, Any] | None) -> list[str]:
     """What was scored, and what of it was not there."""
-    if source is None or 'tiles' not in source:
-        return []
+    source = source or {}
+    reads = [f'held out: read {source["test_read"]} of it by this attempt'] if 'test_read' in source else []
+    if 'tiles' not in source:
+        return reads
     tiles, missing = source['tiles'], source['missing_tiles']
     clean = ', clean' if source['clean'] else ''
     line = f'{source["city"]}, split {source["split"]!r} of {source["protocol"]!r}{clean}, {source["labels"]} labels'
     if not missing:
-        return [f'{line}: all {len(tiles)} tiles']
-    return [f'{line}: ONLY {len(tiles)} of {len(tiles) + len(missing)} tiles; missing: {", ".join(missing)}']
+        return [f'{line}: all {len(tiles)} tiles', *reads]
+    return [f'{line}: ONLY {len(tiles)} of {len(tiles) + len(missing)} tiles; missing: {", ".join(missing)}', *reads]

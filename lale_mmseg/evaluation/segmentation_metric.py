@@ -40,11 +40,11 @@ class _Counts:
 
 @dataclass
 class _Scored:
-    """One image that was scored: its counts, and what `pred_dir` needs of it."""
+    """One image that was scored: its counts, its path, and what `pred_dir` needs of it."""
 
     counts: _Counts
-    stem: str = ''
     img_path: str = ''
+    stem: str = ''
     index_map: np.ndarray | None = None
 
 
@@ -178,8 +178,19 @@ class SegmentationMetric(BaseMetric):
         boundary = None
         if self.boundary_tolerance is not None:
             boundary = BoundaryResult(self.boundary_tolerance, total.boundary)
+        report = self._report(total, classes, boundary)
+        metrics = report.metrics()
+        self.report = report
+        if is_main_process():
+            MMLogger.get_current_instance().info('\n' + report.text())
+            if self.output_dir is not None:
+                report.write(self.output_dir)
+        return metrics
+
+    def _report(self, total: _Counts, classes: tuple[str, ...], boundary: BoundaryResult | None) -> EvaluationReport:
+        """The report of counts that are summed over images and processes."""
         palette = (self.dataset_meta or {}).get('palette')
-        report = EvaluationReport(
+        return EvaluationReport(
             classes=classes,
             palette=tuple((int(r), int(g), int(b)) for r, g, b in palette) if palette else None,
             matrix=total.matrix,
@@ -190,13 +201,6 @@ class SegmentationMetric(BaseMetric):
             source=(self.dataset_meta or {}).get('source'),
             boundary=boundary,
         )
-        metrics = report.metrics()
-        self.report = report
-        if is_main_process():
-            MMLogger.get_current_instance().info('\n' + report.text())
-            if self.output_dir is not None:
-                report.write(self.output_dir)
-        return metrics
 
     def _reset(self) -> None:
         self._total: _Counts | None = None
@@ -225,12 +229,12 @@ class SegmentationMetric(BaseMetric):
         matrix = confusion_matrix(pred, label, len(classes), self.ignore_index, source).numpy()
         counts = _Counts(matrix, self._boundary_counts(pred, label, classes))
         if self.pred_dir is None:
-            return _Scored(counts)
+            return _Scored(counts, img_path)
         if not img_path:
             raise DataError('pred_dir is set, but the data samples have no img_path to name the PNG files by')
         # A copy: the model may use the memory of its output again.
         index_map = pred.to(torch.uint8, copy=True).cpu().numpy()
-        return _Scored(counts, Path(img_path).stem, img_path, index_map)
+        return _Scored(counts, img_path, Path(img_path).stem, index_map)
 
     def _boundary_counts(self, pred: torch.Tensor, label: torch.Tensor, classes: tuple[str, ...]) -> np.ndarray:
         """Counts of an image whose values were checked; zeros where boundaries are not scored."""
@@ -248,11 +252,15 @@ class SegmentationMetric(BaseMetric):
         if self._total is None:
             self._total = self._no_counts()
         self._total.add(scored.counts)
+        self._count_image(scored)
         if self.pred_dir is not None and scored.index_map is not None:
             if scored.stem in self._written:
                 raise DataError(_same_stem_message(scored.stem, self._written[scored.stem], scored.img_path))
             self._written[scored.stem] = scored.img_path
             save_png(Path(self.pred_dir) / f'{scored.stem}.png', scored.index_map)
+
+    def _count_image(self, scored: _Scored) -> None:
+        """Takes note of an image that counts, once for each; for subclasses."""
 
     def _settle_waiting(self, size: int) -> None:
         """Drops the waiting sample if it is a repeated one, else keeps it.
@@ -300,7 +308,7 @@ class SegmentationMetric(BaseMetric):
     def _rules(self, classes: tuple[str, ...]) -> ScoringRules:
         if self.protocol is not None:
             source = (self.dataset_meta or {}).get('source')
-            if source is not None:
+            if source is not None and 'protocol' in source:
                 self.protocol.check_source(source)
             return protocol_rules(self.protocol, classes)
         return ScoringRules(averaged=self._score_indexes(classes))

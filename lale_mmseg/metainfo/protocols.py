@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..errors import ConfigError
-from . import isprs
+from . import inria, isprs
 from .protocol import Protocol
 
 #: In the order of their letters.
-PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in isprs.PROTOCOLS}
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (*isprs.PROTOCOLS, *inria.PROTOCOLS)}
 
 
 def find_protocol(name: str) -> Protocol:

@@ -160,7 +160,8 @@ def test_an_image_without_label_is_an_error(root):
         (dict(unit='crops'), "unit='crops'"),
         (dict(missing_tiles='ignore'), "missing_tiles='ignore': must be one of 'error', 'skip'"),
         (dict(unknown='keep'), "unknown='keep'"),
-        (dict(protocol='E'), "protocol 'E' is not known"),
+        (dict(protocol='Z'), "protocol 'Z' is not known"),
+        (dict(protocol='E'), r"'full' \(E\) has no tiles of 'vaihingen'"),
         (dict(protocol='D', city='potsdam'), "has no tiles of 'potsdam'"),
     ],
 )

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 from mmseg.registry import DATASETS
 
-from lale_mmseg.errors import DataError
+from lale_mmseg.datasets.palette_dataset import binary_palette
+from lale_mmseg.errors import ConfigError, DataError
+from lale_mmseg.metainfo import Palette
 
 PIPELINE = [dict(type='LoadBands'), dict(type='LoadPaletteMask'), dict(type='PackSegInputs')]
 COLORS = np.array([(255, 0, 0), (0, 255, 0)], np.uint8)
@@ -101,3 +103,50 @@ def test_missing_mask_and_empty_split(root):
 def test_unknown_arguments_are_rejected(root):
     with pytest.raises(TypeError, match='splitt'):
         build(root, splitt='train')
+
+
+def test_one_class_against_everything_else(root):
+    """Three classes, an ignored colour and, where asked for, an unknown one; 'field' is class 1 of the table."""
+    (root / 'classes.csv').write_text('index,name,r,g,b\n0,road,255,0,0\n1,field,0,255,0\n2,tree,0,0,255\n')
+    colors = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (9, 9, 9), (7, 7, 7)], np.uint8)
+    table = np.array([[0, 1, 2, 3, 0, 1, 2, 3]] * 6)
+    cv2.imwrite(str(root / 'masks/s0.png'), colors[table][..., ::-1])
+    options = dict(binary_class='field', ignore_colors=[(9, 9, 9)])
+    for flags in (dict(), dict(test_mode=True), dict(serialize_data=False)):
+        dataset = build(root, **options, **flags)
+        assert dataset.metainfo['classes'] == ('background', 'field')
+        assert dataset.metainfo['palette'] == [[0, 0, 0], [0, 255, 0]]
+        labels = dataset[0]['data_samples'].gt_sem_seg.data[0]
+        assert labels.tolist() == [[0, 1, 0, 255, 0, 1, 0, 255]] * 6
+    assert build(root, **{**options, 'binary_class': 'road'})[0]['data_samples'].gt_sem_seg.data[0, 0].tolist() == [
+        *(1, 0, 0, 255),
+        *(1, 0, 0, 255),
+    ]
+    table[2, 3] = 4
+    cv2.imwrite(str(root / 'masks/s0.png'), colors[table][..., ::-1])
+    with pytest.raises(DataError, match=r's0\.png: colour \(7, 7, 7\) at row 2, column 3 .* road .*field .*tree'):
+        build(root, **options)[0]
+    assert build(root, **options, unknown='ignore')[0]['data_samples'].gt_sem_seg.data[0, 2, 3] == 255
+
+
+def test_index_masks_of_one_class_against_everything_else(root):
+    cv2.imwrite(str(root / 'masks/s0.png'), np.array([[0, 1, 255, 1, 0, 0, 1, 1]] * 6, np.uint8))
+    pipeline = [dict(type='LoadBands'), dict(type='LoadLabels'), dict(type='PackSegInputs')]
+    config = dict(type='PaletteDataset', data_root=str(root), pipeline=pipeline, binary_class='road')
+    labels = DATASETS.build(config)[0]['data_samples'].gt_sem_seg.data[0, 0]
+    assert labels.tolist() == [1, 0, 255, 0, 1, 1, 0, 0]
+
+
+def test_an_unknown_class_is_named_with_those_that_there_are(root):
+    with pytest.raises(ConfigError, match=r"binary_class='roof': no class is called so; known are 'road', 'field'"):
+        build(root, binary_class='roof', lazy_init=True)
+    with pytest.raises(ConfigError, match=r"binary_class='background': everything else is called so"):
+        binary_palette(Palette(['background', 'roof'], [(0, 0, 0), (9, 9, 9)]), 'background')
+
+
+@pytest.mark.parametrize(
+    ('color', 'background'), [((230, 25, 75), 0), ((0,) * 3, 255), ((64, 0, 0), 0), ((63,) * 3, 255)]
+)
+def test_everything_else_differs_from_the_class_in_colour(color, background):
+    found = binary_palette(Palette(['tree', 'roof', 'x'], [(1, 1, 1), color, (255, 255, 255)]), 'roof')
+    assert found.colors == ((background,) * 3, color)

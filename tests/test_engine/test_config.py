@@ -1,10 +1,11 @@
 import pytest
 from mmengine.config import Config
 
-from lale_mmseg.engine.config import _check_schedules, check_config, complete_config
+from lale_mmseg.engine.config import _check_schedules, check_config, complete_config, dataset_classes
 from lale_mmseg.errors import ConfigError, DataError
 from tests.support import REPO
 
+PALETTE = REPO / 'configs/lale/lale_s1_1xb8-onecycle-400_palette-256x256.py'
 TOY = REPO / 'configs/lale/lale_s1_1xb8-onecycle-400_aras400k-toy-256x256.py'
 
 
@@ -99,3 +100,115 @@ def test_one_cycle_needs_a_step_to_rise(steps, pct_start, good):
     else:
         with pytest.raises(ConfigError, match=rf'param_scheduler.0: total_steps {steps} with pct_start {pct_start}'):
             _check_schedules(cfg)
+
+
+@pytest.fixture
+def palette_cfg(tmp_path):
+    """A config of a data set of three classes, whose augmentation is open."""
+    (tmp_path / 'classes.csv').write_text('index,name,r,g,b\n0,road,255,0,0\n1,roof,0,255,0\n2,tree,0,0,255\n')
+    cfg = Config.fromfile(PALETTE)
+    cfg.data_root = str(tmp_path)
+    step = cfg.train_dataloader.dataset.pipeline[3]
+    assert step.type == 'SeededAlbu'
+    del step['transforms']
+    return cfg
+
+
+def augmentation_of(cfg):
+    return cfg.train_dataloader.dataset.pipeline[3].get('transforms')
+
+
+@pytest.mark.parametrize('value', ['heavy', [dict(type='D4', p=1.0)], []])
+def test_the_augmentation_is_filled_in_where_it_is_open(palette_cfg, value):
+    palette_cfg.augmentation = value
+    done = complete_config(palette_cfg)
+    assert augmentation_of(done) == value
+    assert augmentation_of(palette_cfg) is None
+    assert complete_config(done).to_dict() == done.to_dict()  # as the config of a finished run
+
+
+def test_steps_with_an_augmentation_of_their_own_keep_it(palette_cfg):
+    own = dict(type='SeededAlbu', transforms='light')
+    inner = palette_cfg.train_dataloader.dataset
+    # Inside a wrapper of data sets, and of transforms.
+    inner.pipeline.append(dict(type='RandomApply', transforms=[own, dict(type='mmseg.SeededAlbu')]))
+    palette_cfg.train_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[dict(type='RepeatDataset', times=2, dataset=inner)]
+    )
+    palette_cfg.augmentation = 'medium'
+    done = complete_config(palette_cfg)
+    pipeline = done.train_dataloader.dataset.datasets[0].dataset.pipeline
+    assert pipeline[3].transforms == 'medium'
+    assert [step.transforms for step in pipeline[-1].transforms] == ['light', 'medium']
+
+
+def test_augmentations_that_cannot_be_are_named(palette_cfg):
+    where = r'train_dataloader\.dataset\.pipeline\.3: SeededAlbu: '
+    with pytest.raises(ConfigError, match=where + "transforms is not set; .* top-level augmentation, to 'light', "):
+        complete_config(palette_cfg)
+    palette_cfg.augmentation = 'hevy'
+    with pytest.raises(ConfigError, match=where + "no augmentation preset is called 'hevy'; known are 'light', "):
+        complete_config(palette_cfg)
+    palette_cfg.augmentation = [dict(type='D4', prob=1)]
+    with pytest.raises(ConfigError, match=where + "D4 has no argument 'prob'"):
+        complete_config(palette_cfg)
+
+
+def test_an_augmentation_that_nothing_takes_is_an_error():
+    cfg = Config.fromfile(PALETTE)
+    cfg.augmentation = 'heavy'
+    with pytest.raises(ConfigError, match="augmentation is 'heavy', but no pipeline has a SeededAlbu that leaves"):
+        complete_config(cfg)
+
+
+@pytest.mark.parametrize('name', ['light', 'medium', 'heavy', 'extreme'])
+def test_each_base_names_its_preset(name, palette_cfg, tmp_path):
+    base = REPO / f'configs/_base_/augmentations/{name}.py'
+    palette_cfg.merge_from_dict(Config.fromfile(base).to_dict())
+    assert augmentation_of(complete_config(palette_cfg)) == name
+    (tmp_path / 'child.py').write_text(f"_base_ = ['{base}']\naugmentation = 'light'\n")
+    assert Config.fromfile(tmp_path / 'child.py').augmentation == 'light'
+
+
+def test_one_class_is_told_from_everything_else_in_all_phases(palette_cfg):
+    palette_cfg.augmentation = 'light'
+    palette_cfg.binary_class = 'roof'
+    palette_cfg.test_dataloader.dataset.binary_class = 'tree'
+    done = complete_config(palette_cfg)
+    found = [done[f'{phase}_dataloader'].dataset.binary_class for phase in ('train', 'val', 'test')]
+    assert found == ['roof', 'roof', 'tree']
+    assert done.model.decode_head.num_classes == 2
+    assert complete_config(done).to_dict() == done.to_dict()
+    assert dataset_classes(done.val_dataloader.dataset) == ('background', 'roof')
+    check_config(done, ('train', 'val', 'test'))
+    palette_cfg.binary_class = 'rof'
+    with pytest.raises(ConfigError, match="binary_class='rof': no class is called so; known are 'road', 'roof'"):
+        complete_config(palette_cfg)
+
+
+def test_one_class_that_no_data_set_takes_is_an_error(cfg, palette_cfg):
+    cfg.binary_class = 'tree'
+    with pytest.raises(ConfigError, match=r"binary_class is 'tree', but of the datasets \(ARAS400kDataset\) none"):
+        complete_config(cfg)
+    palette_cfg.update(binary_class='tree', augmentation='light')
+    for phase in ('train', 'val', 'test'):
+        palette_cfg[f'{phase}_dataloader'].dataset.binary_class = 'roof'
+    with pytest.raises(ConfigError, match=r'\(PaletteDataset\) each has a binary_class of its own'):
+        complete_config(palette_cfg)
+
+
+def test_seeds_of_draws_need_their_sampler_and_a_seed_of_the_run(cfg):
+    cfg.train_dataloader.dataset.pipeline.insert(0, dict(type='SeedDraw'))
+    done = complete_config(cfg)
+    where = r'train_dataloader\.dataset\.pipeline\.0 is SeedDraw, but train_dataloader\.sampler is InfiniteSampler'
+    with pytest.raises(ConfigError, match=where):
+        check_config(done, ('train',))
+    check_config(done, ('val',))
+    done.train_dataloader.sampler = dict(type='ReplacementSampler', samples_per_epoch=8)
+    check_config(done, ('train',))
+    for randomness in (dict(seed=None), dict(seed=0, diff_rank_seed=True)):
+        done.randomness = randomness
+        with pytest.raises(ConfigError, match='ReplacementSampler, but randomness gives it no seed'):
+            check_config(done, ('train',))
+    done.train_dataloader.sampler.seed = 0
+    check_config(done, ('train',))

@@ -114,3 +114,24 @@ def test_log_cut_off_in_a_line(tmp_path):
     path = write_log(tmp_path / 'a.json', [train(1), train(2)])
     path.write_text(path.read_text() + '{"loss": 0.3, "st')
     assert list(read_curves([path]).train) == [1, 2]
+
+
+@pytest.mark.parametrize('hierarchy', [False, True])
+def test_losses_of_training_and_validation_are_told_apart(tmp_path, hierarchy):
+    entries = [train(step, 3.0 - step, epoch=(step + 1) // 2) for step in range(1, 5)]
+    entries += [{**val(1), 'loss': 9.0}, {**val(2), 'loss': 8.0}, {**val(3), 'loss': 7.0}]
+    if hierarchy:  # as mmengine's LogProcessor writes names with log_with_hierarchy=True
+        own = ('step', 'epoch', 'iter')
+        phases = ['train'] * 4 + ['val'] * 3
+        entries = [
+            {name if name in own else f'{phase}/{name}': value for name, value in entry.items()}
+            for phase, entry in zip(phases, entries, strict=True)
+        ]
+    log = write_log(tmp_path / 'a.json', entries)
+    curves = read_curves([log])
+    assert {step: entry['loss'] for step, entry in curves.train.items()} == {1: 2.0, 2: 1.0, 3: 0.0, 4: -1.0}
+    assert curves.val_by_epoch is False  # a third validation after two epochs
+    curves = read_curves([write_log(tmp_path / 'b.json', entries[:-1])])
+    assert curves.val_losses() == {2: 9.0, 4: 8.0}  # at the last iteration of its epoch
+    assert plot_curves([tmp_path / 'b.json'], tmp_path / 'curves.png')
+    assert count_color(tmp_path / 'curves.png', (204, 121, 167)) > 100

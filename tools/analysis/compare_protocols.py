@@ -36,9 +36,9 @@ from lale_mmseg.evaluation.report import BoundaryResult
 from lale_mmseg.files import write_atomic
 from lale_mmseg.metainfo import IGNORE_INDEX, Palette, isprs
 from lale_mmseg.metainfo.protocol import Protocol
-from lale_mmseg.metainfo.protocols import PROTOCOLS
 
 CLASSES = isprs.CLASSES
+PROTOCOLS = {protocol.name: protocol for protocol in isprs.PROTOCOLS}
 SUFFIXES = ('.png', '.tif', '.tiff')
 #: Kinds of labels, and their folders in the data root.
 LABELS = {'full': 'tiles/labels_full', 'eroded': 'tiles/labels_eroded'}

@@ -89,7 +89,7 @@ def main() -> None:
     check_overrides(cfg, args.cfg_options)
     cfg.merge_from_dict(args.cfg_options)
     model = build_network(cfg, args.num_classes)
-    bands = cfg.model.backbone.get('in_channels', 3)
+    bands = (cfg.model.get('backbone') or cfg.model).get('in_channels', 3)
     figures = complexity(model, tuple(args.size), bands)
     print(f'config      {args.config}')
     print(f'input       {bands} x {args.size[0]} x {args.size[1]}, {model.num_classes} classes')

@@ -1,7 +1,17 @@
 """Transforms that mmsegmentation lacks."""
 
 from .augment import SeededAlbu
+from .draws import SeedDraw
 from .edges import LaplacianEdges, label_edges
-from .loading import LoadBands, LoadLabels, LoadPaletteMask
+from .loading import LoadBands, LoadBinaryLabels, LoadLabels, LoadPaletteMask
 
-__all__ = ['LaplacianEdges', 'LoadBands', 'LoadLabels', 'LoadPaletteMask', 'SeededAlbu', 'label_edges']
+__all__ = [
+    'LaplacianEdges',
+    'LoadBands',
+    'LoadBinaryLabels',
+    'LoadLabels',
+    'LoadPaletteMask',
+    'SeedDraw',
+    'SeededAlbu',
+    'label_edges',
+]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
 from ...errors import DataError
+from ...metainfo.inria import LABEL_VALUES
 from ..image_io import checked_indexes, decode_image, decode_label_image, decode_rgb_mask, read_bytes
 
 
@@ -41,12 +42,22 @@ class LoadBands(BaseTransform):
         return f'{type(self).__name__}(bands={self.bands})'
 
 
+def _mapped(labels: np.ndarray, label_map: Mapping[int, int] | None) -> np.ndarray:
+    """Labels (H, W) uint8 after replacing those that `label_map` names, all at once."""
+    if not label_map:
+        return labels
+    table = np.arange(256, dtype=np.uint8)
+    for label, replacement in label_map.items():
+        table[label] = replacement
+    return table[labels]
+
+
 @TRANSFORMS.register_module()
 class LoadPaletteMask(BaseTransform):
     """Loads an RGB mask and turns its colours into class indexes.
 
-    Required keys: `seg_map_path`, `palette` and `unknown` (from the dataset), `img_shape`; optional `mask_bytes`.
-    Added key: `gt_seg_map` (H, W) uint8.
+    Required keys: `seg_map_path`, `palette`, `unknown` and `label_map` (from the dataset), `img_shape`, `seg_fields`;
+    optional `mask_bytes`. Added key: `gt_seg_map` (H, W) uint8, in which `label_map` gave classes another index.
     """
 
     def transform(self, results: dict) -> dict:
@@ -61,7 +72,8 @@ class LoadPaletteMask(BaseTransform):
                 f'{source}: the mask has {rgb.shape[0]}x{rgb.shape[1]} pixels (height x width), its image '
                 f'{results["img_path"]} has {results["img_shape"][0]}x{results["img_shape"][1]}'
             )
-        results['gt_seg_map'] = results['palette'].decode(rgb, unknown=results['unknown'], source=source)
+        labels = results['palette'].decode(rgb, unknown=results['unknown'], source=source)
+        results['gt_seg_map'] = _mapped(labels, results.get('label_map'))
         results['seg_fields'].append('gt_seg_map')
         return results
 
@@ -96,14 +108,57 @@ class LoadLabels(BaseTransform):
             labels = palette.decode(values, unknown=results['unknown'], source=source)
         else:
             labels = checked_indexes(values, palette.classes, bool(results['reduce_zero_label']), source)
-        if results['label_map']:
-            table = np.arange(256, dtype=np.uint8)
-            for label, replacement in results['label_map'].items():
-                table[label] = replacement
-            labels = table[labels]
-        results['gt_seg_map'] = labels
+        results['gt_seg_map'] = _mapped(labels, results.get('label_map'))
         results['seg_fields'].append('gt_seg_map')
         return results
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'
+
+
+@TRANSFORMS.register_module()
+class LoadBinaryLabels(BaseTransform):
+    """Loads a mask of one class against all else, whose pixels are 0 and 255 (Inria): they become 0 and 1.
+
+    Required keys: `seg_map_path`, `ori_shape`, `seg_fields`. Added key: `gt_seg_map` (H, W) uint8. There is no ignored
+    value: any other one, such as those that a JPEG or a resized mask has at boundaries, is an error.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Loads the mask of `results`, if it names one; its size must be that of the image."""
+        if results.get('seg_map_path') is None:  # inference on images alone
+            return results
+        source = str(results['seg_map_path'])
+        values = decode_label_image(read_bytes(source), source)
+        if values.ndim != 2:
+            raise DataError(f'{source}: a mask of one band with values 0 and 255 is due, found {values.shape[2]} bands')
+        if values.shape != tuple(results['ori_shape']):
+            raise DataError(
+                f'{source}: the mask has {values.shape[0]}x{values.shape[1]} pixels (height x width), its image '
+                f'{results["img_path"]} has {results["ori_shape"][0]}x{results["ori_shape"][1]}'
+            )
+        results['gt_seg_map'] = binary_labels(values, source)
+        results['seg_fields'].append('gt_seg_map')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
+
+
+def binary_labels(values: np.ndarray, source: str = 'mask') -> np.ndarray:
+    """(H, W) uint8 class indexes 0 and 1 of a mask of 0 and 255.
+
+    Raises:
+        DataError: There is another value; names the first such pixel.
+    """
+    off, on = LABEL_VALUES
+    labels = (values == on).view(np.uint8)
+    strange = values != off
+    strange &= values != on
+    if strange.any():
+        row, column = np.unravel_index(int(strange.argmax()), strange.shape)
+        raise DataError(
+            f'{source}: label {values[row, column]} at row {row}, column {column} is neither {off} nor {on} '
+            f'({int(strange.sum())} such pixels); {off} is background, {on} building'
+        )
+    return labels

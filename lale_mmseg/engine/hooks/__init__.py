@@ -2,6 +2,18 @@
 
 from .buffers import BroadcastBuffersHook
 from .checkpoint_data import PlainCheckpointHook
+from .diagnostics import EpochDiagnosticsHook
+from .early_stopping import LaleEarlyStopping
+from .freeze import FreezeBackboneHook
 from .report import ReportHook
+from .resumed_validation import ResumedValidationHook
 
-__all__ = ['BroadcastBuffersHook', 'PlainCheckpointHook', 'ReportHook']
+__all__ = [
+    'BroadcastBuffersHook',
+    'EpochDiagnosticsHook',
+    'FreezeBackboneHook',
+    'LaleEarlyStopping',
+    'PlainCheckpointHook',
+    'ReportHook',
+    'ResumedValidationHook',
+]

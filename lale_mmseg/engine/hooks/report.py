@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,20 @@ import cv2
 import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ...errors import ConfigError
 from ...evaluation import SegmentationMetric
-from ...evaluation.overlay import panel, to_display
+from ...evaluation.overlay import MAX_SIDE, panel, to_display
 from ...evaluation.plots import plot_confusion, plot_curves
+from ...files import save_png, write_atomic
 from ..unwrap import unwrapped
+
+#: Images whose parts are kept where all are drawn.
+_KEPT = 8
 
 
 @HOOKS.register_module()
@@ -28,19 +34,41 @@ class ReportHook(Hook):
     confusion_matrix.png, and overlays of some images: image, ground truth and prediction side by side. `val/` always
     shows the last validation.
 
+    Beside them lie what later pictures need: images/STEM.jpg, labels/STEM.png and predictions/STEM.png (class indexes,
+    8-bit grey) of the same images, of up to 8 of them if all are drawn. All three have one size, that of the image, or
+    less where its longer side is over 1024 pixels.
+
     Args:
         num_overlays: Number of images to draw, evenly spread over the data set; -1 for all of them.
         overlay_dir: Folder for the overlays of tests; `test/overlays` of the work dir by default.
+        overlay_interval: Number of epochs after which the overlays of a validation are also kept, in
+            `val/overlays_epoch_010` and so on; none are kept by default.
+
+    Raises:
+        ConfigError: `overlay_interval` is set, and the run is not by epochs.
     """
 
     priority = 'LOW'
 
-    def __init__(self, num_overlays: int = 8, overlay_dir: str | None = None) -> None:
+    def __init__(
+        self, num_overlays: int = 8, overlay_dir: str | None = None, overlay_interval: int | None = None
+    ) -> None:
         if num_overlays < -1:
             raise ValueError(f'num_overlays={num_overlays}: 0 or more is due, or -1 for all images')
+        if overlay_interval is not None and (not isinstance(overlay_interval, int) or overlay_interval < 1):
+            raise ConfigError(f'ReportHook: overlay_interval={overlay_interval!r}: a number of epochs from 1 is due')
         self.num_overlays = num_overlays
         self.overlay_dir = overlay_dir
+        self.overlay_interval = overlay_interval
         self._drawn: dict[Path, str] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks that epochs are counted where overlays are kept by epochs."""
+        if self.overlay_interval is not None and not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise ConfigError(
+                f'ReportHook: overlay_interval={self.overlay_interval} counts epochs, but train_cfg.type is '
+                f'{type(runner.train_loop).__name__}; leave it out, or use EpochBasedTrainLoop'
+            )
 
     def before_val(self, runner: Runner) -> None:
         """Tells the metric where to write."""
@@ -52,14 +80,14 @@ class ReportHook(Hook):
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws the chosen images of a validation batch."""
-        self._draw(
-            runner, runner.val_dataloader, batch_idx, data_batch, outputs, Path(runner.work_dir) / 'val' / 'overlays'
-        )
+        folder = Path(runner.work_dir) / 'val'
+        self._draw(runner, runner.val_dataloader, batch_idx, data_batch, outputs, folder, self._val_overlays(runner))
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws the chosen images of a test batch."""
-        folder = Path(self.overlay_dir or Path(runner.work_dir) / 'test' / 'overlays')
-        self._draw(runner, runner.test_dataloader, batch_idx, data_batch, outputs, folder)
+        folder = Path(runner.work_dir) / 'test'
+        overlays = [Path(self.overlay_dir or folder / 'overlays')]
+        self._draw(runner, runner.test_dataloader, batch_idx, data_batch, outputs, folder, overlays)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Draws the confusion matrix."""
@@ -98,32 +126,67 @@ class ReportHook(Hook):
                     title += f', all labelled pixels (protocol {protocol.letter}, {protocol.test_labels} labels)'
                 plot_confusion(metric.report.matrix, metric.report.classes, target, title)
 
+    def _val_overlays(self, runner: Runner) -> list[Path]:
+        """Folders that overlays of this validation go to."""
+        folder = Path(runner.work_dir) / 'val'
+        folders = [folder / 'overlays']
+        training = isinstance(runner._train_loop, EpochBasedTrainLoop)
+        if self.overlay_interval is not None and training and runner.epoch % self.overlay_interval == 0:
+            folders.append(folder / f'overlays_epoch_{runner.epoch:03d}')
+        return folders
+
     def _draw(
-        self, runner: Runner, loader: DataLoader, batch_idx: int, data_batch: Any, outputs: Any, folder: Path
+        self,
+        runner: Runner,
+        loader: DataLoader,
+        batch_idx: int,
+        data_batch: Any,
+        outputs: Any,
+        folder: Path,
+        overlays: Sequence[Path],
     ) -> None:
-        if self.num_overlays == -1:
-            samples = outputs
-        elif is_main_process() and batch_idx in _evenly_spread(self.num_overlays, len(loader)):
-            samples = outputs[:1]
-        else:
+        """Draws the chosen images of a batch into each folder of `overlays`, and keeps what they show in `folder`."""
+        count = _KEPT if self.num_overlays == -1 else self.num_overlays
+        chosen = is_main_process() and batch_idx in _evenly_spread(count, len(loader))
+        if self.num_overlays != -1 and not chosen:
             return
         meta = loader.dataset.metainfo
-        for position, sample in enumerate(samples):
+        for position, sample in enumerate(outputs if self.num_overlays == -1 else outputs[:1]):
             pred = sample.pred_sem_seg.data.squeeze().cpu().numpy().astype(np.int64)
             label = sample.gt_sem_seg.data.squeeze().cpu().numpy() if 'gt_sem_seg' in sample else None
             image = _input_image(runner, data_batch['inputs'], position)
             if image.shape[:2] != pred.shape:  # a pipeline that resizes: predictions are at the original size
                 image = cv2.resize(image, pred.shape[::-1], interpolation=cv2.INTER_AREA)
-            path = Path(sample.img_path)
-            if self._drawn.setdefault(folder / f'{path.stem}.png', sample.img_path) == sample.img_path:
-                target = folder / f'{path.stem}.png'
-            else:  # images of one name in several folders
-                target = folder / f'{path.parent.name}_{path.stem}.png'
-            panel(image, label, pred, meta['classes'], meta['palette'], target)
+            name = self._name(overlays[0], sample.img_path)
+            drawn = panel(image, label, pred, meta['classes'], meta['palette'])
+            for target in overlays:
+                save_png(target / f'{name}.png', drawn)
+            if chosen and position == 0:
+                _keep(folder, name, image, label, pred)
+
+    def _name(self, folder: Path, img_path: str) -> str:
+        """Name of an image's files: its stem, with its folder before it if another image has the same."""
+        path = Path(img_path)
+        first = self._drawn.setdefault(folder / path.stem, img_path)
+        return path.stem if first == img_path else f'{path.parent.name}_{path.stem}'
 
 
 def _metrics(evaluator: Any) -> list[SegmentationMetric]:
     return [metric for metric in evaluator.metrics if isinstance(metric, SegmentationMetric)]
+
+
+def _keep(folder: Path, name: str, image: np.ndarray, label: np.ndarray | None, pred: np.ndarray) -> None:
+    """Writes an image (H, W, 3), its label and its prediction (H, W), smaller where they are larger than a picture."""
+    factor = min(1.0, MAX_SIDE / max(pred.shape))
+    size = (max(1, round(pred.shape[1] * factor)), max(1, round(pred.shape[0] * factor)))
+    small = image if factor == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode('.jpg', small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+    write_atomic(folder / 'images' / f'{name}.jpg', encoded.tobytes())
+    for kind, values in (('labels', label), ('predictions', pred)):
+        if values is not None:
+            index_map = values.astype(np.uint8)
+            resized = index_map if factor == 1 else cv2.resize(index_map, size, interpolation=cv2.INTER_NEAREST)
+            save_png(folder / kind / f'{name}.png', resized)
 
 
 def _evenly_spread(count: int, size: int) -> set[int]:

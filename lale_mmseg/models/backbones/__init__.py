@@ -4,5 +4,7 @@ from .ghostnet import GhostNet
 from .lale import LALE
 from .lemevit import LeMeViT
 from .lrformer import LRFormer
+from .sam_vit import SAMViT
+from .unet import DropoutUNet
 
-__all__ = ['LALE', 'GhostNet', 'LRFormer', 'LeMeViT']
+__all__ = ['DropoutUNet', 'GhostNet', 'LALE', 'LRFormer', 'LeMeViT', 'SAMViT']

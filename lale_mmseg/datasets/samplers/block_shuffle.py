@@ -1,4 +1,4 @@
-"""Orders of samples that keep reading local."""
+"""An order of samples that keeps reading local."""
 
 from __future__ import annotations
 

@@ -1,0 +1,2 @@
+# Heavy, and mild elastic bending, grey rectangles and fog (docs/augmentation.md).
+augmentation = 'extreme'

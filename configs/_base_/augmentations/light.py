@@ -1,0 +1,2 @@
+# The eight flips and turns of a square (docs/augmentation.md).
+augmentation = 'light'

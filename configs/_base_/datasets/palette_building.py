@@ -1,0 +1,47 @@
+# Your own images with RGB masks (docs/own_data.md), as few-shot roofs: one class against everything else, 400 draws
+# with replacement an epoch, each cropped and augmented anew. `binary_class` names the class, `augmentation` is a
+# preset of _base_/augmentations.
+data_root = 'data/palette'
+binary_class = 'building'
+crop_size = (256, 256)
+train_pipeline = [
+    dict(type='SeedDraw'),
+    dict(type='LoadBands'),
+    dict(type='LoadPaletteMask'),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='SeededAlbu'),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [dict(type='LoadBands'), dict(type='LoadPaletteMask'), dict(type='PackSegInputs')]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='ReplacementSampler', samples_per_epoch=400),
+    dataset=dict(type='PaletteDataset', split='train', pipeline=train_pipeline),
+)
+# Images of any size: one at a time.
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='PaletteDataset', split='val', pipeline=test_pipeline, test_mode=True),
+)
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='PaletteDataset', split='test', pipeline=test_pipeline, test_mode=True),
+)
+val_evaluator = [
+    dict(type='TileSegmentationMetric', score_classes=[1]),
+    dict(
+        type='LogitsLossMetric',
+        losses=[
+            dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.5, loss_name='loss_bce'),
+            dict(type='SoftDiceLoss', class_weight=[0.0, 1.0], loss_weight=0.5),
+        ],
+    ),
+]
+test_evaluator = dict(type='TileSegmentationMetric', score_classes=[1])

@@ -1,0 +1,22 @@
+# Frozen image encoder of Segment Anything, ViT-B, and a U-Net decoder with skips from its blocks 3, 6, 9 and 12. Other
+# sizes change `arch` and `out_blocks`, and `in_channels` of the head.
+_base_ = './sam_conv.py'
+model = dict(
+    backbone=dict(out_blocks=(3, 6, 9, 12), out_neck=False),
+    decode_head=dict(
+        _delete_=True,
+        type='SAMUNetHead',
+        in_channels=(768, 768, 768, 768),
+        in_index=(0, 1, 2, 3),
+        widths=(32, 64, 128, 256),
+        channels=16,
+        decoder_dropout=0.3,
+        num_classes=None,
+        norm_cfg=dict(type='SyncBN'),
+        align_corners=False,
+        loss_decode=[
+            dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.5, loss_name='loss_bce'),
+            dict(type='SoftDiceLoss', class_weight=[0.0, 1.0], loss_weight=0.5),
+        ],
+    ),
+)

@@ -1,0 +1,10 @@
+# Attempt 8: LALE-S1 with low-resolution self-attention from scratch, on few-shot roofs of Inria; see docs/few_shot.md.
+_base_ = [
+    '../_base_/models/lale_building.py',
+    '../_base_/datasets/inria_few_shot.py',
+    '../_base_/augmentations/medium.py',
+    '../_base_/default_runtime.py',
+    '../_base_/schedules/schedule_plateau_60e.py',
+]
+model = dict(backbone=dict(attn_cfg=dict(type='LowResolutionSelfAttention')))
+randomness = dict(seed=42)

@@ -1,0 +1,10 @@
+# Attempt 7: LALE-S2 from scratch, on one class of your own images against the rest; see docs/few_shot.md.
+_base_ = [
+    '../_base_/models/lale_building.py',
+    '../_base_/datasets/palette_building.py',
+    '../_base_/augmentations/medium.py',
+    '../_base_/default_runtime.py',
+    '../_base_/schedules/schedule_plateau_60e.py',
+]
+model = dict(backbone=dict(arch='s2'))
+randomness = dict(seed=42)

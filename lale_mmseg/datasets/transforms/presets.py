@@ -1,0 +1,91 @@
+"""Named lists of albumentations transforms, each the one before and more; docs/augmentation.md has them as a table.
+
+Masks keep their values: they are moved by nearest neighbour, borders are filled by reflection. None blurs, adds noise
+or changes the size of a square image. From 'medium' on, images are 8-bit RGB.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+
+#: A transform of albumentations: `type` is the class name, the rest its arguments.
+Transform = dict[str, object]
+
+LIGHT: tuple[Transform, ...] = (
+    # The eight flips and turns of a square, equally likely.
+    dict(type='D4', p=1.0),
+)
+
+#: The published limit of rotations, 0.4, names no unit; it is read as radians, 23 degrees.
+_TURN = math.degrees(0.4)
+
+MEDIUM: tuple[Transform, ...] = (
+    *LIGHT,
+    dict(
+        type='Affine',
+        translate_percent=(-0.2, 0.2),
+        scale=(0.7, 1.3),
+        keep_ratio=True,
+        rotate=(-_TURN, _TURN),
+        interpolation=cv2.INTER_LINEAR,
+        mask_interpolation=cv2.INTER_NEAREST,
+        border_mode=cv2.BORDER_REFLECT_101,
+        p=0.7,
+    ),
+    dict(type='RandomBrightnessContrast', brightness_limit=(-0.2, 0.2), contrast_limit=(-0.3, 0.3), p=0.5),
+    dict(
+        type='HueSaturationValue',
+        hue_shift_limit=(-10, 10),
+        sat_shift_limit=(-15, 15),
+        val_shift_limit=(-15, 15),
+        p=0.3,
+    ),
+)
+
+HEAVY: tuple[Transform, ...] = (
+    *MEDIUM,
+    # As of a building or tree nearby: polygons anywhere in the image, 20 to 40 % darker.
+    dict(
+        type='RandomShadow',
+        shadow_roi=(0, 0, 1, 1),
+        num_shadows_limit=(1, 2),
+        shadow_dimension=4,
+        shadow_intensity_range=(0.2, 0.4),
+        p=0.3,
+    ),
+    dict(type='RandomGamma', gamma_limit=(80, 120), p=0.3),
+    dict(type='CLAHE', clip_limit=(1, 2), tile_grid_size=(8, 8), p=0.2),
+    dict(type='ImageCompression', compression_type='jpeg', quality_range=(75, 95), p=0.3),
+)
+
+EXTREME: tuple[Transform, ...] = (
+    *HEAVY,
+    # Shifts of about one pixel, seldom more than three, that change over some twenty pixels: walls bend a little.
+    dict(
+        type='ElasticTransform',
+        alpha=120.0,
+        sigma=10.0,
+        interpolation=cv2.INTER_LINEAR,
+        mask_interpolation=cv2.INTER_NEAREST,
+        border_mode=cv2.BORDER_REFLECT_101,
+        p=0.3,
+    ),
+    # Grey rectangles; the labels under them stay, so that the network learns to tell a roof from what is around it.
+    dict(
+        type='CoarseDropout',
+        num_holes_range=(2, 6),
+        hole_height_range=(0.03, 0.08),
+        hole_width_range=(0.03, 0.08),
+        fill=114,
+        p=0.3,
+    ),
+    # Fog: patches of the image get lighter and lose contrast, smoothly (a rougher pattern would be noise). RandomFog
+    # of albumentations blurs, the more the larger the image.
+    dict(
+        type='PlasmaBrightnessContrast', brightness_range=(0.1, 0.2), contrast_range=(-0.5, -0.2), roughness=0.3, p=0.3
+    ),
+)
+
+PRESETS: dict[str, tuple[Transform, ...]] = dict(light=LIGHT, medium=MEDIUM, heavy=HEAVY, extreme=EXTREME)

@@ -1,0 +1,108 @@
+"""Early stopping that goes on where it was when a run is resumed, and may begin late."""
+
+from __future__ import annotations
+
+from mmengine.hooks import EarlyStoppingHook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmseg.registry import HOOKS
+
+from ...errors import ConfigError
+
+#: Entry of the states in a checkpoint, by name of the score.
+_KEY = 'early_stopping'
+
+
+@HOOKS.register_module()
+class LaleEarlyStopping(EarlyStoppingHook):
+    """mmengine's `EarlyStoppingHook` with these differences.
+
+    * The best score and the count of validations without a better one are in checkpoints, so a resumed run stops where
+      a straight one does; mmengine's starts to count anew.
+    * A score that equals the best one is not better: a network that predicts nothing, at 0 for ever, ends its run.
+    * Validations of the first `begin` epochs are not counted, neither as best score nor as one without a better.
+    * A score that a validation lacks is an error.
+
+    Args:
+        monitor: Name of the score, such as 'mIoU'.
+        rule: 'greater' or 'less'; known by mmengine for usual names.
+        min_delta: What a score must gain to count as better.
+        patience: Number of validations without a better score after which the run ends.
+        begin: Number of epochs that are not counted, such as those with a frozen backbone.
+        check_finite: Whether a score that is NaN or infinite ends the run.
+        stopping_threshold: Score that ends the run when it is reached.
+
+    Raises:
+        ConfigError: `begin` is negative, or the run is not by epochs and `begin` is set.
+    """
+
+    # Before the checkpoint hook, which saves the best checkpoint after a validation.
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        monitor: str,
+        rule: str | None = None,
+        min_delta: float = 0.0,
+        patience: int = 5,
+        begin: int = 0,
+        check_finite: bool = True,
+        stopping_threshold: float | None = None,
+    ) -> None:
+        super().__init__(
+            monitor=monitor,
+            rule=rule,
+            min_delta=min_delta,
+            strict=True,
+            check_finite=check_finite,
+            patience=patience,
+            stopping_threshold=stopping_threshold,
+        )
+        if isinstance(begin, bool) or not isinstance(begin, int) or begin < 0:
+            raise ConfigError(f'LaleEarlyStopping: begin={begin!r}: a whole number of epochs is due, 0 or more')
+        self.begin = begin
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks that the run is by epochs where `begin` needs it; one that had been ended trains no more."""
+        if self.begin and not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise ConfigError(
+                f'LaleEarlyStopping: begin={self.begin} counts epochs, but train_cfg.type is '
+                f'{type(runner.train_loop).__name__}; leave begin out, or use EpochBasedTrainLoop'
+            )
+        if self.wait_count >= self.patience:
+            runner.train_loop.stop_training = True
+            runner.logger.info(
+                f'{self.monitor} had not improved in the last {self.wait_count} validations: no training'
+            )
+
+    def before_run(self, runner: Runner) -> None:
+        """Checks that the training loop can be ended early; there is none in a validation or test."""
+        if isinstance(runner._train_loop, dict) or runner._train_loop is None:
+            return
+        super().before_run(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
+        """Counts a validation, and ends the run when it is time; validations outside training do not count."""
+        if isinstance(runner._train_loop, dict) or runner._train_loop is None:
+            return
+        if self.begin and runner.epoch <= self.begin:
+            return
+        super().after_val_epoch(runner, metrics)
+
+    def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:
+        """Whether to stop, and why; mmengine's, but for scores that gain nothing."""
+        if current_score == self.best_score + self.min_delta and self.stopping_threshold is None:
+            self.wait_count += 1
+            message = f'{self.monitor} did not improve in the last {self.wait_count} validations'
+            return self.wait_count >= self.patience, f'{message}; the best is {self.best_score:.3f}'
+        return super()._check_stop_condition(current_score)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Writes count and best score."""
+        checkpoint.setdefault(_KEY, {})[self.monitor] = dict(wait_count=self.wait_count, best_score=self.best_score)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Reads them where the run is resumed."""
+        state = (checkpoint.get(_KEY) or {}).get(self.monitor)
+        if runner._resume and state is not None:
+            self.wait_count = int(state['wait_count'])
+            self.best_score = float(state['best_score'])

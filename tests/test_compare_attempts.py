@@ -1,0 +1,327 @@
+"""Attempts side by side, from work dirs that the real parts of a training have written: rows, reports and pictures."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from lale_mmseg.engine.hooks.diagnostics import write_row
+from lale_mmseg.engine.hooks.report import _keep
+from lale_mmseg.errors import ConfigError, DataError
+from lale_mmseg.evaluation import TileSegmentationMetric
+from lale_mmseg.metainfo import inria
+from tests.support import REPO, run_tool
+from tests.test_docs import load_script
+
+TOOL = 'tools/analysis/compare_attempts.py'
+CONFIG = """
+model = dict(decode_head=dict(loss_decode=[dict(type='CrossEntropyLoss', loss_weight={bce})]))
+augmentation = '{augmentation}'
+train_dataloader = dict(
+    batch_size=4, sampler=dict(type='ReplacementSampler', samples_per_epoch={samples}),
+    dataset=dict(type='InriaDataset', protocol='few-shot', split='train', pipeline=[dict(type='LoadBands')]),
+)
+val_dataloader = dict(dataset=dict(type='InriaDataset', protocol='few-shot', split='val'))
+val_evaluator = dict(type='TileSegmentationMetric', protocol='few-shot')
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr={lr}, weight_decay=1e-4))
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs={max_epochs})
+default_hooks = dict(stop=dict(type='LaleEarlyStopping', monitor='mIoU', patience=10), report=dict(type='ReportHook'))
+randomness = dict(seed=42)
+"""
+VAL_TILES = ('austin1', 'austin6', 'austin11')
+RECIPE = dict(bce=0.5, augmentation='medium', samples=400, lr=0.001, max_epochs=3)
+
+
+def truth_of(name: str, side: int = 64) -> np.ndarray:
+    """Roofs: rectangles on a plain."""
+    rng = np.random.default_rng(sum(map(ord, name)))
+    label = np.zeros((side, side), np.uint8)
+    for _ in range(5):
+        top, left = rng.integers(0, side * 3 // 4, 2)
+        label[top : top + side // 5, left : left + side // 4] = 1
+    return label
+
+
+def image_of(label: np.ndarray) -> np.ndarray:
+    """Grey roofs on green ground with some noise, RGB."""
+    noise = np.random.default_rng(0).integers(0, 40, (*label.shape, 1))
+    return (np.where(label[..., None] == 1, (150, 140, 135), (70, 110, 60)) + noise).astype(np.uint8)
+
+
+def shifted(label: np.ndarray, by: int) -> np.ndarray:
+    return np.roll(label, by, axis=(0, 1))
+
+
+def write_split(folder: Path, tiles, by: int, split: str = 'val', side: int = 64) -> dict:
+    """Scores and pictures as an evaluation leaves them, of predictions that are off by some pixels."""
+    metric = TileSegmentationMetric(protocol='few-shot', output_dir=str(folder))
+    source = dict(city='inria', protocol='few-shot', split=split, clean=False, labels='full')
+    source.update(tiles=list(tiles), missing_tiles=[])
+    colors = [list(color) for color in inria.COLORS]
+    metric.dataset_meta = dict(classes=inria.CLASSES, palette=colors, source=source, tile_pattern=inria.TILE_PATTERN)
+    for tile in tiles:
+        label = truth_of(tile, side)
+        pred = shifted(label, by)
+        sample = {
+            key: dict(data=torch.from_numpy(values)[None])
+            for key, values in (('gt_sem_seg', label), ('pred_sem_seg', pred))
+        }
+        metric.process(None, [dict(img_path=f'{tile}.jpg', **sample)])
+        _keep(folder, tile, image_of(label), label, pred)
+    return metric.evaluate(len(tiles))
+
+
+def attempt(
+    folder: Path, scores, by=2, tiles=('austin1', 'austin6', 'austin11'), test=None, reads=0, side=64, **recipe
+):
+    """A work dir of a training with these validation IoUs by epoch, and of a test if `test` says how far it is off."""
+    folder.mkdir(parents=True)
+    (folder / 'roofs.py').write_text(CONFIG.format(**{**RECIPE, **recipe}))
+    for epoch, score in enumerate(scores, 1):
+        row = dict(epoch=epoch, iter=100 * epoch, lr=0.001, lr_backbone=None, train=dict(loss=1 / epoch))
+        row.update(val=dict(mIoU=score, mF1=score + 8, OA=score + 20), tiles={}, worst_tile=None)
+        row.update(
+            memory_mb=900.0 + epoch, memory_kind='gpu', step_time_s=0.1, data_time_s=0.0, epoch_time_s=10.0 * epoch
+        )
+        row.update(epoch_time_s=10.0 * epoch, parameters=2_500_000, trainable_parameters=1_250_000)
+        write_row(folder, row)
+    write_split(folder / 'val', tiles, by, side=side)
+    if test is not None:
+        write_split(folder / 'test', ('austin31', 'austin32'), test, 'test', side)
+    for read in range(1, reads + 1):
+        with (folder / 'test_ledger.jsonl').open('a') as file:
+            file.write(json.dumps(dict(date=f'day {read}', split='inria test (few-shot)', read=read)) + '\n')
+    return folder
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch, capsys):
+    """Runs the tool in this process; returns what it printed and attempts.json."""
+    monkeypatch.syspath_prepend(str(REPO / 'tools'))
+    monkeypatch.syspath_prepend(str(REPO / 'tools' / 'analysis'))
+    module = load_script(TOOL)
+
+    def run(*words):
+        monkeypatch.setattr('sys.argv', [TOOL, *map(str, words), '--out', str(tmp_path / 'out')])
+        module.main()
+        return capsys.readouterr().out, json.loads((tmp_path / 'out' / 'attempts.json').read_text())
+
+    return run
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Cells by the first cell of the Markdown table."""
+    table = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines() if line[:2] == '| ']
+    return {line[0]: line[1:] for line in table}
+
+
+def test_the_table(compare, tmp_path):
+    """Sorted by val: the better test of `low` does not lift it; epochs, times and sizes are those of the rows."""
+    low = attempt(tmp_path / 'low', [50.0, 61.25, 60.0], test=1, reads=1)
+    high = attempt(tmp_path / 'high', [70.5, 40.0, 30.0], test=3, reads=2)
+    never = attempt(tmp_path / 'never', [20.0, 30.0, 65.0])
+    said, content = compare(low, high, never, '--baseline', 'low')
+    assert [row['label'] for row in content['attempts']] == ['high', 'never', 'low']
+    table = rows((tmp_path / 'out' / 'attempts.md').read_text())
+    assert table['attempt'] == [
+        'VAL IoU', 'VAL F1', 'VAL OA', 'VAL gain over low', 'TEST IoU', 'TEST F1', 'TEST OA', 'test reads', 'params M',
+        'trained M', 'epochs', 'best epoch', 's/epoch', 'memory MB',
+    ]  # fmt: skip
+    assert table['high'][:4] == ['70.50', '78.50', '90.50', '+9.25']
+    assert table['high'][7:] == ['2!', '2.50', '1.25', '3', '1', '20.0', '903']
+    assert table['low'][3] == '+0.00'
+    assert table['never'][4:8] == ['-', '-', '-', '-']
+    summaries = {name: json.loads((tmp_path / name / 'test' / 'metrics.json').read_text()) for name in ('low', 'high')}
+    for name, metrics in summaries.items():
+        assert table[name][4] == f'{metrics["summary"]["mIoU"]:.2f}'
+    assert float(table['low'][4]) > float(table['high'][4])
+    assert table['low'][7] == '1'
+    assert 'high: ! its held-out test was read 2 times' in said
+    assert 'recipes agree' in said
+    lines = [line.split() for line in said.splitlines()]
+    assert ['high', '70.50', '78.50', '90.50', '+9.25'] in [line[:5] for line in lines]
+
+
+def test_recipes_that_differ_are_named(compare, tmp_path):
+    first = attempt(tmp_path / 'a', [50.0, 51.0, 52.0])
+    second = attempt(tmp_path / 'b', [60.0, 61.0, 62.0], lr=0.0001, augmentation='heavy', bce=1.0, samples=200)
+    said, content = compare(first, second)
+    assert 'recipes agree' not in said
+    assert set(content['differences']) == {
+        'losses', 'augmentation', 'samples an epoch and batch', 'learning rate, weight decay',
+    }  # fmt: skip
+    losses = content['differences']['losses']
+    assert losses == {'model.decode_head.loss_decode.0.loss_weight': {'1.0': ['b'], '0.5': ['a']}}
+    assert 'learning rate, weight decay: optim_wrapper.optimizer.lr: 0.0001 (b); 0.001 (a)' in said
+    assert 'augmentation: augmentation: "heavy" (b); "medium" (a)' in said
+
+
+def test_published_figures_are_attributed(compare, tmp_path):
+    said, content = compare(attempt(tmp_path / 'a', [50.0, 51.0, 52.0]), '--published')
+    table = rows((tmp_path / 'out' / 'attempts.md').read_text())
+    assert table['[published] DeepLabV3+, ResNet-34 (ImageNet)'][:8] == [
+        '77.2',
+        '-',
+        '-',
+        '80.2',
+        '89.0',
+        '-',
+        '-',
+        '-',
+    ]
+    assert '[published]: figures of the authors of few-shot roofs under their recipe, not measured here' in said
+    assert len(content['published']) == 5
+    assert len(content['attempts']) == 1
+    assert '[published] U-Net from scratch' in said
+
+
+def test_pictures(compare, tmp_path, monkeypatch):
+    """Attempts that share one image of two: it comes first, and the IoU of each is that of per_tile.csv."""
+    drawn = {}
+    module = load_script(TOOL)
+    monkeypatch.setattr(module, 'draw_predictions', lambda rows, labels, *_: drawn.update(rows=rows, labels=labels))
+    a = attempt(tmp_path / 'a', [50.0] * 3, by=1, tiles=('austin6', 'austin11'))
+    b = attempt(tmp_path / 'b', [60.0] * 3, by=4, tiles=('austin11', 'austin1'))
+    c = attempt(tmp_path / 'c', [10.0] * 3)
+    shutil.rmtree(c / 'val' / 'predictions')
+    said, _ = compare(a, b, c)
+    assert 'c: no pictures in' in said
+    assert drawn['labels'] == ['b', 'a', 'c']
+    assert [(row.name, sorted(row.predictions)) for row in drawn['rows']] == [
+        ('austin11', ['a', 'b']), ('austin1', ['b']), ('austin6', ['a']),
+    ]  # fmt: skip
+    label = truth_of('austin11')
+    for name, by in (('a', 1), ('b', 4)):
+        pred = shifted(label, by)
+        iou = 100 * (pred & label).sum() / (pred | label).sum()
+        assert drawn['rows'][0].scores[name] == pytest.approx(iou)
+    # From the pixels, where there is no table: the same, as the picture is the whole image.
+    expected = drawn['rows'][0].scores
+    for folder in (a, b):
+        (folder / 'val' / 'per_tile.csv').unlink()
+    compare(a, b, c)
+    assert drawn['rows'][0].scores == pytest.approx(expected)
+    compare(a, b, '--rows', 1)
+    assert len(drawn['rows']) == 1
+
+
+def test_no_pictures_and_pictures_of_the_test(compare, tmp_path):
+    a = attempt(tmp_path / 'a', [50.0] * 3, test=2, reads=1)
+    said, _ = compare(a)
+    picture = tmp_path / 'out' / 'predictions.png'
+    val = cv2.imread(str(picture))
+    compare(a, '--pictures', 'test')
+    assert val.shape != cv2.imread(str(picture)).shape  # two rows in the place of three
+    shutil.rmtree(a / 'val' / 'images')
+    said, _ = compare(a)
+    assert 'no predictions.png: none of the work dirs has images, labels and predictions in val/' in said
+    assert not picture.exists()
+
+
+def test_labels_that_do_not_agree_are_no_picture(compare, tmp_path):
+    a, b = (attempt(tmp_path / name, [50.0] * 3) for name in 'ab')
+    label = truth_of('austin1')
+    label[0, 0] ^= 1
+    _keep(b / 'val', 'austin1', image_of(label), label, label)
+    with pytest.raises(
+        DataError, match=r'b/val/labels/austin1\.png: is another label than .*a/val/labels/austin1\.png'
+    ):
+        compare(a, b)
+
+
+@pytest.mark.parametrize(
+    ('fault', 'message'),
+    [
+        (lambda a: shutil.rmtree(a), 'a: no such work dir'),
+        (lambda a: (a / 'roofs.py').unlink(), r'a/\*\.py: no copy of the config'),
+        (lambda a: (a / 'other.py').write_text(''), r'2 configs \(other\.py, roofs\.py\) and no log of a training'),
+        (lambda a: (a / 'roofs.py').write_text('model = ('), r'roofs\.py: not a usable config'),
+        (lambda a: (a / 'diagnostics.jsonl').unlink(), r'a/diagnostics\.jsonl: no such file'),
+        (lambda a: (a / 'diagnostics.jsonl').write_text(''), r'diagnostics\.jsonl: has no epoch yet'),
+        (
+            lambda a: (a / 'diagnostics.jsonl').write_text('{"epoch": 1, "val": {}}\n'),
+            r'diagnostics\.jsonl: none of its 1 epochs was validated',
+        ),
+        (lambda a: (a / 'test' / 'metrics.json').write_text('{}'), r'test/metrics\.json: not the scores of a test'),
+    ],
+)
+def test_what_a_work_dir_lacks_is_named(compare, tmp_path, fault, message):
+    folder = attempt(tmp_path / 'a', [50.0] * 3, test=2)
+    fault(folder)
+    with pytest.raises(DataError, match=message):
+        compare(folder)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_labels_and_baseline(compare, tmp_path):
+    a, b = attempt(tmp_path / '1' / 'run', [50.0] * 3), attempt(tmp_path / '2' / 'run', [60.0] * 3)
+    with pytest.raises(ConfigError, match="two attempts are called 'run'; name them with --labels"):
+        compare(a, b)
+    with pytest.raises(ConfigError, match='--labels: 1 labels for 2 work dirs'):
+        compare(a, b, '--labels', 'one')
+    with pytest.raises(ConfigError, match='--baseline three: no such attempt; there are one, two'):
+        compare(a, b, '--labels', 'one', 'two', '--baseline', 'three')
+    assert [row['label'] for row in compare(a, b, '--labels', 'one', 'two')[1]['attempts']] == ['two', 'one']
+
+
+def test_notes_on_runs_that_are_not_what_they_seem(compare, tmp_path):
+    a = attempt(tmp_path / 'a', [50.0, 60.0, 55.0], max_epochs=60)
+    b = attempt(tmp_path / 'b', [60.0] + [50.0] * 10, max_epochs=60)  # stopped early
+    write_split(a / 'test', ('austin1',), 0, 'val')
+    c = attempt(tmp_path / 'c', [50.0] * 3, test=1)  # a test without a ledger
+    said, content = compare(a, b, c)
+    notes = {row['label']: row['notes'] for row in content['attempts']}
+    assert notes['a'][0].startswith('unfinished: 3 of 60 epochs')
+    assert notes['a'][1] == "test/metrics.json is of split 'val', so it is no test"
+    assert notes['b'] == []
+    assert rows((tmp_path / 'out' / 'attempts.md').read_text())['c'][6] == '?'
+    assert 'a: unfinished' in said
+
+
+def start(folder: Path, name: str, trained: bool, **recipe) -> None:
+    """What mmengine leaves of a start of a tool."""
+    log = folder / name / 'vis_data'
+    log.mkdir(parents=True)
+    (log / 'config.py').write_text(CONFIG.format(**{**RECIPE, **recipe}))
+    if trained:
+        (log / 'scalars.json').write_text('{"train/loss": 0.5, "epoch": 1, "iter": 100, "step": 100}\n')
+
+
+def test_the_recipe_is_that_of_the_training_not_of_a_later_test(compare, tmp_path):
+    a, b = attempt(tmp_path / 'a', [50.0] * 3), attempt(tmp_path / 'b', [60.0] * 3, lr=0.5)
+    (b / 'tta.py').write_text(CONFIG.format(**RECIPE))  # of a test with another config
+    start(b, '20260101_000000', trained=True)
+    start(b, '20260102_000000', trained=False, lr=0.5)
+    said, _ = compare(a, b)
+    assert 'recipes agree' in said
+    start(b, '20260103_000000', trained=True, samples=200)
+    said, content = compare(a, b)
+    assert [*content['differences']] == ['samples an epoch and batch']
+    assert 'b: trained in 2 starts whose recipes differ in train_dataloader.sampler.samples_per_epoch' in said
+
+
+def test_configs_of_this_repository_are_read(compare, tmp_path):
+    """The copy that a training leaves: the whole config in one file."""
+    folder = attempt(tmp_path / 'a', [50.0] * 3)
+    source = 'configs/buildings/unet_c32_1xb4-plateau-60e_inria-few-shot-1024x1024.py'
+    Config.fromfile(REPO / source).dump(folder / 'roofs.py')
+    other = attempt(tmp_path / 'b', [60.0] * 3)
+    Config.fromfile(REPO / source.replace('unet_c32', 'lale_s1')).dump(other / 'roofs.py')
+    said, content = compare(folder, other)
+    assert 'recipes agree' in said, content['differences']
+
+
+@pytest.mark.slow
+def test_in_a_process_of_its_own(tmp_path):
+    folder = attempt(tmp_path / 'a', [50.0, 60.0, 70.0])
+    done = run_tool('python', TOOL, folder, '--out', tmp_path / 'out')
+    assert 'convergence.png' in done.stdout
+    assert min(cv2.imread(str(tmp_path / 'out' / 'convergence.png')).shape[:2]) > 300
+    assert min(cv2.imread(str(tmp_path / 'out' / 'predictions.png')).shape[:2]) > 300
+    failed = run_tool('python', TOOL, tmp_path / 'nothing', '--out', tmp_path / 'out', check=False)
+    assert (failed.returncode, failed.stderr) == (2, f'error: {tmp_path / "nothing"}: no such work dir\n')

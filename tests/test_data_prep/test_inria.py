@@ -1,0 +1,380 @@
+"""Preparing Inria tiles: windows, whole tiles, crops, what is found where, continuing, the picture of all crops."""
+
+import json
+import shutil
+import zipfile
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+
+import data_prep._inria_tiles as tiles_module
+import data_prep.inria as module
+from data_prep._inria_overview import COLUMNS, FRAMES, GAP, SIDE, TEXT, thumbnail
+from data_prep._inria_source import find_tiles
+from data_prep._inria_tiles import encode_jpeg, read_window
+from data_prep.inria import Request, main, prepare
+from lale_mmseg.errors import InputError
+from lale_mmseg.metainfo import inria
+from lale_mmseg.metainfo.protocols import find_protocol
+from tests.inria_tiles import make_inria, picture, roofs
+from tests.isprs_tiles import zip_folder
+
+TILE, CROP = 150, 64
+#: (TILE - CROP) / 2
+CENTRE = 43
+CORNER = np.zeros((TILE, TILE), np.uint8)
+CORNER[:20, 130:] = 255
+FEW = np.zeros((TILE, TILE), np.uint8)
+FEW[140:144, 3:7] = 255
+#: Tiles of Austin that are no plain grid of roofs.
+LABELS = dict(austin3=CORNER, austin5=np.zeros((TILE, TILE), np.uint8), austin33=FEW)
+
+
+def few(**options) -> Request:
+    return Request('few-shot', **{'size': CROP, **options})
+
+
+def full(**options) -> Request:
+    return Request('full', **{'size': CROP, 'stride': 50, 'cities': ('austin', 'tyrol-w'), **options})
+
+
+def labels_of(tile: str) -> np.ndarray:
+    return LABELS[tile] if tile in LABELS else roofs(tile, TILE, 30)
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """Content of all files but the manifest, which says when the sources were written."""
+    paths = [path for path in sorted(out.rglob('*')) if path.is_file() and path.name != 'manifest.json']
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {name: (out / name).stat().st_mtime_ns for name in files(out)}
+
+
+def manifest(out: Path) -> dict[str, dict]:
+    return json.loads((out / 'manifest.json').read_text())['parts']
+
+
+def read_png(path: Path) -> np.ndarray:
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """All tiles of Austin and Western Tyrol with 150x150 pixels, and one of a hidden city."""
+    folder = tmp_path_factory.mktemp('inria')
+    tiles = inria.tiles_of('austin') + inria.tiles_of('tyrol-w')
+    return make_inria(folder, tiles, TILE, {tile: labels_of(tile) for tile in tiles}, hidden=['sfo1']).parent
+
+
+@pytest.fixture(scope='module')
+def crops(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp('prepared') / 'crops'
+    prepare(few(), source, out, workers=1)
+    return out
+
+
+@pytest.fixture(scope='module')
+def windows(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp('prepared') / 'full'
+    prepare(full(), source, out, workers=1)
+    return out
+
+
+def test_windows_hold_their_part_of_the_tile(windows):
+    labels = labels_of('tyrol-w6')
+    image = picture('tyrol-w6', labels)
+    names = sorted(path.stem for path in (windows / 'windows' / 'images').glob('tyrol-w6_*'))
+    # 150 pixels in steps of 50, and a last window that ends at the border.
+    assert names == sorted(f'tyrol-w6_{x}_{y}_{x + 64}_{y + 64}' for x in (0, 50, 86) for y in (0, 50, 86))
+    for name in names:
+        x0, y0, x1, y1 = (int(word) for word in name.split('_')[1:])
+        np.testing.assert_array_equal(
+            read_png(windows / 'windows' / 'images' / f'{name}.png')[..., ::-1], image[y0:y1, x0:x1]
+        )
+        found = read_png(windows / 'windows' / 'masks' / f'{name}.png')
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, labels[y0:y1, x0:x1])
+
+
+def test_whole_tiles_are_the_files_of_the_archive(windows, source):
+    for kind, folder in (('images', 'images'), ('masks', 'gt')):
+        shipped = source / 'AerialImageDataset' / 'train' / folder / 'austin2.tif'
+        assert (windows / 'tiles' / kind / 'austin2.tif').read_bytes() == shipped.read_bytes()
+    with rasterio.open(windows / 'tiles' / 'images' / 'austin2.tif') as file:
+        assert (file.crs.to_epsg(), file.transform.a) == (32614, 0.3)
+
+
+def test_training_tiles_are_cut_and_validation_tiles_are_whole(windows):
+    split = find_protocol('full').split('inria')
+    cut = {inria.tile_of(path.stem) for path in (windows / 'windows' / 'masks').iterdir()}
+    whole = {path.stem for path in (windows / 'tiles' / 'masks').iterdir()}
+    asked = inria.tiles_of('austin') + inria.tiles_of('tyrol-w')
+    assert cut == set(split.train) & set(asked)
+    assert whole == set(split.val) & set(asked)
+    counts = Counter(path.parent.relative_to(windows).as_posix() for path in windows.rglob('*.*'))
+    assert counts == {
+        'windows/images': 62 * 9,
+        'windows/masks': 62 * 9,
+        'tiles/images': 10,
+        'tiles/masks': 10,
+        '.': 1,
+    }
+
+
+def test_manifest_of_windows(windows, source):
+    entry = manifest(windows)['austin6']
+    labels = labels_of('austin6')
+    assert entry['pixels'] == [int((labels == 0).sum()), int((labels == 255).sum())]
+    assert (entry['complete'], entry['tile_size'], entry['windows']) == (True, [TILE, TILE], 9)
+    shipped = source / 'AerialImageDataset' / 'train' / 'gt' / 'austin6.tif'
+    assert entry['source']['sha256']['mask'] == sha256(shipped.read_bytes()).hexdigest()
+    assert (entry['source']['size'], entry['source']['stride']) == (CROP, 50)
+    assert list(manifest(windows)) == [*inria.tiles_of('austin'), *inria.tiles_of('tyrol-w')]
+
+
+def test_crops_before_jpeg_are_the_bytes_of_their_window(crops, source):
+    """Read back from the archive, and what is written is that window in JPEG, or exactly, as the mask is."""
+    found = find_tiles(source, inria.tiles_of('austin'))
+    for tile, entry in manifest(crops).items():
+        x, y = entry['x'], entry['y']
+        window = np.s_[y : y + CROP, x : x + CROP]
+        pixels = read_window(found[tile].image, x, y, CROP)
+        assert pixels.tobytes() == picture(tile, labels_of(tile))[window].tobytes()
+        assert (crops / 'crops' / 'images' / f'{tile}.jpg').read_bytes() == encode_jpeg(pixels, 90)
+        mask = read_png(crops / 'crops' / 'masks' / f'{tile}.png')
+        assert mask.tobytes() == labels_of(tile)[window].tobytes()
+        assert entry['pixels'] == [int((mask == 0).sum()), int((mask == 255).sum())]
+        assert entry['share'] == pytest.approx((mask == 255).mean(), abs=1e-6)
+
+
+def test_jpeg_keeps_colours_at_full_resolution():
+    """One red and one green column: with colours at half resolution both would be brown."""
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:, ::2, 0] = image[:, 1::2, 1] = 200
+    found = cv2.imdecode(np.frombuffer(encode_jpeg(image, 90), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(found.astype(int) - image).max() < 40
+    assert len(encode_jpeg(image, 30)) < len(encode_jpeg(image, 90))
+
+
+def test_why_each_window_was_taken(crops):
+    found = manifest(crops)
+    assert {tile: entry['reason'] for tile, entry in found.items() if entry['reason'] != 'centre'} == dict(
+        austin3='moved', austin5='none', austin33='best'
+    )
+    centred = {(entry['x'], entry['y']) for entry in found.values() if entry['reason'] in ('centre', 'none')}
+    assert centred == {(CENTRE, CENTRE)}
+    # 205 pixels are 5 %. Of the 20 x 20 in the corner, 13 x 17 are in the window 36 to the right and 40 up, and 17 x 13
+    # in the one 40 to the right and 36 up: as near, but lower.
+    assert [found['austin3'][name] for name in ('x', 'y')] == [CENTRE + 36, CENTRE - 40]
+    assert (found['austin33']['share'], found['austin5']['share']) == (round(16 / CROP**2, 6), 0)
+
+
+def test_the_picture_shows_every_crop(crops):
+    overview = read_png(crops / 'overview.png')[..., ::-1]
+    assert overview.shape == (2 * GAP + 30 + 6 * (SIDE + TEXT + GAP), GAP + COLUMNS * (SIDE + GAP), 3)
+    split = find_protocol('few-shot').split('inria')
+    tiles = [*split.train, *split.val, *split.test]
+    for number, tile in enumerate(tiles):
+        left = GAP + number % 6 * (SIDE + GAP)
+        top = 2 * GAP + 30 + number // 6 * (SIDE + TEXT + GAP)
+        np.testing.assert_array_equal(overview[top : top + SIDE, left : left + SIDE], thumbnail(crops, tile))
+        name = ['train'] * 24 + ['val'] * 6 + ['test'] * 6
+        assert tuple(overview[top - 2, left + 9]) == FRAMES[name[number]]
+        text = overview[top + SIDE + 4 : top + SIDE + TEXT - 2, left : left + SIDE]
+        assert (text.max(axis=2) < 220).any()
+    # A crop without buildings has no outline.
+    outlined = [(np.abs(thumbnail(crops, tile).astype(int) - (255, 40, 200)).sum(2) < 120).any() for tile in tiles]
+    assert [tile for tile, seen in zip(tiles, outlined, strict=True) if not seen] == ['austin5']
+
+
+def test_threads_and_zip_files_give_the_same(crops, source, tmp_path):
+    prepare(few(), source, tmp_path / 'threads', workers=3)
+    assert files(tmp_path / 'threads') == files(crops)
+    (tmp_path / 'zipped').mkdir()
+    packed = zip_folder(source / 'AerialImageDataset', tmp_path / 'zipped' / 'NEW2-AerialImageDataset.zip')
+    for number, place in enumerate((packed, packed.parent)):
+        prepare(few(), place, tmp_path / f'out{number}', workers=1)
+        assert files(tmp_path / f'out{number}') == files(crops)
+
+
+def test_whole_tiles_come_out_of_a_zip_file_as_they_are(windows, source, tmp_path):
+    packed = zip_folder(source / 'AerialImageDataset', tmp_path / 'a.zip')
+    prepare(full(), packed, tmp_path / 'out', workers=1)
+    assert files(tmp_path / 'out') == files(windows)
+
+
+@pytest.mark.parametrize('below', ['.', 'AerialImageDataset', 'AerialImageDataset/train'])
+def test_the_source_is_found_at_any_depth(source, below):
+    found = find_tiles(source / below, inria.tiles_of('austin'))
+    assert list(found) == list(inria.tiles_of('austin'))
+    assert found['austin9'].mask.path == source / 'AerialImageDataset' / 'train' / 'gt' / 'austin9.tif'
+
+
+def test_a_finished_output_is_recognised(crops, source, monkeypatch):
+    monkeypatch.setattr(module, 'scan_tile', lambda *_: pytest.fail('a tile was read again'))
+    before = stamps(crops)
+    assert len(prepare(few(), source, crops, workers=1)) == 36
+    assert stamps(crops) == before
+
+
+def test_a_copy_of_the_source_is_recognised_by_its_content(crops, source, tmp_path):
+    out = Path(shutil.copytree(crops, tmp_path / 'out'))
+    copied = Path(shutil.copytree(source, tmp_path / 'source', copy_function=shutil.copyfile))
+    before = {name: time for name, time in stamps(out).items() if name != 'overview.png'}
+    prepare(few(), copied, out, workers=1)
+    assert {name: time for name, time in stamps(out).items() if name != 'overview.png'} == before
+    assert files(out) == files(crops)
+    assert manifest(out)['austin1']['stamps'] != manifest(crops)['austin1']['stamps']
+
+
+def test_lost_files_are_made_again_and_others_kept(crops, windows, source, tmp_path):
+    for prepared, request, lost in (
+        (crops, few(), ['crops/masks/austin3.png', 'crops/images/austin4.jpg', 'overview.png']),
+        (windows, full(), ['windows/images/austin9_50_86_114_150.png', 'tiles/masks/tyrol-w5.tif']),
+    ):
+        out = Path(shutil.copytree(prepared, tmp_path / prepared.name))
+        for name in lost:
+            (out / name).unlink()
+        before = stamps(out)
+        prepare(request, source, out, workers=1)
+        assert files(out) == files(prepared)
+        assert before.items() <= stamps(out).items()
+
+
+@pytest.mark.parametrize('request_', [few(), full()], ids=['few-shot', 'full'])
+def test_an_interrupted_run_is_continued(request_, crops, windows, source, tmp_path, monkeypatch):
+    out, write, written = tmp_path / 'out', tiles_module.write_bytes, []
+
+    def stop_later(path, data):
+        if len(written) == 25:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, data)
+
+    monkeypatch.setattr(tiles_module, 'write_bytes', stop_later)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(request_, source, out, workers=1)
+    done = [entry['complete'] for entry in manifest(out).values()]
+    assert 0 < sum(done) < len(done)
+    assert not (out / 'overview.png').exists()
+    before = {path: path.stat().st_mtime_ns for path in written}
+    # What a killed process leaves beside.
+    (written[0].parent / '.austin2.png.77.part').write_bytes(b'half')
+    monkeypatch.undo()
+    prepare(request_, source, out, workers=1)
+    assert files(out) == files(crops if request_.protocol == 'few-shot' else windows)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(size=60), r'tile austin1 was made with size 64 \(now 60\)'),
+        (dict(quality=80), r'quality 90 \(now 80\)'),
+        (dict(min_share=0.1), r'min_share 0.05 \(now 0.1\)'),
+    ],
+)
+def test_other_settings_need_overwrite(crops, source, tmp_path, options, message):
+    out = Path(shutil.copytree(crops, tmp_path / 'out'))
+    with pytest.raises(InputError, match=message + '; choose another folder, or --overwrite'):
+        prepare(few(**options), source, out, workers=1)
+    assert files(out) == files(crops)
+    prepare(few(**options), source, out, overwrite=True, workers=1)
+    prepare(few(**options), source, tmp_path / 'new', workers=1)
+    assert files(out) == files(tmp_path / 'new') != files(crops)
+
+
+def test_overwrite_mends_files_and_leaves_none_of_other_windows(windows, source, tmp_path):
+    out = Path(shutil.copytree(windows, tmp_path / 'out'))
+    (out / 'windows' / 'images' / 'austin9_50_86_114_150.png').write_bytes(b'other')
+    prepare(full(), source, out, workers=1)
+    assert files(out) != files(windows)
+    prepare(full(), source, out, overwrite=True, workers=1)
+    assert files(out) == files(windows)
+    prepare(full(stride=64), source, out, overwrite=True, workers=2)
+    names = {path.stem for path in (out / 'windows' / 'masks').glob('austin9_*')}
+    assert names == {f'austin9_{x}_{y}_{x + 64}_{y + 64}' for x in (0, 64, 86) for y in (0, 64, 86)}
+
+
+def test_a_city_that_is_added_must_have_the_same_settings(source, windows, tmp_path):
+    out = tmp_path / 'out'
+    prepare(full(cities=('tyrol-w',)), source, out, workers=1)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r'tyrol-w1 was made with stride 50 \(now 60\).*the same settings'):
+            prepare(full(cities=('austin',), stride=60), source, out, overwrite, workers=1)
+    prepare(full(cities=('austin',)), source, out, workers=1)
+    assert files(out) == files(windows)
+    assert list(manifest(out)) == list(manifest(windows))
+
+
+def test_nudges_go_before_the_rule(crops, source, tmp_path):
+    table = tmp_path / 'nudges.csv'
+    table.write_text('tile,x,y\naustin3,86,0\naustin7,1,2\n')
+    out = tmp_path / 'out'
+    made = prepare(few(nudges=table), source, out, workers=1)
+    changed = {name for name, content in files(out).items() if content != files(crops)[name]}
+    crops_of = {f'{folder}/austin{tile}' for tile in (3, 7) for folder in ('crops/images', 'crops/masks')}
+    assert {name.rpartition('.')[0] for name in changed} == {*crops_of, 'overview'}
+    assert [made['austin7'][name] for name in ('x', 'y', 'reason')] == [1, 2, 'nudged']
+    np.testing.assert_array_equal(read_png(out / 'crops' / 'masks' / 'austin3.png'), CORNER[:64, 86:])
+    # Another table is another setting.
+    with pytest.raises(InputError, match=r'tile austin3 was made with nudge \[86, 0\] \(now None\)'):
+        prepare(few(), source, out, workers=1)
+
+
+def test_tiles_that_lack_may_be_skipped(source, tmp_path, capsys):
+    part = make_inria(tmp_path, ['austin1', 'austin2', 'austin31'], TILE)
+    (part / 'train' / 'gt' / 'austin2.tif').unlink()
+    assert sorted(prepare(few(missing='skip'), part, tmp_path / 'out', workers=1)) == ['austin1', 'austin31']
+    command = ['few-shot', str(part), str(tmp_path / 'out'), '--size', '64', '--missing', 'skip', '--workers', '1']
+    assert main(command) == 0
+    assert 'not there: austin2, austin3, austin4' in capsys.readouterr().out
+
+
+def test_command_line(source, tmp_path, capsys):
+    common = [str(source), '--size', '64', '--workers', '1']
+    assert main(['few-shot', str(source), str(tmp_path / 'few'), *common[1:]]) == 0
+    printed = capsys.readouterr()
+    for text in ('train, 24 tiles', 'val, 6 tiles', 'test, 6 tiles', 'best: no window has 5 %', 'none: no building in'):
+        assert text in printed.out
+    assert 'warning: no building in austin5' in printed.err
+    assert main(['full', str(source), str(tmp_path / 'full'), *common[1:], '--stride', '50', '--cities', 'austin']) == 0
+    assert 'train, 31 tiles' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_true_tiles_from_archive_to_crops_and_windows(tmp_path, capsys):
+    """Six tiles of 5000x5000 in a zip file: both protocols, and the check of what they made."""
+    from data_prep.verify import main as verify
+
+    corner = np.zeros((5000, 5000), np.uint8)
+    corner[:600, 4400:] = 255
+    tiles = ['austin1', 'austin2', 'austin6', 'austin31', 'vienna5', 'vienna6']
+    root = make_inria(tmp_path / 'source', tiles, labels=dict(austin2=corner))
+    with zipfile.ZipFile(zip_folder(root, tmp_path / 'a.zip', stored=True)) as zipped:
+        assert len(zipped.namelist()) == 12
+    for protocol, options, count in (('full', ['--cities', 'austin', 'vienna'], 303), ('few-shot', [], 4)):
+        out = tmp_path / protocol
+        arguments = [protocol, str(tmp_path / 'a.zip'), str(out), '--missing', 'skip', '--workers', '2', *options]
+        assert main(arguments) == 0
+        assert verify([str(out), '--workers', '1', '--json', str(tmp_path / 'report.json')]) == 0
+        report = json.loads((tmp_path / 'report.json').read_text())
+        assert len(report['notes']) == (2 if protocol == 'full' else 3)
+        assert sum(entry['pairs'] for entry in report['splits'].values()) == count
+    entry = manifest(tmp_path / 'few-shot')['austin2']
+    x, y = entry['x'], entry['y']
+    assert (entry['reason'], entry['tile_size']) == ('moved', [5000, 5000])
+    assert ((x - 1988) % 4, (y - 1988) % 4) == (0, 0)
+    assert (corner[y : y + 1024, x : x + 1024] > 0).mean() == pytest.approx(entry['share'], abs=1e-6)
+    found = find_tiles(tmp_path / 'a.zip', ['austin2'])
+    pixels = read_window(found['austin2'].image, x, y, 1024)
+    assert pixels.tobytes() == picture('austin2', corner)[y : y + 1024, x : x + 1024].tobytes()
+    last = read_png(tmp_path / 'full' / 'windows' / 'images' / 'vienna6_4488_4488_5000_5000.png')[..., ::-1]
+    np.testing.assert_array_equal(last, picture('vienna6', roofs('vienna6'))[4488:, 4488:])

@@ -1,0 +1,146 @@
+"""verify.py on prepared Inria tiles: clean ones pass, and every planted fault is found."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_prep.inria import Request, prepare
+from data_prep.verify import main
+from lale_mmseg.errors import ConfigError, DataError
+from lale_mmseg.metainfo import inria
+from tests.inria_tiles import make_inria
+
+SIDE, CROP = 60, 32
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    return make_inria(tmp_path_factory.mktemp('inria'), side=SIDE)
+
+
+@pytest.fixture(scope='module')
+def both(source, tmp_path_factory):
+    """Prepared folders by protocol; Austin alone."""
+    folder = tmp_path_factory.mktemp('prepared')
+    for protocol in ('full', 'few-shot'):
+        prepare(Request(protocol, CROP, CROP, ('austin',)), source, folder / protocol, workers=1)
+    return folder
+
+
+@pytest.fixture
+def root(both, tmp_path):
+    return Path(shutil.copytree(both, tmp_path / 'copy'))
+
+
+def report(root: Path, *options: str) -> tuple[int, dict]:
+    path = root.parent / 'report.json'
+    status = main([str(root), '--workers', '1', '--json', str(path), *options])
+    return status, json.loads(path.read_text())
+
+
+def faults(root: Path) -> list[tuple[str, str]]:
+    status, found = report(root)
+    assert status == (1 if found['faults'] else 0)
+    return [(fault['kind'], Path(fault['file']).name) for fault in found['faults']]
+
+
+@pytest.mark.parametrize(
+    ('protocol', 'pairs'),
+    [
+        ('full', {'train windows': 31 * 4, 'val tiles': 5}),
+        ('few-shot', {'train crops': 24, 'val crops': 6, 'test crops': 6}),
+    ],
+)
+def test_clean_data(both, protocol, pairs, capsys):
+    status, found = report(both / protocol)
+    assert (status, found['faults'], found['classes']) == (0, [], list(inria.CLASSES))
+    assert {split: entry['pairs'] for split, entry in found['splits'].items()} == pairs
+    parts = json.loads((both / protocol / 'manifest.json').read_text())['parts']
+    split = 'val tiles' if protocol == 'full' else 'test crops'
+    tiles = [f'austin{number}' for number in (range(1, 6) if protocol == 'full' else range(31, 37))]
+    due = np.sum([parts[tile]['pixels'] for tile in tiles], axis=0)
+    assert list(found['splits'][split]['pixels'].values()) == due.tolist()
+    printed = capsys.readouterr().out
+    assert 'no fault in' in printed
+    assert f'{100 * due[1] / due.sum():.2f}' in printed
+
+
+def test_values(root):
+    for path, value in (
+        (root / 'few-shot' / 'crops' / 'masks' / 'austin7.png', 1),
+        (root / 'full' / 'windows' / 'masks' / 'austin9_28_28_60_60.png', 254),
+    ):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        mask[5, 6] = value
+        cv2.imwrite(str(path), mask)
+        found = report(path.parents[2])[1]['faults']
+        assert [fault['kind'] for fault in found] == ['unknown value']
+        message = f'value {value} at row 5, column 6 (1 pixels with such values); 0 and 255 are due'
+        assert (found[0]['file'], found[0]['message']) == (str(path), message)
+
+
+def test_a_mask_of_other_pixels(root):
+    for path in (
+        root / 'few-shot' / 'crops' / 'masks' / 'austin31.png',
+        root / 'full' / 'tiles' / 'masks' / 'austin2.tif',
+    ):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        mask[5, 6] = 255 - mask[5, 6]
+        cv2.imwrite(str(path), mask)
+        assert faults(path.parents[2]) == [('counts', path.name)]
+
+
+def test_sizes_and_bands(root):
+    crops = root / 'few-shot' / 'crops'
+    cv2.imwrite(str(crops / 'images' / 'austin1.jpg'), np.zeros((CROP, CROP + 1, 3), np.uint8))
+    cv2.imwrite(str(crops / 'masks' / 'austin2.png'), np.zeros((CROP, CROP, 3), np.uint8))
+    assert faults(root / 'few-shot') == [('size', 'austin1.jpg'), ('index mask', 'austin2.png')]
+
+
+def test_files_that_lack_are_damaged_or_too_many(root):
+    full = root / 'full'
+    (full / 'windows' / 'images' / 'austin6_0_0_32_32.png').unlink()
+    (full / 'tiles' / 'masks' / 'austin5.tif').unlink()
+    (full / 'windows' / 'masks' / 'austin7_0_0_32_32.png').write_bytes(b'')
+    shutil.copy(
+        full / 'windows' / 'masks' / 'austin8_0_0_32_32.png', full / 'windows' / 'masks' / 'austin1_0_0_32_32.png'
+    )
+    (full / 'windows' / 'masks' / '.austin8_0_0_32_32.png.9.part').write_bytes(b'')
+    assert sorted(faults(full)) == [
+        ('empty file', 'austin7_0_0_32_32.png'),
+        ('missing image', 'austin6_0_0_32_32.png'),
+        ('missing mask', 'austin5.tif'),
+        ('stray file', 'austin1_0_0_32_32.png'),
+    ]
+    (root / 'few-shot' / 'overview.png').unlink()
+    assert faults(root / 'few-shot') == [('missing overview', 'overview.png')]
+
+
+def test_tiles_that_were_left_out_or_are_not_finished(source, tmp_path, capsys):
+    part = Path(shutil.copytree(source, tmp_path / 'source'))
+    (part / 'train' / 'gt' / 'austin31.tif').unlink()
+    request = Request('few-shot', CROP, missing='skip')
+    prepare(request, part, tmp_path / 'out', workers=1)
+    content = json.loads((tmp_path / 'out' / 'manifest.json').read_text())
+    content['parts']['austin4']['complete'] = False
+    (tmp_path / 'out' / 'manifest.json').write_text(json.dumps(content))
+    found = report(tmp_path / 'out')[1]
+    assert [(fault['kind'], fault['split']) for fault in found['faults']] == [('unfinished tile', 'train')]
+    assert found['notes'] == ["1 tiles of split 'test' were not in the source and left out: austin31"]
+    assert 'note: 1 tiles of split' in capsys.readouterr().out
+    prepare(request, part, tmp_path / 'out', workers=1)
+    assert report(tmp_path / 'out')[0] == 0
+    # The tile comes later.
+    prepare(Request('few-shot', CROP), source, tmp_path / 'out', workers=1)
+    assert report(tmp_path / 'out')[1]['notes'] == []
+
+
+def test_options_of_other_layouts_are_errors(both, tmp_path):
+    with pytest.raises(ConfigError, match=r'--bands: .* was prepared by inria\.py'):
+        main([str(both / 'full'), '--bands', '4'])
+    with pytest.raises(DataError, match=r'no manifest\.json of prepared Inria tiles'):
+        main([str(tmp_path), '--dataset', 'inria'])

@@ -1,0 +1,140 @@
+"""The ledger of held-out tests: every read is in it, and a second one does not go unnoticed."""
+
+import hashlib
+import json
+import multiprocessing
+import time
+
+import pytest
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+
+from lale_mmseg.engine import ledger
+from lale_mmseg.engine.ledger import LEDGER_NAME, config_hash, file_digest, note_test, read_ledger
+from lale_mmseg.errors import CheckpointError, ConfigError
+
+
+def attempt(tmp_path, name='run'):
+    run = tmp_path / name
+    run.mkdir(exist_ok=True)
+    checkpoint = run / 'best.pth'
+    checkpoint.write_bytes(b'weights')
+    (tmp_path / 'mine.py').touch()
+    return Config(dict(model=dict(type='A'), work_dir=str(run)), filename=str(tmp_path / 'mine.py')), checkpoint, run
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    messages = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', messages.append)
+    return messages
+
+
+def test_a_line_says_what_was_read(tmp_path, warnings):
+    cfg, checkpoint, run = attempt(tmp_path)
+    assert note_test(cfg, str(checkpoint), run, ['inria test (few-shot)']) == 1
+    (entry,), damaged = read_ledger(run / LEDGER_NAME)
+    assert damaged == 0
+    assert entry.pop('date').endswith('+00:00')
+    assert entry == dict(
+        config='mine.py',
+        config_hash=config_hash(cfg),
+        checkpoint=str(checkpoint),
+        checkpoint_digest=hashlib.sha256(b'weights').hexdigest(),
+        split='inria test (few-shot)',
+        read=1,
+    )
+    assert warnings == []
+
+
+def test_a_second_read_names_the_first(tmp_path, warnings):
+    cfg, checkpoint, run = attempt(tmp_path)
+    note_test(cfg, str(checkpoint), run, ['a'])
+    (first,), _ = read_ledger(run / LEDGER_NAME)
+    checkpoint.write_bytes(b'other weights')
+    assert note_test(cfg, str(checkpoint), run, ['a']) == 2
+    (message,) = warnings
+    for part in ('this is read 2 of a', first['date'], 'mine.py (same config)', f'{checkpoint} (OTHER weights)'):
+        assert part in message
+    cfg.model.type = 'B'
+    assert note_test(cfg, str(checkpoint), run, ['a']) == 3
+    assert warnings[1].count('OTHER config') == 2
+    assert warnings[1].count('same weights') == 1
+
+
+def test_another_work_dir_does_not_hide_a_read(tmp_path, warnings):
+    cfg, checkpoint, run = attempt(tmp_path)
+    others = [tmp_path / name for name in ('first', 'second', 'third')]
+    assert [note_test(cfg, str(checkpoint), other, ['a']) for other in others] == [1, 2, 3]
+    assert [entry['read'] for entry in read_ledger(run / LEDGER_NAME)[0]] == [1, 2, 3]
+    assert [entry['read'] for entry in read_ledger(others[1] / LEDGER_NAME)[0]] == [2]
+    # Read 2 stands in both ledgers that count now, once.
+    assert note_test(cfg, str(checkpoint), others[1], ['a']) == 4
+
+
+def test_a_torn_line_neither_breaks_nor_swallows_the_next(tmp_path, warnings):
+    cfg, checkpoint, run = attempt(tmp_path)
+    note_test(cfg, str(checkpoint), run, ['a'])
+    with open(run / LEDGER_NAME, 'a') as file:
+        file.write('{"date": "2026')
+    assert note_test(cfg, str(checkpoint), run, ['a']) == 2
+    entries, damaged = read_ledger(run / LEDGER_NAME)
+    assert ([entry['read'] for entry in entries], damaged) == ([1, 2], 1)
+    assert 'damaged line' in warnings[0]
+
+
+def test_a_ledger_that_cannot_be_written_is_an_error(tmp_path):
+    cfg, checkpoint, run = attempt(tmp_path)
+    (run / LEDGER_NAME).mkdir()
+    with pytest.raises(
+        ConfigError, match=r'test_ledger\.jsonl: the ledger of held-out tests cannot be written .*a is not'
+    ):
+        note_test(cfg, str(checkpoint), run, ['a'])
+
+
+def test_a_checkpoint_has_to_be_a_file(tmp_path):
+    cfg, _, run = attempt(tmp_path)
+    with pytest.raises(CheckpointError, match=r'https:.*no such file'):
+        note_test(cfg, 'https://example.org/a.pth', run, ['a'])
+    assert not (run / LEDGER_NAME).exists()
+
+
+def test_the_hash_is_of_the_attempt_and_not_of_the_run():
+    cfg = Config(dict(model=dict(type='A', depths=(1, 2)), lr=1e-3))
+    same = Config(dict(lr=1e-3, model=dict(depths=(1, 2), type='A'), work_dir='/a', load_from='/b', resume=True))
+    assert config_hash(same) == config_hash(cfg)
+    for change in (dict(lr=1e-4), dict(data_root='/c')):
+        assert config_hash(Config({**cfg.to_dict(), **change})) != config_hash(cfg)
+
+
+def test_a_digest_is_read_in_pieces(tmp_path):
+    content = bytes(range(256)) * 5000  # more than one piece of 2**20
+    (tmp_path / 'a').write_bytes(content)
+    assert file_digest(tmp_path / 'a') == hashlib.sha256(content).hexdigest()
+
+
+def note_some(folder, number):
+    cfg, checkpoint, _ = attempt(folder)
+    for _ in range(5):
+        # Two work dirs, whose names sort before and after that of the checkpoint's folder.
+        note_test(cfg, str(checkpoint), folder / ('a' if number % 2 else 'z'), ['a'])
+
+
+def test_processes_at_once_get_numbers_of_their_own(tmp_path, monkeypatch):
+    read = ledger._earlier
+
+    def slowly(paths):
+        found = read(paths)
+        time.sleep(0.02)  # time enough for another process to write, if it could
+        return found
+
+    monkeypatch.setattr(ledger, '_earlier', slowly)
+    context = multiprocessing.get_context('fork')
+    processes = [context.Process(target=note_some, args=(tmp_path, number)) for number in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    lines = (tmp_path / 'run' / LEDGER_NAME).read_text().splitlines()
+    assert sorted(json.loads(line)['read'] for line in lines) == list(range(1, 21))

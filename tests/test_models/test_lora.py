@@ -1,0 +1,98 @@
+"""Low-rank additions to linear layers."""
+
+import pytest
+import torch
+from torch import nn
+
+from lale_mmseg.errors import ConfigError
+from lale_mmseg.models.layers import LoRALinear, add_lora, merge_lora
+
+
+def network() -> nn.Sequential:
+    block = nn.ModuleDict(dict(qkv=nn.Linear(6, 18), proj=nn.Linear(6, 6, bias=False), norm=nn.LayerNorm(6)))
+    return nn.Sequential(block, nn.Linear(6, 2))
+
+
+def test_by_hand():
+    """W = [1 2], b = 3, A = [1 -1], B = [2], rank 1, alpha 0.5: x = [4 1] gives 6 + 3 + 0.5 * 2 * 3 = 12."""
+    layer = LoRALinear(2, 1, rank=1, alpha=0.5)
+    for parameter, value in (
+        (layer.weight, [[1.0, 2]]), (layer.bias, [3.0]), (layer.lora_a, [[1.0, -1]]), (layer.lora_b, [[2.0]])
+    ):  # fmt: skip
+        parameter.data = torch.tensor(value)
+    assert layer(torch.tensor([[4.0, 1]])).tolist() == [[12.0]]
+    merged = layer.merge()
+    assert merged.weight.tolist() == [[2.0, 1.0]]  # 1 + 0.5 * 2, 2 - 0.5 * 2
+    assert merged.bias.tolist() == [3.0]
+
+
+def test_the_start_is_the_plain_network_exactly_and_only_additions_train():
+    plain, x = network(), torch.randn(5, 6)
+    adapted = network()
+    adapted.load_state_dict(plain.state_dict())
+    layers = add_lora(adapted, rank=3, alpha=2.0, targets=('qkv', 'proj'))
+    assert layers == [adapted[0]['qkv'], adapted[0]['proj']]
+    for name in ('qkv', 'proj'):
+        assert torch.equal(adapted[0][name](x), plain[0][name](x))
+    trained = {name: tuple(p.shape) for name, p in adapted.named_parameters() if p.requires_grad}
+    assert trained == {
+        '0.qkv.lora_a': (3, 6), '0.qkv.lora_b': (18, 3), '0.proj.lora_a': (3, 6), '0.proj.lora_b': (6, 3)
+    }  # fmt: skip
+    assert layers[0].scale == pytest.approx(2 / 3)
+
+
+def test_a_step_changes_the_output_and_merging_keeps_it():
+    adapted, x = network(), torch.randn(5, 6)
+    (layer,) = add_lora(adapted, rank=2)
+    before = layer.weight.clone()
+    optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=0.5)
+    start = layer(x)
+    for step in range(2):
+        optimizer.zero_grad()
+        layer(x).square().sum().backward()
+        assert layer.lora_b.grad.abs().max() > 0
+        assert (layer.lora_a.grad.abs().max() > 0) == (step > 0)  # B is zero at first
+        optimizer.step()
+    assert torch.equal(layer.weight, before)
+    expected = layer(x)
+    assert (expected - start).abs().max() > 0.01
+    assert merge_lora(adapted) == 1
+    assert type(adapted[0]['qkv']) is nn.Linear
+    torch.testing.assert_close(adapted[0]['qkv'](x), expected)
+
+
+def test_weights_of_the_plain_layer_load():
+    plain = network()
+    adapted = network()
+    add_lora(adapted)
+    missing = adapted.load_state_dict(plain.state_dict(), strict=False)
+    assert missing.unexpected_keys == []
+    assert missing.missing_keys == ['0.qkv.lora_a', '0.qkv.lora_b']
+
+
+def test_dropout_concerns_the_addition_alone():
+    layer, x = LoRALinear(64, 64, rank=8, dropout=0.5), torch.randn(3, 64)
+    nn.init.normal_(layer.lora_b)
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
+    nn.init.zeros_(layer.lora_b)
+    layer.train()
+    assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(rank=0), r'lora_cfg\.rank=0: a whole number from 1'),
+        (dict(rank=2.0), r'lora_cfg\.rank=2\.0'),
+        (dict(alpha=0), r'lora_cfg\.alpha=0: a number above 0'),
+        (dict(dropout=1), r'lora_cfg\.dropout=1: a probability'),
+        (dict(targets=('qvk',)), r"lora_cfg\.targets=\('qvk',\): a list of 1, proj, qkv is due"),
+        (dict(targets='qkv'), r"lora_cfg\.targets='qkv': a list"),
+        (dict(targets=()), r'lora_cfg\.targets=\(\): a list'),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        add_lora(network(), **options)

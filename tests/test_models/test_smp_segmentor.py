@@ -1,0 +1,329 @@
+"""Networks of segmentation_models_pytorch inside mmsegmentation's frame."""
+
+import socket
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import nn
+
+from lale_mmseg.engine.component_check import check_fields
+from lale_mmseg.engine.config import check_config
+from lale_mmseg.engine.runner import compile_networks
+from lale_mmseg.errors import CheckpointError, ConfigError, DataError
+from lale_mmseg.inference.predictor import Predictor
+from tests.support import REPO, run_tool
+
+smp = pytest.importorskip('segmentation_models_pytorch')
+timm = pytest.importorskip('timm')
+safetensors = pytest.importorskip('safetensors.torch')
+
+#: Number of dropouts between the stages of each architecture's decoder, over a ResNet of five maps.
+DROPOUTS = {
+    'unet': 4,  # five blocks
+    'unetplusplus': 10,  # 4 + 3 + 2 + 1 nodes, and the last one
+    'manet': 5,  # the attention over the coarsest map, then five blocks
+    'linknet': 4,  # five blocks
+    'fpn': 4,  # four levels, then the segmentation blocks
+    'pspnet': 1,  # pooling, then a convolution
+    'deeplabv3': 1,  # ASPP, then a convolution
+    'deeplabv3plus': 1,  # ASPP, then the fusion
+    'pan': 3,  # pyramid attention, then three upsampling units
+    'upernet': 4,  # pooling and three laterals, then the fusion
+    'segformer': 5,  # five projections, then the fusion
+}
+
+
+def config(arch: str = 'unet', **changes) -> dict:
+    cfg = Config.fromfile(REPO / 'configs/_base_/models/unet_r34.py').model.to_dict()
+    cfg['decode_head']['num_classes'] = 2
+    head = changes.pop('decode_head', {})
+    cfg.update(dict(arch=arch, encoder_name='resnet18', encoder_weights=None) | changes)
+    cfg['decode_head'].update(head)
+    return cfg
+
+
+def build(arch: str = 'unet', **changes):
+    return MODELS.build(config(arch, **changes))
+
+
+def smp_names(state: dict) -> dict:
+    """Weights under the names of the library."""
+    return {name.removeprefix('backbone.').removeprefix('decode_head.'): value for name, value in state.items()}
+
+
+def scramble(module: nn.Module) -> None:
+    for value in module.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.rand_like(value) + 0.5)
+
+
+def test_the_list_has_every_architecture():
+    assert set(DROPOUTS) | {'dpt'} == set(smp.MODEL_ARCHITECTURES_MAPPING)
+
+
+@pytest.mark.parametrize('arch', DROPOUTS)
+def test_outside_of_training_it_is_the_library_s_network(arch):
+    model = build(arch).eval()
+    plain = smp.create_model(arch, 'resnet18', encoder_weights=None, classes=2).eval()
+    weights = smp_names(model.state_dict())
+    assert list(weights) == list(plain.state_dict())
+    plain.load_state_dict(weights)
+    x = torch.randn(2, 3, 128, 160)
+    with torch.no_grad():
+        assert torch.equal(model(x, mode='tensor'), plain(x))
+        logits = model.encode_decode(x, [dict(img_shape=x.shape[2:])] * 2)
+    assert logits.shape == (2, 2, 128, 160)
+
+    def dropouts(network):
+        return [module for module in network.modules() if isinstance(module, nn.Dropout2d)]
+
+    own = len(dropouts(plain.decoder))
+    assert len(dropouts(model.decode_head)) - own == DROPOUTS[arch]
+    assert dropouts(model.backbone) == []
+    assert sum(module.p == 0.3 for module in dropouts(model.decode_head)) == DROPOUTS[arch]
+    assert len(dropouts(build(arch, decoder_dropout=0).decode_head)) == own
+
+
+@pytest.mark.parametrize('arch', DROPOUTS)
+def test_every_dropout_takes_part_in_training(arch):
+    model = build(arch, decoder_dropout=0.3).eval()
+    seen = []
+    for module in model.decode_head.modules():
+        if isinstance(module, nn.Dropout2d) and module.p == 0.3:
+            module.train()
+            module.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 128, 128), mode='tensor')
+    assert len(seen) == DROPOUTS[arch]
+    for before, after in seen:
+        kept = (after != 0).any(dim=(2, 3), keepdim=True)
+        torch.testing.assert_close(after, before * kept / 0.7)
+
+
+def test_what_is_dropped_is_what_the_next_stage_gets():
+    model = build().eval()
+    blocks = model.decode_head.decoder.blocks
+    inputs = []
+    blocks[1].register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        model(x, mode='tensor')
+        blocks[0].stage_dropout.train()
+        model(x, mode='tensor')
+    whole, dropped = inputs
+    empty = (dropped == 0).all(dim=(2, 3)) & ~(whole == 0).all(dim=(2, 3))
+    assert 40 < empty.sum() < 120  # of 256, 77 on average
+
+
+def test_losses_and_gradients_of_the_recipe():
+    model = build(decoder_dropout=0).train()
+    labels = torch.randint(0, 2, (2, 1, 64, 64))
+    samples = [SegDataSample() for _ in labels]
+    for sample, label in zip(samples, labels, strict=True):
+        sample.gt_sem_seg = PixelData(data=label)
+    losses = model(torch.randn(2, 3, 64, 64), samples, mode='loss')
+    assert set(losses) == {'decode.loss_bce', 'decode.loss_dice', 'decode.acc_seg'}
+    (losses['decode.loss_bce'] + losses['decode.loss_dice']).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize('arch', ['unet', 'deeplabv3plus'])
+def test_images_of_any_size_in_one_piece_and_in_windows(arch):
+    model = build(arch).eval()
+    image = torch.randint(0, 256, (3, 75, 101), dtype=torch.uint8)
+
+    def predict():
+        sample = SegDataSample(metainfo=dict(img_shape=(75, 101), ori_shape=(75, 101)))
+        return model.test_step(dict(inputs=[image], data_samples=[sample]))[0]
+
+    whole = predict()
+    assert whole.seg_logits.data.shape == (2, 75, 101)
+    x = model.data_preprocessor(dict(inputs=[image], data_samples=[SegDataSample()]), False)['inputs']
+    assert x.shape == (1, 3, 96, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(whole.seg_logits.data, model(x, mode='tensor')[0, :, :75, :101])
+    model.test_cfg = ConfigDict(mode='slide', crop_size=(64, 64), stride=(32, 32))
+    assert predict().pred_sem_seg.data.shape == (1, 75, 101)
+    found = Predictor(model, ['background', 'building'], [(0, 0, 0), (255, 0, 0)])
+    model.test_cfg = ConfigDict(mode='whole')
+    labels = found.predict(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+    assert np.array_equal(labels, whole.pred_sem_seg.data[0].numpy())
+
+
+def test_sizes_that_do_not_fit_are_named():
+    x = torch.zeros(1, 3, 60, 64)
+    with pytest.raises(DataError, match=r'60x64 pixels: this network takes multiples of 16; set size_divisor=16'):
+        build('deeplabv3plus')(x, mode='tensor')
+    assert build('unet').eval()(x, mode='tensor').shape == (1, 2, 60, 64)
+
+
+@pytest.mark.slow
+def test_networks_compile_part_by_part():
+    torch._dynamo.reset()
+    model, x = build().eval(), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(x, mode='tensor')
+        compile_networks(model, dict(backend='eager'))
+        torch.testing.assert_close(model(x, mode='tensor'), expected)
+
+
+@pytest.mark.slow
+def test_complexity_knows_networks_without_a_backbone_field(tmp_path):
+    bases = [str(REPO / 'configs/_base_' / name) for name in ('models/unet_r34.py', 'default_runtime.py')]
+    (tmp_path / 'config.py').write_text(f'_base_ = {bases}\nmodel = dict(decode_head=dict(num_classes=2))\n')
+    done = run_tool('python', 'tools/analysis/complexity.py', tmp_path / 'config.py', '--size', '64', '64')
+    assert 'parameters  24,436,514' in done.stdout
+
+
+# Weights
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
+def test_weights_of_a_file_are_loaded_by_init_weights_alone(tmp_path, suffix):
+    other = smp.encoders.get_encoder('resnet18', weights=None)
+    scramble(other)
+    path = tmp_path / f'encoder{suffix}'
+    # As torchvision's files have it, with the classifier.
+    state = {**other.state_dict(), 'fc.weight': torch.zeros(1000, 512), 'fc.bias': torch.zeros(1000)}
+    safetensors.save_file(state, path) if suffix == '.safetensors' else torch.save(state, path)
+    model = build(encoder_weights=str(path))
+    assert not torch.equal(model.backbone.encoder.conv1.weight, other.conv1.weight)
+    model.init_weights()
+    found = model.backbone.encoder.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in other.state_dict().items())
+    four = build(encoder_weights=str(path), in_channels=4, data_preprocessor=None)
+    four.init_weights()
+    first = torch.cat([other.conv1.weight, other.conv1.weight[:, :1]], dim=1) * 3 / 4
+    torch.testing.assert_close(four.backbone.encoder.conv1.weight, first)
+
+
+def test_weights_of_a_timm_network(tmp_path):
+    other = timm.create_model('resnet10t', pretrained=False)
+    scramble(other)
+    path = tmp_path / 'resnet10t.pth'
+    torch.save(other.state_dict(), path)
+    model = build(encoder_name='tu-resnet10t', encoder_weights=str(path))
+    model.init_weights()
+    assert torch.equal(model.backbone.encoder.model.layer1[0].conv1.weight, other.layer1[0].conv1.weight)
+    torch.save({'layer1.0.conv1.weight': torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match='of encoder tu-resnet10t cannot be loaded'):
+        build(encoder_name='tu-resnet10t', encoder_weights=str(path)).init_weights()
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """No name is found, and nothing was downloaded before; counts the questions."""
+    from huggingface_hub import constants
+
+    asked = []
+
+    def refuse(host, *_, **__):
+        asked.append(host)
+        raise socket.gaierror(-2, 'Name or service not known')
+
+    monkeypatch.setattr(socket, 'getaddrinfo', refuse)
+    monkeypatch.setattr(socket, 'create_connection', refuse)
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    for name in ('HTTPS_PROXY', 'https_proxy', 'ALL_PROXY', 'all_proxy'):
+        monkeypatch.delenv(name, raising=False)
+    return asked
+
+
+@pytest.mark.parametrize('encoder', ['resnet18', 'tu-resnet10t'])
+def test_without_a_network_the_error_says_what_to_do(encoder, no_network):
+    model = build(encoder_name=encoder, encoder_weights='imagenet')
+    with pytest.raises(CheckpointError) as caught:
+        model.init_weights()
+    message = str(caught.value)
+    assert message.startswith(f"pretrained weights 'imagenet' of encoder {encoder} cannot be loaded: ")
+    assert 'model.encoder_weights=/path/to/file' in message
+    assert '--random-init' in message
+    assert '\n' not in message
+    assert len(no_network) <= 2  # asked once, not again and again
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (None, 'no such file, and the known names are imagenet, ssl, swsl'),
+        (b'<html>', 'damaged, or more than weights and plain data'),
+        ({'conv1.weight': torch.zeros(1)}, 'Error'),
+        ({'epoch': 3}, 'weights by name are due'),
+        ({'model': print}, 'damaged, or more than weights and plain data'),
+    ],
+)
+def test_files_that_do_not_fit_are_errors(tmp_path, content, message):
+    path = tmp_path / 'weights.pth'
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    model = build(encoder_weights=str(path))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match='of encoder resnet18 cannot be loaded: ') as caught:
+        model.init_weights()
+    assert message in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# Errors of the config
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(arch='unett'), r"model\.arch='unett': did you mean 'unet'\?"),
+        (dict(arch='dpt', encoder_name='tu-vit_tiny_patch16_224'), r"model\.arch='dpt' cannot be used here"),
+        (dict(encoder_name='resnet43'), r"model\.encoder_name='resnet43': did you mean 'resnet\d+'\?"),
+        (dict(encoder_name='tu-resnet10tt'), r"cannot build arch='unet', encoder_name='tu-resnet10tt'"),
+        (dict(encoder_name='tu-hf-hub:someone/network'), 'the name of a network that timm itself has is due'),
+        (dict(encoder_weights=True), r'model\.encoder_weights=True: a name, a path or None is due'),
+        (dict(decoder_dropout=1.0), r'model\.decoder_dropout=1\.0: a probability from 0 to below 1'),
+        (dict(network_cfg=dict(decoder_chanels=1)), r"network_cfg\.decoder_chanels: unet has no .*'decoder_channels'"),
+        (dict(network_cfg=dict(classes=3)), r'network_cfg\.classes: set by model\.decode_head\.num_classes'),
+        (dict(network_cfg=dict(activation='sigmoid')), r'network_cfg\.activation: set by nothing: losses take logits'),
+        (dict(network_cfg=dict(encoder_depth=9)), 'segmentation_models_pytorch cannot build'),
+        (dict(backbone=dict(type='LALE')), r'model\.backbone: SMPSegmentor makes it'),
+        (dict(decode_head=dict(type='LALEHead')), r"model\.decode_head\.type='LALEHead': SMPSegmentor has a SMPHead"),
+        (dict(decode_head=dict(num_classes=None)), r'model\.decode_head\.num_classes is None'),
+        (dict(decode_head=dict(dropout_ratio=0.1)), r'model\.decode_head\.dropout_ratio=0\.1: the network settles it'),
+        (dict(test_cfg=dict(mode='whole', crop=1)), r"model\.test_cfg: unknown field 'crop'"),
+    ],
+)
+def test_wrong_fields_are_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        build(**changes)
+
+
+def test_arguments_of_the_library_are_applied():
+    model = build(network_cfg=dict(encoder_depth=4, decoder_channels=[64, 48, 32, 24]))
+    assert model.decode_head.segmentation_head[0].in_channels == 24
+    assert model.backbone.out_channels == (3, 64, 64, 128, 256)
+
+
+def test_parts_are_found_by_the_checks_of_configs():
+    cfg = Config(dict(model=config()))
+    check_fields(cfg)
+    check_config(cfg, ())
+    for path, name in (('model', 'encodr_name'), ('model.decode_head', 'loss_decodes')):
+        cfg = Config(dict(model=config()))
+        (cfg.model if path == 'model' else cfg.model.decode_head)[name] = 1
+        with pytest.raises(ConfigError, match=f'{path}: .* has no argument {name!r}'):
+            check_fields(cfg)
+    cfg = Config(dict(model=config(in_channels=4)))
+    with pytest.raises(ConfigError, match=r'mean has 3 values, model\.in_channels is 4'):
+        check_config(cfg, ())
+
+
+def test_a_head_alone_and_a_missing_library_are_explained(monkeypatch):
+    with pytest.raises(ConfigError, match=r"built by model=dict\(type='SMPSegmentor'"):
+        MODELS.build(dict(type='SMPHead', num_classes=2))
+    monkeypatch.setitem(sys.modules, 'segmentation_models_pytorch', None)
+    with pytest.raises(ConfigError, match=r'segmentation_models_pytorch, .*pip install "lale_mmseg\[baselines\]"'):
+        build()

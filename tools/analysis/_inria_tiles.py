@@ -1,0 +1,271 @@
+"""Files of a submission to the Inria benchmark: source tiles, masks, manifest, check and zip archive."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+
+from lale_mmseg.errors import DataError, InputError
+from lale_mmseg.files import write_atomic
+from lale_mmseg.metainfo import inria
+
+MANIFEST = 'manifest.json'
+SUMMARY = 'summary.json'
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class SourceTile:
+    """A hidden tile that is there."""
+
+    name: str
+    city: str
+    path: Path
+
+
+def tile_names(cities: Sequence[str] | None = None) -> list[str]:
+    """Names of hidden tiles, such as 'bellingham1', by city and number; all 180 without `cities`."""
+    return [tile for city in cities or inria.HIDDEN_CITIES for tile in inria.tiles_of(city)]
+
+
+def named(tiles: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(tiles) - _SHOWN
+    return ', '.join(tiles[:_SHOWN]) + (f' and {more} more' if more > 0 else '')
+
+
+def find_tiles(folder: Path, cities: Sequence[str] | None, partial: bool) -> list[SourceTile]:
+    """The hidden tiles of a folder, each of its header checked.
+
+    Args:
+        folder: Folder of the benchmark's test images.
+        cities: Only these; all by default.
+        partial: Whether tiles may be missing.
+
+    Raises:
+        DataError: The folder or tiles are missing, or a tile has another size, type or number of bands.
+    """
+    if not folder.is_dir():
+        raise DataError(f'--images {folder}: no such folder; it is AerialImageDataset/test/images of the benchmark')
+    wanted = tile_names(cities)
+    missing = [name for name in wanted if not (folder / f'{name}.tif').is_file()]
+    if len(missing) == len(wanted):
+        raise DataError(f'--images {folder}: none of the {len(wanted)} tiles, such as {wanted[0]}.tif, is in it')
+    if missing and not partial:
+        raise DataError(
+            f'--images {folder}: {len(missing)} of {len(wanted)} tiles are missing: {named(missing)}; --partial goes '
+            'on without them'
+        )
+    found = [
+        SourceTile(name, inria.city_of(name), folder / f'{name}.tif') for name in wanted if name not in set(missing)
+    ]
+    for tile in found:
+        _check_source(tile.path)
+    return found
+
+
+def _check_source(path: Path) -> None:
+    try:
+        with _quiet(), rasterio.open(path) as dataset:
+            size, count, types = (dataset.height, dataset.width), dataset.count, set(dataset.dtypes)
+    except RasterioIOError as error:
+        raise DataError(f'{path}: not a readable TIFF ({error})') from None
+    if size != (inria.TILE_SIZE, inria.TILE_SIZE):
+        side = inria.TILE_SIZE
+        raise DataError(f'{path}: {size[0]} x {size[1]} pixels (height x width); a tile has {side} x {side}')
+    if count != 3 or types != {'uint8'}:
+        raise DataError(f'{path}: {count} band(s) of {", ".join(sorted(types))}; a tile has 3 bands (RGB) of uint8')
+
+
+def write_mask(source: Path, labels: np.ndarray, target: Path) -> str:
+    """Writes a mask where its source lies on the ground, whole or not at all.
+
+    Args:
+        source: Image of the tile.
+        labels: (H, W) uint8 classes, 1 is building.
+        target: TIFF to write: one band of 8 bits, 0 and 255, compressed without loss.
+
+    Returns:
+        The SHA-256 digest of the file.
+    """
+    with _quiet(), rasterio.open(source) as dataset:
+        place: dict[str, Any] = {}
+        if dataset.crs is not None:
+            place['crs'] = dataset.crs
+        if not dataset.transform.is_identity:
+            place['transform'] = dataset.transform
+    with _quiet(), rasterio.MemoryFile() as memory:
+        profile = dict(driver='GTiff', dtype='uint8', count=1, compress='lzw', photometric='minisblack', **place)
+        with memory.open(height=labels.shape[0], width=labels.shape[1], **profile) as dataset:
+            dataset.write(np.where(labels == 1, np.uint8(inria.LABEL_VALUES[1]), np.uint8(inria.LABEL_VALUES[0])), 1)
+        content = bytes(memory.getbuffer())
+    write_atomic(target, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+class Manifest:
+    """`manifest.json` of a submission: of which checkpoint and settings its tiles are, and which are finished.
+
+    Args:
+        out: Folder of the submission; made if missing.
+        made_by: Checkpoint and settings, plain data; finished tiles are kept only where it is equal.
+        overwrite: Predict anew what another checkpoint or other settings left, instead of raising.
+
+    Raises:
+        InputError: The folder has tiles of something else, or files and no manifest, and `overwrite` is off.
+    """
+
+    def __init__(self, out: Path, made_by: Mapping[str, Any], overwrite: bool = False) -> None:
+        self.out = out
+        self.path = out / MANIFEST
+        self.made_by = json.loads(json.dumps(made_by))
+        self.tiles: dict[str, dict[str, Any]] = {}
+        if out.exists() and not out.is_dir():
+            raise InputError(f'--out {out}: a folder is due, this is a file')
+        # What a killed run left of a file: `write_atomic` names it so.
+        leftovers = [path for path in (out.iterdir() if out.is_dir() else ()) if _is_leftover(path)]
+        if self.path.is_file() and not overwrite:
+            self._read()
+        elif out.is_dir() and not overwrite and set(out.iterdir()) - set(leftovers):
+            raise InputError(
+                f'--out {out}: is not empty and has no {MANIFEST}; take a new folder, or --overwrite to replace the '
+                'tiles in it'
+            )
+        removed = [out / name for name in (MANIFEST, SUMMARY, *(f'{tile}.tif' for tile in tile_names()))]
+        for path in [*leftovers, *(removed if overwrite else ())]:
+            path.unlink(missing_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+
+    def is_finished(self, tile: SourceTile) -> bool:
+        """Whether a tile's mask is there as it was written, from the same image."""
+        entry, path = self.tiles.get(tile.name), self.out / f'{tile.name}.tif'
+        if entry is None or not path.is_file() or entry['image_bytes'] != tile.path.stat().st_size:
+            return False
+        return hashlib.sha256(path.read_bytes()).hexdigest() == entry['sha256']
+
+    def finish(self, tile: SourceTile, digest: str, building: float) -> None:
+        """Notes a tile; `building` is its share of building in percent."""
+        entry = dict(image_bytes=tile.path.stat().st_size, sha256=digest, building_percent=round(building, 4))
+        self.tiles[tile.name] = entry
+        write_atomic(self.path, json.dumps(dict(made_by=self.made_by, tiles=self.tiles), indent=1) + '\n')
+
+    def _read(self) -> None:
+        try:
+            content = json.loads(self.path.read_text(encoding='utf-8'))
+            before, self.tiles = content['made_by'], dict(content['tiles'])
+            if not all({'image_bytes', 'sha256', 'building_percent'} <= set(entry) for entry in self.tiles.values()):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(
+                f'{self.path}: not a manifest of this tool; choose another folder, or --overwrite'
+            ) from None
+        differing = [key for key in {**before, **self.made_by} if before.get(key) != self.made_by.get(key)]
+        if differing:
+            changes = '; '.join(f'{key} {before.get(key)!r}, now {self.made_by.get(key)!r}' for key in differing)
+            raise InputError(
+                f'--out {self.out}: its tiles were made otherwise ({changes}); take another folder, or --overwrite to '
+                'replace them'
+            )
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a look at the finished folder found.
+
+    Attributes:
+        building: Percent of building by tile, of the tiles that are as the benchmark asks.
+        missing: Tiles that are not there.
+        faults: What is wrong, one line each.
+    """
+
+    building: dict[str, float]
+    missing: list[str]
+    faults: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the folder is what the benchmark takes."""
+        return not self.missing and not self.faults
+
+    def by_city(self) -> dict[str, dict[str, float]]:
+        """Tiles, and percent of building over all of them, lowest and highest, by city."""
+        groups: dict[str, list[float]] = {}
+        for tile, share in self.building.items():
+            groups.setdefault(inria.city_of(tile), []).append(share)
+        return {
+            city: dict(tiles=len(shares), building=float(np.mean(shares)), lowest=min(shares), highest=max(shares))
+            for city, shares in groups.items()
+        }
+
+
+def check_submission(out: Path) -> Check:
+    """Reads every file of a submission back: names, number, size, bands, type and values."""
+    building: dict[str, float] = {}
+    faults: list[str] = []
+    expected = tile_names()
+    strangers = sorted(path.name for path in out.glob('*.tif*') if path.stem not in expected or path.suffix != '.tif')
+    if strangers:
+        faults.append(f'{out}: files that are no tile of the benchmark: {named(strangers)}')
+    for name in expected:
+        path = out / f'{name}.tif'
+        if not path.is_file():
+            continue
+        try:
+            with _quiet(), rasterio.open(path) as dataset:
+                shape, kinds = (dataset.count, dataset.height, dataset.width), dataset.dtypes
+                values = dataset.read(1)
+        except RasterioIOError as error:
+            faults.append(f'{path}: not readable ({error})')
+            continue
+        if shape != (1, inria.TILE_SIZE, inria.TILE_SIZE) or kinds[0] != 'uint8':
+            faults.append(
+                f'{path}: {shape[0]} band(s) of {shape[1]} x {shape[2]} {kinds[0]}; one of {inria.TILE_SIZE} x '
+                f'{inria.TILE_SIZE} uint8 is due'
+            )
+            continue
+        counts = np.bincount(values.ravel(), minlength=256)
+        strange = [value for value in np.flatnonzero(counts).tolist() if value not in inria.LABEL_VALUES]
+        if strange:
+            faults.append(f'{path}: value {strange[0]}; only 0 and 255 are due')
+            continue
+        building[name] = 100 * float(counts[inria.LABEL_VALUES[1]]) / values.size
+    missing = [name for name in expected if not (out / f'{name}.tif').is_file()]
+    return Check(building, missing, faults)
+
+
+def write_zip(out: Path, target: Path) -> None:
+    """Packs the tiles, without folders and without manifest; whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
+    try:
+        # The masks are compressed already.
+        with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
+            for name in tile_names():
+                archive.write(out / f'{name}.tif', f'{name}.tif')
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_leftover(path: Path) -> bool:
+    return path.name.startswith('.') and path.name.endswith('.tmp')
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Images without a place are no news here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        yield

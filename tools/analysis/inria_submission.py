@@ -1,0 +1,352 @@
+"""Masks of Inria's hidden tiles: `python tools/analysis/inria_submission.py CONFIG CHECKPOINT --images DIR --out DIR`.
+
+Writes one 8-bit TIFF of 0 and 255 for each of the 180 tiles of the five hidden cities, as the benchmark takes them. The
+network predicts as in tools/test.py: the test pipeline of the config, and logits averaged over sliding windows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import _cli
+import numpy as np
+import torch
+from _inria_tiles import (
+    SUMMARY,
+    Check,
+    Manifest,
+    SourceTile,
+    check_submission,
+    find_tiles,
+    named,
+    tile_names,
+    write_mask,
+    write_zip,
+)
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dataset import Compose
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import lale_mmseg.register  # noqa: F401
+from lale_mmseg.compat import keep_freed_memory
+from lale_mmseg.engine.checkpoint import DESCRIPTION_KEY, description_of, load_weights, read_checkpoint, rename_weights
+from lale_mmseg.engine.config import complete_config, decode_heads, leaf_datasets
+from lale_mmseg.errors import CheckpointError, ConfigError, DataError, InputError
+from lale_mmseg.files import write_atomic
+from lale_mmseg.metainfo import inria
+from lale_mmseg.models.segmentors import SlidingEncoderDecoder
+from lale_mmseg.models.segmentors.options import SlidingOptions, check_names
+from lale_mmseg.models.segmentors.views import VIEWS
+from lale_mmseg.models.segmentors.window_mean import WindowGrid
+
+#: Steps of a test pipeline that read labels, which hidden tiles do not have.
+LABEL_STEPS = ('LoadBinaryLabels', 'LoadLabels', 'LoadPaletteMask', 'LoadAnnotations')
+#: Side of the crops of the few-shot roofs protocol: windows of networks whose config names no training size.
+_CROP = 1024
+
+
+def parse_args() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description='Predicts the hidden tiles of the Inria benchmark.')
+    parser.add_argument('config', help='config file of the network')
+    parser.add_argument('checkpoint', help='its checkpoint, written by tools/train.py')
+    parser.add_argument('--images', required=True, metavar='DIR', help='AerialImageDataset/test/images')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the masks, manifest and summary')
+    parser.add_argument('--cities', nargs='+', metavar='CITY', help=f'only these: {", ".join(inria.HIDDEN_CITIES)}')
+    parser.add_argument('--limit', type=int, metavar='N', help='predict at most N more tiles, then stop')
+    parser.add_argument('--partial', action='store_true', help='go on where tiles are missing')
+    parser.add_argument('--overwrite', action='store_true', help='remove what is there and predict all anew')
+    parser.add_argument('--window', type=int, metavar='PIXELS', help='side of the windows (default: of the config)')
+    parser.add_argument('--stride', type=int, metavar='PIXELS', help='steps between windows (default: of the config)')
+    parser.add_argument('--tta', action='store_true', help='average over views of each window (tta_cfg of the config)')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
+    parser.add_argument('--zip', metavar='FILE', help='archive of the 180 masks, once all are there')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='as of tools/test.py'
+    )
+    parser.add_argument('--trust-checkpoint', action='store_true', help='as of tools/test.py')
+    parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
+    return parser.parse_args()
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Raises InputError where an option cannot be used."""
+    for city in args.cities or ():
+        if city not in inria.HIDDEN_CITIES:
+            raise InputError(f'--cities {city}: the hidden cities are {", ".join(inria.HIDDEN_CITIES)}')
+    for name in ('limit', 'window', 'stride'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f'--{name} {value}: a whole number from 1 is due')
+    if Path(args.out).resolve() == Path(args.images).resolve():
+        raise InputError(f'--out {args.out}: is the folder of the images, whose files have the names of the masks')
+    if args.device is not None:
+        try:
+            torch.empty(0, device=args.device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f'--device {args.device}: cannot be used ({str(error).splitlines()[0]})') from None
+
+
+def sliding_config(cfg: Config, args: argparse.Namespace) -> ConfigDict:
+    """The model of a config as a `SlidingEncoderDecoder` in slide mode; the config stays as it is.
+
+    Windows are those of `test_cfg` if it slides. Otherwise they have the size of the training crops, or 1024, and
+    overlap by a quarter.
+
+    Raises:
+        ConfigError: The model is of another kind, or windows or views cannot be used.
+    """
+    model = ConfigDict(cfg.model)
+    kind = MODELS.get(model.type) if isinstance(model.get('type'), str) else model.get('type')
+    if kind is MODELS.get('EncoderDecoder'):  # the same weights, in windows
+        model.type = 'SlidingEncoderDecoder'
+    elif not (isinstance(kind, type) and issubclass(kind, SlidingEncoderDecoder)):
+        raise ConfigError(f'model.type is {model.get("type")!r}; EncoderDecoder or SlidingEncoderDecoder is due')
+    test_cfg = dict(model.get('test_cfg') or {})
+    if args.tta:
+        if not cfg.get('tta_cfg'):
+            raise ConfigError("--tta: the config has no field tta_cfg, such as tta_cfg = dict(views='d4')")
+        check_names(cfg.tta_cfg, 'tta_cfg')
+        test_cfg.update(cfg.tta_cfg)
+    given = test_cfg if test_cfg.get('mode') == 'slide' else {}
+    if args.window is not None:
+        window = (args.window, args.window)
+        stride = (_overlapping(args.window),) * 2
+    else:
+        window = given.get('crop_size') or training_size(cfg)
+        stride = given.get('stride') or tuple(_overlapping(side) for side in window)
+    if args.stride is not None:
+        stride = (args.stride, args.stride)
+    test_cfg.update(mode='slide', crop_size=tuple(window), stride=tuple(stride), keep_logits=False)
+    SlidingOptions.parse(test_cfg)
+    model.test_cfg = ConfigDict(test_cfg)
+    return model
+
+
+def training_size(cfg: Config) -> tuple[int, int]:
+    """(height, width) of the crops that a config trains on; 1024 a side if it crops nothing."""
+    for _, dataset in leaf_datasets(cfg, 'train'):
+        sizes = [step['crop_size'] for step in dataset.get('pipeline') or () if step.get('crop_size')]
+        if sizes:
+            size = sizes[-1]
+            return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    return (_CROP, _CROP)
+
+
+def _overlapping(side: int) -> int:
+    """Steps at which windows overlap by a quarter."""
+    return max(1, side * 3 // 4)
+
+
+def test_pipeline(cfg: Config) -> list[dict[str, Any]]:
+    """The test pipeline of a config without the steps that read labels.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    for phase in ('test', 'val'):
+        for _, dataset in leaf_datasets(cfg, phase):
+            if dataset.get('pipeline'):
+                steps = [dict(step) for step in dataset['pipeline']]
+                return [step for step in steps if str(step.get('type')).rpartition('.')[2] not in LABEL_STEPS]
+    raise ConfigError('the config has no test_dataloader and no val_dataloader with a pipeline to load images by')
+
+
+def build_model(cfg: Config, args: argparse.Namespace, device: str) -> SlidingEncoderDecoder:
+    """The network of a config with the weights of a checkpoint, for evaluation.
+
+    Raises:
+        CheckpointError: It cannot be read, does not fit, or is of other classes than background and building.
+        ConfigError: The config has other classes or cannot be built.
+    """
+    checkpoint = read_checkpoint(args.checkpoint, trust=args.trust_checkpoint)
+    if DESCRIPTION_KEY in checkpoint:
+        classes = description_of(checkpoint, args.checkpoint).classes
+        if classes != tuple(inria.CLASSES):
+            raise CheckpointError(
+                f'{args.checkpoint}: was trained for the classes {", ".join(classes)}; a submission needs '
+                f'{", ".join(inria.CLASSES)}, in this order'
+            )
+    for path, head in decode_heads(cfg):
+        if head.get('num_classes') is None:
+            head['num_classes'] = len(inria.CLASSES)
+        if head['num_classes'] != len(inria.CLASSES):
+            raise ConfigError(
+                f'{path}.num_classes is {head["num_classes"]}; a submission needs {len(inria.CLASSES)}: '
+                f'{", ".join(inria.CLASSES)}'
+            )
+    # Weights follow from the checkpoint: those that training starts from need not be on this machine.
+    config = without_init(sliding_config(complete_config(cfg), args))
+    model = revert_sync_batchnorm(MODELS.build(config))
+    load_weights(model, rename_weights(checkpoint['state_dict'], [(r'^module\.', '')]), args.checkpoint)
+    if getattr(model.data_preprocessor, 'channels_last', False):
+        model = model.to(memory_format=torch.channels_last)
+    return model.to(device).eval()
+
+
+def without_init(node: Any) -> Any:
+    """A model's config without the weights that training starts from."""
+    if isinstance(node, dict):
+        return type(node)({key: without_init(value) for key, value in node.items() if key != 'init_cfg'})
+    if isinstance(node, (list, tuple)):
+        return type(node)(without_init(value) for value in node)
+    return node
+
+
+def made_by(cfg: Config, model: SlidingEncoderDecoder, args: argparse.Namespace) -> dict[str, Any]:
+    """What the masks depend on, for the manifest."""
+    options = model.test_options
+    network = json.dumps(dict(model=cfg.model, pipeline=test_pipeline(cfg)), default=str, sort_keys=True)
+    return dict(
+        checkpoint=digest_of(Path(args.checkpoint)),
+        network=hashlib.sha256(network.encode()).hexdigest(),
+        window=options.crop_size,
+        stride=options.stride,
+        views=options.views,
+        scales=options.scales,
+    )
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, read piece by piece."""
+    digest = hashlib.sha256()
+    with path.expanduser().open('rb') as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def predict(model: SlidingEncoderDecoder, load: Callable, tile: SourceTile) -> np.ndarray:
+    """Classes of a tile, (H, W) uint8, as a test loop of the same network gives them.
+
+    Raises:
+        DataError: The image cannot be read.
+    """
+    packed = load(dict(img_path=str(tile.path), seg_fields=[], reduce_zero_label=False, label_map=None))
+    with torch.inference_mode():
+        sample = model.test_step(dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']]))[0]
+    labels = sample.pred_sem_seg.data[0].to(torch.uint8).cpu().numpy()
+    if labels.shape != (inria.TILE_SIZE, inria.TILE_SIZE):
+        raise ConfigError(f'{tile.path}: the network gave {labels.shape[0]} x {labels.shape[1]} pixels')
+    return labels
+
+
+def predict_tiles(
+    model: SlidingEncoderDecoder, load: Callable, tiles: Sequence[SourceTile], manifest: Manifest
+) -> list[str]:
+    """Predicts and writes tiles; returns the errors of those that could not be read."""
+    failed: list[str] = []
+    options = model.test_options
+    assert options.crop_size is not None
+    assert options.stride is not None
+    grid = WindowGrid((inria.TILE_SIZE, inria.TILE_SIZE), options.crop_size, options.stride)
+    passes = -(-len(grid) // options.batch_size) * len(VIEWS[options.views]) * len(options.scales)
+    columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task('predicting', total=len(tiles) * passes)
+        with on_pass(model, lambda: progress.advance(task)):
+            for done, tile in enumerate(tiles):
+                progress.update(task, description=f'{tile.name}, tile {done + 1} of {len(tiles)}')
+                try:
+                    labels = predict(model, load, tile)
+                except DataError as error:
+                    failed.append(str(error))
+                else:
+                    digest = write_mask(tile.path, labels, manifest.out / f'{tile.name}.tif')
+                    manifest.finish(tile, digest, 100 * float((labels == 1).mean()))
+                progress.update(task, completed=(done + 1) * passes)
+    return failed
+
+
+@contextlib.contextmanager
+def on_pass(model: SlidingEncoderDecoder, call: Callable[[], None]) -> Iterator[None]:
+    """Calls a function after each pass through the backbone."""
+    handle = model.backbone.register_forward_hook(lambda *_: call())
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def table_of(check: Check) -> Table:
+    """Share of building by city."""
+    table = Table(title='building, percent of the pixels', title_justify='left', box=None, pad_edge=False)
+    table.add_column('city')
+    for column in ('tiles', 'mean', 'lowest tile', 'highest tile'):
+        table.add_column(column, justify='right')
+    for city, row in check.by_city().items():
+        shares = [f'{row[name]:.2f}' for name in ('building', 'lowest', 'highest')]
+        table.add_row(city, f'{row["tiles"]} of {inria.TILES_PER_CITY}', *shares)
+    return table
+
+
+def conclude(args: argparse.Namespace, failed: Sequence[str], manifest: Manifest) -> int:
+    """Checks the folder, prints and writes the summary, and packs the archive if asked to; the exit status."""
+    out = Path(args.out)
+    check = check_submission(out)
+    content = dict(
+        complete=check.complete,
+        made_by=manifest.made_by,
+        cities=check.by_city(),
+        tiles=check.building,
+        missing=check.missing,
+        faults=check.faults,
+    )
+    write_atomic(out / SUMMARY, json.dumps(content, indent=1) + '\n')
+    Console(width=100, highlight=False).print(table_of(check))
+    for message in [*failed, *check.faults]:
+        print(f'error: {message}', file=sys.stderr)
+    total = len(tile_names())
+    if check.complete:
+        print(f'{out}: complete, {total} tiles of {inria.TILE_SIZE} x {inria.TILE_SIZE} pixels, values 0 and 255')
+    elif check.missing:
+        print(f'{out}: no submission yet, {len(check.missing)} of {total} tiles missing: {named(check.missing)}')
+    if args.zip and check.complete:
+        write_zip(out, Path(args.zip))
+        print(f'written: {args.zip}')
+    elif args.zip:
+        print(f'error: --zip {args.zip}: not written, the benchmark takes all {total} tiles only', file=sys.stderr)
+    return 1 if failed or check.faults or (args.zip and not check.complete) else 0
+
+
+def main() -> int:
+    """Predicts what is not finished, then checks all."""
+    args = parse_args()
+    check_options(args)
+    cfg = _cli.load_config(args)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    tiles = find_tiles(Path(args.images), args.cities, args.partial)
+    device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
+    if device == 'cpu':
+        keep_freed_memory()
+    model = build_model(cfg, args, device)
+    load = Compose(test_pipeline(cfg))
+    manifest = Manifest(Path(args.out), made_by(cfg, model, args), args.overwrite)
+    todo = [tile for tile in tiles if not manifest.is_finished(tile)]
+    window, stride = model.test_options.crop_size, model.test_options.stride
+    assert window is not None
+    assert stride is not None
+    print(
+        f'{len(tiles) - len(todo)} of {len(tiles)} tiles finished before; windows of {window[0]} x {window[1]} pixels '
+        f'every {stride[0]} x {stride[1]}, on {device}'
+    )
+    failed = predict_tiles(model, load, todo[: args.limit], manifest)
+    return conclude(args, failed, manifest)
+
+
+if __name__ == '__main__':
+    _cli.run(main)
