@@ -6,11 +6,12 @@ import argparse
 
 from _cli import add_common_options, load_config, run
 from mmengine.config import Config, ConfigDict
-from mmseg.registry import MODELS, RUNNERS
+from mmseg.registry import METRICS, MODELS, RUNNERS
 
 import lale_mmseg.register  # noqa: F401
 from lale_mmseg.compat import is_cpu_only, keep_freed_memory
 from lale_mmseg.errors import ConfigError
+from lale_mmseg.evaluation import SegmentationMetric
 from lale_mmseg.models.segmentors import SlidingEncoderDecoder
 from lale_mmseg.models.segmentors.options import check_names
 
@@ -33,7 +34,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     cfg.resume = False
     if args.out is not None:
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        ours = [evaluator for evaluator in evaluators if evaluator.type == 'SegmentationMetric']
+        ours = [evaluator for evaluator in evaluators if is_ours(evaluator)]
         if not ours:
             raise ConfigError(f'--out: test_evaluator has no SegmentationMetric, found {evaluators[0].type}')
         ours[0].pred_dir = args.out
@@ -65,6 +66,12 @@ def apply_tta(cfg: Config) -> None:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.tta_model.module = cfg.model
         cfg.model = cfg.tta_model
+
+
+def is_ours(evaluator: ConfigDict) -> bool:
+    """Whether an evaluator's config is of a `SegmentationMetric` or a class made from it."""
+    kind = METRICS.get(evaluator.type) if isinstance(evaluator.type, str) else evaluator.type
+    return isinstance(kind, type) and issubclass(kind, SegmentationMetric)
 
 
 def is_sliding(model: ConfigDict) -> bool:

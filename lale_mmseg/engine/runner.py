@@ -159,22 +159,40 @@ class LaleRunner(Runner):
         `resume='auto'`, or `resume=True` without `load_from`, takes the newest readable checkpoint of the work dir;
         where there is none, training starts at iteration 0, from the weights of `load_from` if it is given.
         """
-        if not self._has_loaded and self._resume and (self._resume == 'auto' or self._load_from is None):
-            path, passed_over = newest_checkpoint(self.work_dir)
-            for message in passed_over:
-                self.logger.warning(f'passed over when resuming: {message}')
-            if path is None:
-                self.logger.warning(f'nothing to resume in {self.work_dir}: training starts at iteration 0')
-                self._resume = False
-            else:
-                self._load_from = str(path)
+        self._find_resumed()
         super().load_or_resume()
 
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Resumes; arguments as of mmengine's, which goes back to the checkpoint's seed: samplers go with it."""
+        before = self.seed
+        super().resume(*args, **kwargs)
+        sampler = self.train_dataloader.sampler
+        if self.seed != before and getattr(sampler, 'seed', None) == before:
+            sampler.seed = self.seed
+
+    def _find_resumed(self) -> None:
+        """Settles what to resume; asked again, it says and changes nothing."""
+        if self._has_loaded or not self._resume or (self._resume != 'auto' and self._load_from is not None):
+            return
+        path, passed_over = newest_checkpoint(self.work_dir)
+        for message in passed_over:
+            self.logger.warning(f'passed over when resuming: {message}')
+        if path is None:
+            self.logger.warning(f'nothing to resume in {self.work_dir}: training starts at iteration 0')
+            self._resume = False
+        else:
+            self._load_from, self._resume = str(path), True
+
     def _init_model_weights(self) -> None:
+        self._find_resumed()
+        if self._resume:  # the checkpoint has all weights: no published ones are read or downloaded
+            for part in unwrapped(self.model).modules():
+                if hasattr(part, 'pretrained_weights'):
+                    part.pretrained_weights = None
         # Loaded last: a part whose `init_weights` finds no `init_cfg` starts from random weights.
         parts = take_pretrained_parts(unwrapped(self.model))
         super()._init_model_weights()
-        load_pretrained_parts(parts, trust=self.cfg.get('trust_checkpoint', False))
+        load_pretrained_parts([] if self._resume else parts, trust=self.cfg.get('trust_checkpoint', False))
 
     def load_checkpoint(
         self,

@@ -1,5 +1,5 @@
-# Up to 60 epochs of AdamW, half the learning rate when the validation mIoU has not risen for 3 epochs, stop when it has
-# not for 10; bfloat16 autocast (docs/training_recipe.md). A child adds hooks by name, such as an average of the weights:
+# Up to 60 epochs of AdamW, half the learning rate when the validation mIoU has not risen for 3 epochs, stop when it
+# has not for 10; bfloat16 autocast (docs/training_recipe.md). A child adds hooks by name, such as a mean of weights:
 #   default_hooks = dict(ema=dict(type='EMAHook', momentum=0.001))
 optim_wrapper = dict(
     type='AnyDeviceAmpOptimWrapper',
@@ -12,8 +12,8 @@ param_scheduler = [
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=60, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-# Names with their phase in front, as training and validation both have a `loss`; that of a validation is logged as it is,
-# not as a mean of the last ones.
+# Names with their phase in front, as training and validation both have a `loss`; that of a validation is logged as it
+# is, not as a mean of the last ones.
 log_processor = dict(
     by_epoch=True, log_with_hierarchy=True, mean_pattern=r'^(?!val/.*loss).*(loss|time|data_time|grad_norm).*'
 )
