@@ -1,0 +1,88 @@
+"""Attempts of configs/buildings on one class of palette data, trained, tested and compared in one run.
+
+    python benchmarks/attempts.py DATA_ROOT --epochs 5 --attempts unet_c32 lale_s1 ued-bes-sfm_x10 --save NAME
+
+trains the config `ATTEMPT_..._palette-building-256x256.py` of each attempt by tools/train.py, 400 draws an epoch, tests
+the checkpoint that is best on validation once by tools/test.py, and sets all side by side by
+tools/analysis/compare_attempts.py. Finished attempts of the same work dir are kept, an interrupted one is resumed. The
+folder of results gets NAME.md, NAME.json and NAME_convergence.png; pictures of predictions hold the images, and stay in
+the work dir.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks._timing import REPOSITORY, RESULTS, write_result
+from lale_mmseg.errors import ConfigError
+
+CONFIGS = REPOSITORY / 'configs' / 'buildings'
+
+
+def config_of(attempt: str) -> Path:
+    """The config of an attempt for palette data.
+
+    Raises:
+        ConfigError: There is none; names those that are there.
+    """
+    found = {path.stem.partition('_1xb')[0]: path for path in sorted(CONFIGS.glob('*_palette-building-*.py'))}
+    if attempt not in found:
+        raise ConfigError(f'--attempts {attempt}: not known; known: {", ".join(found)}')
+    return found[attempt]
+
+
+def run(*command: object) -> None:
+    """Runs a tool of this repository with this interpreter."""
+    subprocess.run([sys.executable, *(str(part) for part in command)], cwd=REPOSITORY, check=True)
+
+
+def train_and_test(attempt: str, args: argparse.Namespace) -> Path:
+    """Trains and tests an attempt unless it was; returns its work dir."""
+    config, work_dir = config_of(attempt), args.work_dir.resolve() / attempt
+    options = ['--work-dir', work_dir, '--cfg-options', f'data_root={args.data_root.resolve()}', *args.options]
+    if (work_dir / 'test' / 'metrics.json').is_file():
+        return work_dir
+    random_init = ['--random-init'] if args.random_init else []
+    run('tools/train.py', config, '--resume', *random_init, *options, f'train_cfg.max_epochs={args.epochs}')
+    best = sorted(work_dir.glob('best_mIoU_epoch_*.pth'), key=lambda path: path.stat().st_mtime)[-1]
+    run('tools/test.py', config, best, *options)
+    return work_dir
+
+
+def main() -> None:
+    """Trains, tests, compares, and writes the results."""
+    parser = argparse.ArgumentParser(description='Trains, tests and compares attempts on one class of palette data.')
+    parser.add_argument('data_root', type=Path)
+    parser.add_argument('--attempts', nargs='+', default=['unet_c32', 'lale_s1', 'ued-bes-sfm_x10'])
+    parser.add_argument('--epochs', type=int, default=5)
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/attempts'))
+    parser.add_argument('--random-init', action='store_true', help='as of tools/train.py')
+    parser.add_argument('--options', nargs='+', default=[], metavar='KEY=VALUE', help='further --cfg-options')
+    parser.add_argument('--save', metavar='NAME', help='write benchmarks/results/NAME.*')
+    args = parser.parse_args()
+    for attempt in args.attempts:
+        config_of(attempt)
+    folders = [train_and_test(attempt, args) for attempt in args.attempts]
+    out = args.work_dir.resolve() / 'compared'
+    run('tools/analysis/compare_attempts.py', *folders, '--out', out)
+    if args.save:
+        table = (out / 'attempts.md').read_text(encoding='utf-8')
+        text = f'{table}\n![Validation IoU by epoch]({args.save}_convergence.png)\n\nThreads: {_threads()}.'
+        write_result(args.save, json.loads((out / 'attempts.json').read_text(encoding='utf-8')), text)
+        shutil.copyfile(out / 'convergence.png', RESULTS / f'{args.save}_convergence.png')
+
+
+def _threads() -> str:
+    return f'OMP_NUM_THREADS={os.environ["OMP_NUM_THREADS"]}' if 'OMP_NUM_THREADS' in os.environ else 'as torch sets'
+
+
+if __name__ == '__main__':
+    main()
