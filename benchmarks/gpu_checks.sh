@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every check that needs a GPU, for a machine that has one: bash benchmarks/gpu_checks.sh RESULTS_FOLDER
 # PYTHON names the interpreter; the environment needs no network. Ends with "GPU checks passed".
+# CHIPS, a palette data set with a class building, adds the attempts of configs/buildings on it, for EPOCHS epochs (60).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 OUT=${1:?usage: bash benchmarks/gpu_checks.sh RESULTS_FOLDER}
@@ -99,6 +100,14 @@ echo "== attention over growing images"
 "$PYTHON" benchmarks/attention.py --device cuda --dtype bfloat16 --sizes 256 512 1024 2048 --save
 echo "== throughput of every backbone"
 "$PYTHON" benchmarks/backbones.py --device cuda --dtype bfloat16 --size 256 512 --batch 1 16 64 256 --save
+if [ -n "${CHIPS:-}" ]; then
+  echo "== attempts on one class, from random weights (published ones of encoders need a network)"
+  "$PYTHON" benchmarks/attempts.py "$CHIPS" --epochs "${EPOCHS:-60}" --work-dir "$OUT/attempts" --random-init \
+    --attempts unet_c32 unet_r34 deeplabv3plus_r34 lale_s1 lale_s2 lale_s1-lrsa ued-bes-sfm_x10 sam-conv_b sam-unet_b \
+    sam-conv-lora_b sam-unet-lora_b --save aerial_chips_buildings_gpu
+  echo "== maps of a frozen encoder kept on disk"
+  "$PYTHON" benchmarks/sam_cache.py --device cuda --save
+fi
 if "$PYTHON" -c 'import segmentation_models_pytorch' 2>/dev/null; then
   echo "== throughput"
   "$PYTHON" benchmarks/throughput.py --device cuda --dtype bfloat16 --batch 1 64 512 2048 --compile --save

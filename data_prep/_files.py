@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from data_prep._names import some_of
 from lale_mmseg.errors import DataError, InputError
 
 MANIFEST = 'manifest.json'
@@ -111,7 +112,7 @@ class Manifest:
         elif not overwrite and not all(is_leftover(path) for path in out.iterdir()):
             raise InputError(
                 f'{out}: is not empty and has no {MANIFEST}; choose a new folder, or --overwrite to replace '
-                f'{", ".join(parts)} in it'
+                f'{some_of(parts)} in it'
             )
 
     def begin(self, part: str, source: dict[str, Any]) -> dict[str, Any]:
@@ -186,10 +187,7 @@ def _by_kind(kinds: dict[str, str]) -> str:
     groups: dict[str, list[str]] = {}
     for part, kind in kinds.items():
         groups.setdefault(kind, []).append(part)
-    return '; '.join(
-        f'{kind}: {", ".join(parts[:_SHOWN])}{f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""}'
-        for kind, parts in groups.items()
-    )
+    return '; '.join(f'{kind}: {some_of(parts, _SHOWN)}' for kind, parts in groups.items())
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

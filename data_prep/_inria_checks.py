@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from data_prep._files import MANIFEST, is_leftover, read_manifest
-from data_prep._inria_layout import FEW_SHOT, OVERVIEW, expected_files, files_by_folder, protocol_of, split_of
+from data_prep._inria_layout import FEW_SHOT, FULL, OVERVIEW, expected_files, files_by_folder, protocol_of, split_of
+from data_prep._inria_published import unpublished
+from data_prep._names import some_of
 from data_prep._pair_checks import Expected, Fault, Item, PairReport, check_pair
 from data_prep._progress import check_workers, map_jobs, progress_bar
 from data_prep._report import Report
@@ -40,7 +42,7 @@ def verify_inria(root: Path, workers: int | None = None) -> Report:
 
     Returns:
         Pixels of background and building for each split and folder, all faults, and as notes the tiles that were left
-        out with --missing skip.
+        out with --missing skip, in what crops differ from the published ones, and which pixels are counted.
 
     Raises:
         DataError: `root` has no manifest of prepared Inria tiles.
@@ -55,6 +57,9 @@ def verify_inria(root: Path, workers: int | None = None) -> Report:
     report = Report(inria.CLASSES)
     report.faults += _unfinished(root, parts, protocol)
     report.notes += _left_out(parts, manifest.get('notes', {}).get('tiles', ()), protocol)
+    departure = unpublished(parts) if protocol == FEW_SHOT else None
+    report.notes += [] if departure is None else [departure]
+    report.notes += _counted_once(parts) if protocol == FULL else ()
     there = files_by_folder(root, protocol)
     report.faults += _strays(root, parts, there)
     if protocol == FEW_SHOT and not (root / OVERVIEW).is_file():
@@ -81,7 +86,22 @@ def _left_out(parts: Entries, wanted: Sequence[str], protocol: str) -> Iterator[
     for split in ('train', 'val', 'test'):
         tiles = [tile for tile in wanted if tile not in parts and split_of(protocol, tile) == split]
         if tiles:
-            yield f'{len(tiles)} tiles of split {split!r} were not in the source and left out: {", ".join(tiles)}'
+            yield f'{len(tiles)} tiles of split {split!r} were not in the source and left out: {some_of(tiles)}'
+
+
+def _counted_once(parts: Entries) -> Iterator[str]:
+    """The share of building by which classes are weighted, where it is not that of the windows."""
+    cut = [
+        entry['pixels']
+        for tile, entry in parts.items()
+        if entry['complete'] and split_of(FULL, tile) == 'train' and 'pixels' in entry
+    ]
+    if cut:
+        once = summary(len(cut), inria.CLASSES, np.array(cut, np.int64).sum(0))['class_shares']['building']
+        yield (
+            f"'train windows' counts a pixel once for each window that has it; class_weight='data' and inria.py count "
+            f'each pixel of the {len(cut)} tiles once: building {once:.2f} %'
+        )
 
 
 def _strays(root: Path, parts: Entries, there: Mapping[str, set[str]]) -> Iterator[Fault]:

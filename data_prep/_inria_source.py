@@ -19,6 +19,7 @@ from rasterio.windows import Window
 
 from data_prep._isprs_source import SourceFile, read_chunks
 from data_prep._isprs_tiles import gdal_settings
+from data_prep._names import some_of
 from lale_mmseg.errors import DataError
 from lale_mmseg.metainfo import inria
 
@@ -33,7 +34,6 @@ _TIFF = ('.tif', '.tiff')
 _NAME = re.compile(rf'({"|".join(inria.CITIES)})(\d+)')
 #: Archives and parts of archives that have to be unpacked first.
 _PACKED = re.compile(r'\.(7z|rar|zip|tar|gz|tgz)(\.\d+)?$|\.z\d+$', re.IGNORECASE)
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,8 @@ def find_tiles(source: Path, wanted: Sequence[str], skip_missing: bool = False) 
     if not tiles:
         raise DataError(_nothing_found(source, wanted))
     if missing and not skip_missing:
-        more = f' and {len(missing) - _SHOWN} more' if len(missing) > _SHOWN else ''
         raise DataError(
-            f'{source}: {len(missing)} of {len(wanted)} tiles lack files: {", ".join(missing[:_SHOWN])}{more}; unpack '
+            f'{source}: {len(missing)} of {len(wanted)} tiles lack files: {some_of(missing)}; unpack '
             'all parts of the archive, or go on without these tiles with --missing skip'
         )
     return tiles
@@ -119,6 +118,15 @@ def _nothing_found(source: Path, wanted: Sequence[str]) -> str:
         f'{source}: no tile was found; AerialImageDataset/train/images/{wanted[0]}.tif and train/gt/{wanted[0]}.tif, '
         'for example, are due, at any depth'
     )
+
+
+def shipped_archive(root: Path) -> Path | None:
+    """The folder AerialImageDataset of the archive as it is shipped, where `root` is it or holds it; else None."""
+    for folder in (root, root / 'AerialImageDataset'):
+        named = folder.resolve().name == 'AerialImageDataset'
+        if (folder / 'train' / 'gt').is_dir() or (named and any((folder / name).is_dir() for name in ('train', 'test'))):
+            return folder
+    return None
 
 
 def _is_packed(path: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep._images import count_classes, decode_rgb
+from data_prep._names import some_of
 from data_prep._progress import map_jobs, progress_bar
 from data_prep._shares import summary
 from lale_mmseg.errors import DataError
@@ -81,5 +82,4 @@ def _count(job: tuple[list[Path], Palette]) -> np.ndarray:
 
 
 def _first(names: list[str]) -> str:
-    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-    return ', '.join(names[:_SHOWN]) + more
+    return some_of(names, _SHOWN)

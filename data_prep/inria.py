@@ -43,14 +43,19 @@ from data_prep._inria_layout import (
     split_of,
 )
 from data_prep._inria_overview import write_overview
+from data_prep._inria_published import MIN_SHARE, QUALITY, SIZE, unpublished
 from data_prep._inria_source import Scan, TileFiles, find_tiles, scan_tile
 from data_prep._inria_tiles import TileJob, make_tile
+from data_prep._names import some_of
 from data_prep._progress import Job, Result, check_workers, map_jobs, progress_bar
 from data_prep._shares import print_table, summary, table_console
 from lale_mmseg.errors import ConfigError, InputError
 from lale_mmseg.metainfo import inria
 
 MISSING = ('error', 'skip')
+COUNTED_ONCE = (
+    "shares count each pixel of a tile once, as class_weight='data' does; verify.py counts windows, which may overlap"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Request:
     Attributes:
         protocol: 'full' or 'few-shot'.
         size: Side of the windows or crops in pixels.
-        stride: Step from one window to the next, of 'full'.
+        stride: Step from one window to the next, of 'full'; None for `size`, so that windows do not overlap.
         cities: Cities to prepare, of 'full'.
         min_share: Share of building (0 to 1) that a crop is to have, of 'few-shot'.
         quality: JPEG quality of the crops, 1 to 100, of 'few-shot'.
@@ -70,17 +75,17 @@ class Request:
 
     protocol: str
     size: int
-    stride: int = 512
+    stride: int | None = None
     cities: tuple[str, ...] = inria.CITIES
-    min_share: float = 0.05
-    quality: int = 90
+    min_share: float = MIN_SHARE
+    quality: int = QUALITY
     nudges: Path | None = None
     missing: str = 'error'
 
     def __post_init__(self) -> None:
-        if self.protocol == FULL and not 1 <= self.stride <= self.size:
+        if self.protocol == FULL and not 1 <= self.step <= self.size:
             raise ConfigError(
-                f'--stride {self.stride} with --size {self.size}: from 1 to {max(self.size, 1)} is due; a larger step '
+                f'--stride {self.step} with --size {self.size}: from 1 to {max(self.size, 1)} is due; a larger step '
                 'would lose the pixels between the windows'
             )
         if self.protocol == FEW_SHOT and self.size < STEP:
@@ -94,6 +99,11 @@ class Request:
             raise ConfigError(f'--cities {" ".join(strange)}: cities with labels are {", ".join(inria.CITIES)}')
 
     @property
+    def step(self) -> int:
+        """Step from one window to the next in pixels."""
+        return self.size if self.stride is None else self.stride
+
+    @property
     def tiles(self) -> tuple[str, ...]:
         """Tiles to prepare."""
         cities = self.cities if self.protocol == FULL else ('austin',)
@@ -103,7 +113,7 @@ class Request:
     def settings(self) -> dict[str, Any]:
         """What decides the content of a tile's files, beside its sources."""
         if self.protocol == FULL:
-            return dict(size=self.size, stride=self.stride)
+            return dict(size=self.size, stride=self.step)
         return dict(size=self.size, min_share=self.min_share, step=STEP, quality=self.quality)
 
 
@@ -127,8 +137,14 @@ def prepare(
         InputError: `out` has something else in it, or tiles that were made with other settings.
         DataError: A tile is missing, damaged or not as due, or a label is neither 0 nor 255; nothing is written then.
     """
+    return _prepare(request, Path(source), Path(out), overwrite, workers)[0]
+
+
+def _prepare(
+    request: Request, source: Path, out: Path, overwrite: bool, workers: int | None
+) -> tuple[dict[str, dict], int, int]:
+    """What `prepare` returns, how many tiles of the source were finished before, and how many it has."""
     threads = check_workers(workers)
-    source, out = Path(source), Path(out)
     tiles = find_tiles(source, request.tiles, request.missing == 'skip')
     nudges = {} if request.nudges is None else read_nudges(request.nudges, tiles)
     settings = {tile: _settings_of(request, tile, nudges) for tile in tiles}
@@ -149,7 +165,7 @@ def prepare(
         manifest = manifest or _manifest(request, out, overwrite)
         jobs = _begin(manifest, request, tiles, settings, scans)
         _make(manifest, jobs, threads)
-    return _conclude(manifest, request, made=bool(jobs))
+    return _conclude(manifest, request, made=bool(jobs)), len(done), len(tiles)
 
 
 def _settings_of(request: Request, tile: str, nudges: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
@@ -265,8 +281,13 @@ def _save(manifest: Manifest, request: Request) -> None:
 
 def _conclude(manifest: Manifest, request: Request, made: bool) -> dict[str, dict]:
     finished = {tile: entry for tile, entry in manifest.parts.items() if entry['complete']}
-    if request.protocol == FEW_SHOT and (made or not (manifest.out / OVERVIEW).exists()):
-        write_overview(manifest.out, finished, manifest.out / OVERVIEW)
+    if request.protocol == FEW_SHOT:
+        if made or not (manifest.out / OVERVIEW).exists():
+            write_overview(manifest.out, finished, manifest.out / OVERVIEW)
+        published = unpublished(manifest.parts) is None
+        if manifest.notes.get('published') != published:
+            manifest.notes['published'] = published
+            manifest.save()
     return finished
 
 
@@ -283,9 +304,14 @@ def print_summary(request: Request, out: Path, made: Mapping[str, Mapping[str, A
     print_table(f'{out}: {len(made)} tiles of protocol {request.protocol}', inria.CLASSES, rows, unit)
     lacking = [tile for tile in request.tiles if tile not in made]
     if lacking:
-        print(f'not there: {", ".join(lacking)}')
+        print(f'not there: {some_of(lacking)}')
     if request.protocol == FEW_SHOT:
         _print_crops(request, out, made)
+        departure = unpublished(made)
+        if departure is not None:
+            print(f'note: {departure}')
+    else:
+        print(COUNTED_ONCE)
 
 
 def _print_crops(request: Request, out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
@@ -307,7 +333,7 @@ def _print_crops(request: Request, out: Path, made: Mapping[str, Mapping[str, An
         table_console(5).print(table)
     empty = [tile for tile, entry in made.items() if entry['reason'] == NONE]
     if empty:
-        print(f'warning: no building in {", ".join(empty)}; the IoU of such a crop is undefined', file=sys.stderr)
+        print(f'warning: no building in {some_of(empty)}; the IoU of such a crop is undefined', file=sys.stderr)
     print(f'look at {out / OVERVIEW}')
 
 
@@ -317,7 +343,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest='protocol', required=True)
     full = commands.add_parser(FULL, help='windows of 155 tiles to train on, 25 whole tiles to validate on')
     few = commands.add_parser(FEW_SHOT, help='one crop of each of the 36 tiles of Austin')
-    for command, size in ((full, 512), (few, 1024)):
+    for command, size in ((full, 512), (few, SIZE)):
         command.add_argument('source', type=Path, metavar='SOURCE', help='folder or zip file with AerialImageDataset')
         command.add_argument('out', type=Path, metavar='OUT', help='folder to write to')
         command.add_argument('--size', type=int, default=size, metavar='N', help=f'side in pixels (default: {size})')
@@ -326,15 +352,15 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command.add_argument('--overwrite', action='store_true', help='make the tiles again')
         command.add_argument('--workers', type=int, metavar='N', help='number of threads (default: one for each CPU)')
-    full.add_argument('--stride', type=int, default=512, metavar='N', help='step between windows (default: 512)')
+    full.add_argument('--stride', type=int, metavar='N', help='step between windows (default: --size)')
     full.add_argument(
         '--cities', nargs='+', default=list(inria.CITIES), metavar='CITY', help='default: all five with labels'
     )
     few.add_argument(
-        '--min-share', type=float, default=0.05, metavar='S', help='share of building that is due (default: 0.05)'
+        '--min-share', type=float, default=MIN_SHARE, metavar='S', help=f'share of building due (default: {MIN_SHARE})'
     )
     few.add_argument('--nudges', type=Path, metavar='CSV', help='table tile,x,y of windows that are chosen by hand')
-    few.add_argument('--quality', type=int, default=90, metavar='Q', help='JPEG quality (default: 90)')
+    few.add_argument('--quality', type=int, default=QUALITY, metavar='Q', help=f'JPEG quality (default: {QUALITY})')
     return parser
 
 
@@ -345,8 +371,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if 'cities' in args:
         args['cities'] = tuple(args['cities'])
     request = Request(**args)
-    made = prepare(request, source, out, overwrite, workers)
+    made, kept, found = _prepare(request, source, out, overwrite, workers)
     print_summary(request, out, made)
+    if kept:
+        # All of them: the run had nothing to write.
+        print(f'{f"all {found}" if kept == found else f"{kept} of {found}"} tiles were there already, and were kept')
     return 0
 
 

@@ -34,6 +34,7 @@ from data_prep._isprs_plan import MASKS, MAX_DISTANCE, Request, TilePlan, check_
 from data_prep._isprs_record import Record
 from data_prep._isprs_source import BANDS, LABEL_KINDS, find_files, list_inputs
 from data_prep._isprs_tiles import Control, Stopped, TileJob, gdal_settings, make_tile
+from data_prep._names import some_of
 from data_prep._progress import check_workers, map_jobs, progress_bar
 from data_prep._shares import print_table, summary
 from lale_mmseg.errors import ConfigError
@@ -153,7 +154,7 @@ def print_summary(dataset: str, out: Path, made: Mapping[str, Mapping[str, Any]]
     lacking = [tile for tile in published if isprs.tile_stem(dataset, tile) not in made]
     print_table(f'{out}: {len(made)} of {len(published)} tiles', isprs.CLASSES, rows, unit='windows')
     if lacking:
-        print(f'not there: {", ".join(lacking)}')
+        print(f'not there: {some_of(lacking)}')
     for stem, entry in made.items():
         for kind, counts in entry['labels'].items():
             if counts['snapped']:

@@ -27,6 +27,7 @@ if not __package__:
 from data_prep._cli import run_main
 from data_prep._files import write_json
 from data_prep._inria_checks import is_inria, verify_inria
+from data_prep._inria_source import shipped_archive
 from data_prep._isprs_checks import is_isprs, verify_isprs
 from data_prep._pair_checks import Expected, Fault, Item, check_pair
 from data_prep._progress import check_workers, map_jobs, progress_bar
@@ -270,6 +271,17 @@ def _refuse_layout_options(args: argparse.Namespace, script: str) -> None:
             )
 
 
+def _refuse_archive(args: argparse.Namespace) -> None:
+    """Raises DataError for the Inria archive as it is shipped, whose masks no layout has, unless options name them."""
+    named = args.dataset or args.classes or args.splits or args.mask_dir != 'masks'
+    archive = None if named or (args.root / CLASSES_FILE).exists() else shipped_archive(args.root)
+    if archive is not None:
+        raise DataError(
+            f'{archive}: is the Inria archive as it is shipped; prepare it first, with "python data_prep/inria.py '
+            f'few-shot {args.root} OUT" or "python data_prep/inria.py full {args.root} OUT", and check OUT'
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status: 0 clean, 1 faults."""
     args = build_parser().parse_args(argv)
@@ -288,6 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_layout_options(args, 'inria.py')
         report = verify_inria(args.root, args.workers)
     else:
+        _refuse_archive(args)
         palette = load_palette(args.root, args.dataset, args.classes, args.ignore_colors)
         expected = Expected(palette, args.unknown, args.bands, args.dtype)
         report = verify(args.root, expected, args.splits, args.workers, args.image_dir, args.mask_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from os import PathLike
 from pathlib import Path
 
@@ -14,7 +15,8 @@ def write_atomic(path: str | PathLike[str], content: bytes | str) -> None:
     """Writes a file under a temporary name in the same folder (made if missing), then renames it; text as UTF-8."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    # Processes of different machines that share a folder may have one number.
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp')
     try:
         temporary.write_bytes(content.encode('utf-8') if isinstance(content, str) else content)
         os.replace(temporary, path)

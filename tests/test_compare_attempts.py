@@ -1,6 +1,7 @@
 """Attempts side by side, from work dirs that the real parts of a training have written: rows, reports and pictures."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 
 from lale_mmseg.engine.hooks.diagnostics import write_row
 from lale_mmseg.engine.hooks.report import _keep
@@ -77,11 +77,19 @@ def write_split(folder: Path, tiles, by: int, split: str = 'val', side: int = 64
 
 
 def attempt(
-    folder: Path, scores, by=2, tiles=('austin1', 'austin6', 'austin11'), test=None, reads=0, side=64, **recipe
+    folder: Path,
+    scores,
+    by=2,
+    tiles=('austin1', 'austin6', 'austin11'),
+    test=None,
+    reads=0,
+    side=64,
+    extra='',
+    **recipe,
 ):
     """A work dir of a training with these validation IoUs by epoch, and of a test if `test` says how far it is off."""
     folder.mkdir(parents=True)
-    (folder / 'roofs.py').write_text(CONFIG.format(**{**RECIPE, **recipe}))
+    (folder / 'roofs.py').write_text(CONFIG.format(**{**RECIPE, **recipe}) + extra)
     for epoch, score in enumerate(scores, 1):
         row = dict(epoch=epoch, iter=100 * epoch, lr=0.001, lr_backbone=None, train=dict(loss=1 / epoch))
         row.update(val=dict(mIoU=score, mF1=score + 8, OA=score + 20), tiles={}, worst_tile=None)
@@ -99,8 +107,8 @@ def attempt(
     return folder
 
 
-@pytest.fixture
-def compare(tmp_path, monkeypatch, capsys):
+@pytest.fixture(name='compare')
+def comparing(tmp_path, monkeypatch, capsys):
     """Runs the tool in this process; returns what it printed and attempts.json."""
     monkeypatch.syspath_prepend(str(REPO / 'tools'))
     monkeypatch.syspath_prepend(str(REPO / 'tools' / 'analysis'))
@@ -145,20 +153,6 @@ def test_the_table(compare, tmp_path):
     assert 'recipes agree' in said
     lines = [line.split() for line in said.splitlines()]
     assert ['high', '70.50', '78.50', '90.50', '+9.25'] in [line[:5] for line in lines]
-
-
-def test_recipes_that_differ_are_named(compare, tmp_path):
-    first = attempt(tmp_path / 'a', [50.0, 51.0, 52.0])
-    second = attempt(tmp_path / 'b', [60.0, 61.0, 62.0], lr=0.0001, augmentation='heavy', bce=1.0, samples=200)
-    said, content = compare(first, second)
-    assert 'recipes agree' not in said
-    assert set(content['differences']) == {
-        'losses', 'augmentation', 'samples an epoch and batch', 'learning rate, weight decay',
-    }  # fmt: skip
-    losses = content['differences']['losses']
-    assert losses == {'model.decode_head.loss_decode.0.loss_weight': {'1.0': ['b'], '0.5': ['a']}}
-    assert 'learning rate, weight decay: optim_wrapper.optimizer.lr: 0.0001 (b); 0.001 (a)' in said
-    assert 'augmentation: augmentation: "heavy" (b); "medium" (a)' in said
 
 
 def test_published_figures_are_attributed(compare, tmp_path):
@@ -283,37 +277,136 @@ def test_notes_on_runs_that_are_not_what_they_seem(compare, tmp_path):
     assert 'a: unfinished' in said
 
 
-def start(folder: Path, name: str, trained: bool, **recipe) -> None:
-    """What mmengine leaves of a start of a tool."""
-    log = folder / name / 'vis_data'
-    log.mkdir(parents=True)
-    (log / 'config.py').write_text(CONFIG.format(**{**RECIPE, **recipe}))
-    if trained:
-        (log / 'scalars.json').write_text('{"train/loss": 0.5, "epoch": 1, "iter": 100, "step": 100}\n')
+FROZEN = """
+default_hooks['stop'].update(begin=20)
+"""
 
 
-def test_the_recipe_is_that_of_the_training_not_of_a_later_test(compare, tmp_path):
-    a, b = attempt(tmp_path / 'a', [50.0] * 3), attempt(tmp_path / 'b', [60.0] * 3, lr=0.5)
-    (b / 'tta.py').write_text(CONFIG.format(**RECIPE))  # of a test with another config
-    start(b, '20260101_000000', trained=True)
-    start(b, '20260102_000000', trained=False, lr=0.5)
-    said, _ = compare(a, b)
-    assert 'recipes agree' in said
-    start(b, '20260103_000000', trained=True, samples=200)
-    said, content = compare(a, b)
-    assert [*content['differences']] == ['samples an epoch and batch']
-    assert 'b: trained in 2 starts whose recipes differ in train_dataloader.sampler.samples_per_epoch' in said
+@pytest.mark.parametrize(
+    ('scores', 'finished'),
+    [
+        # Best at 3, killed at 15 or at 29: twelve epochs without a gain, and then nine that count.
+        ([50.0, 51.0, 60.0] + [40.0] * 12, False),
+        ([50.0, 51.0, 60.0] + [40.0] * 26, False),
+        # The first that counts, 21, is the best of those that count: ten without a gain end at 31.
+        ([50.0, 51.0, 60.0] + [40.0] * 27, False),
+        ([50.0, 51.0, 60.0] + [40.0] * 28, True),
+        # A gain at the last one: not due.
+        ([50.0, 51.0, 60.0] + [40.0] * 27 + [45.0], False),
+        ([40.0] * 60, True),
+    ],
+)
+def test_epochs_with_a_frozen_encoder_do_not_count_for_the_early_stop(compare, tmp_path, scores, finished):
+    _, content = compare(attempt(tmp_path / 'a', scores, max_epochs=60, extra=FROZEN))
+    notes = content['attempts'][0]['notes']
+    assert [note.split(':')[0] for note in notes] == ([] if finished else ['unfinished'])
 
 
-def test_configs_of_this_repository_are_read(compare, tmp_path):
-    """The copy that a training leaves: the whole config in one file."""
-    folder = attempt(tmp_path / 'a', [50.0] * 3)
-    source = 'configs/buildings/unet_c32_1xb4-plateau-60e_inria-few-shot-1024x1024.py'
-    Config.fromfile(REPO / source).dump(folder / 'roofs.py')
-    other = attempt(tmp_path / 'b', [60.0] * 3)
-    Config.fromfile(REPO / source.replace('unet_c32', 'lale_s1')).dump(other / 'roofs.py')
-    said, content = compare(folder, other)
-    assert 'recipes agree' in said, content['differences']
+def test_a_run_without_early_stopping_ends_at_its_last_epoch(compare, tmp_path):
+    folder = attempt(tmp_path / 'a', [60.0] + [40.0] * 30, max_epochs=60, extra="default_hooks.pop('stop')\n")
+    _, content = compare(folder)
+    assert content['attempts'][0]['notes'] == ['unfinished: 31 of 60 epochs, and it was not due to stop early']
+
+
+@pytest.mark.parametrize(
+    ('run', 'notes'),
+    [
+        (dict(epoch=2, iter=200, mode='whole', views='none'), []),
+        (dict(epoch=3, iter=300, mode='whole', views='none'), ['TEST is of epoch 3, VAL of epoch 2']),
+        (dict(epoch=None, iter=300, mode='whole', views='none'), ['TEST is of iteration 300, VAL of iteration 200']),
+        (
+            dict(epoch=None, iter=None, mode='whole', views='none'),
+            ['TEST is of weights.pth, whose epoch is not known; VAL of epoch 2'],
+        ),
+        (dict(epoch=2, iter=200, mode='whole', views='d4'), ['TEST with d4 views']),
+        (
+            dict(epoch=2, iter=200, mode='whole', views='d4, scales 0.75 1'),
+            ['TEST averaged over d4, scales 0.75 1'],
+        ),
+        (dict(epoch=2, iter=200, mode='slide', views='none'), ['TEST in slide mode, VAL in whole mode']),
+        (None, ['TEST: its metrics.json does not say of which checkpoint it is']),
+    ],
+)
+def test_a_test_of_another_checkpoint_or_another_way_is_named(compare, tmp_path, run, notes):
+    folder = attempt(tmp_path / 'a', [50.0, 60.0, 55.0], test=1, reads=1)
+    path = folder / 'test' / 'metrics.json'
+    content = json.loads(path.read_text())
+    content.pop('run', None)
+    if run is not None:
+        content['run'] = dict(checkpoint='weights.pth', digest='0' * 64, **run)
+    path.write_text(json.dumps(content))
+    said, result = compare(folder)
+    (row,) = result['attempts']
+    assert row['notes'] == notes
+    assert row['test_run'] == content.get('run')
+    assert all(f'a: {note}' in said for note in notes)
+
+
+def test_a_test_with_the_views_of_the_validation_is_not_named(compare, tmp_path):
+    views = "model.update(test_cfg=dict(mode='slide', views='d4'))"
+    folder = attempt(tmp_path / 'a', [50.0, 60.0], max_epochs=2, test=1, reads=1, extra=views)
+    path = folder / 'test' / 'metrics.json'
+    for used, notes in (('d4', []), ('none', ['TEST without views, VAL with d4 views'])):
+        run = dict(checkpoint='a.pth', epoch=2, iter=200, digest=None, mode='slide', views=used)
+        path.write_text(json.dumps({**json.loads(path.read_text()), 'run': run}))
+        assert compare(folder)[1]['attempts'][0]['notes'] == notes
+
+
+def test_training_losses_are_those_that_all_attempts_have(compare, tmp_path, monkeypatch):
+    """Losses of body, edge and auxiliary heads are left out; without a name in common the totals are shown."""
+    drawn = {}
+    module = load_script(TOOL)
+    monkeypatch.setattr(
+        module,
+        'plot_convergence',
+        lambda curves, _, losses: drawn.update({curve.label: curve.losses for curve in curves}, losses=losses),
+    )
+    names = {
+        'plain': {'decode.loss_bce': 0.25, 'decode.loss_dice': 0.5, 'loss': 0.75, 'decode.acc_seg': 90.0},
+        'edges': {
+            'decode.loss_bce': 0.5, 'decode.loss_dice': 0.125, 'decode.loss_body': 2.0, 'decode.loss_edge': 4.0,
+            'aux.loss_bce': 8.0, 'loss': 14.625,
+        },
+        'other': {'decode.loss_ce': 0.75, 'loss': 0.75},
+    }  # fmt: skip
+    folders = []
+    for name, train in names.items():
+        folders.append(attempt(tmp_path / name, [50.0, 60.0]))
+        path = folders[-1] / 'diagnostics.jsonl'
+        lines = [{**json.loads(line), 'train': train} for line in path.read_text().splitlines()]
+        path.write_text('\n'.join(map(json.dumps, lines)) + '\n')
+    compare(*folders[:2])
+    assert drawn['losses'] == 'loss_bce + loss_dice'
+    assert (drawn['plain'], drawn['edges']) == ({1: 0.75, 2: 0.75}, {1: 0.625, 2: 0.625})
+    compare(*folders)
+    assert drawn['losses'] == 'all of each attempt'
+    assert (drawn['edges'], drawn['other']) == ({1: 14.625, 2: 14.625}, {1: 0.75, 2: 0.75})
+
+
+def test_the_axis_says_which_losses(tmp_path, monkeypatch):
+    from lale_mmseg.evaluation import attempt_plots
+
+    figures = []
+    monkeypatch.setattr(attempt_plots, 'save_figure', lambda figure, _: figures.append(figure))
+    curve = attempt_plots.Curve('a', scores={1: 50.0}, losses={1: 0.5})
+    attempt_plots.plot_convergence([curve], tmp_path / 'a.png', 'loss_bce + loss_dice')
+    assert figures[0].axes[1].get_ylabel() == 'Training loss (loss_bce + loss_dice)'
+
+
+def test_published_figures_are_the_same_everywhere(compare):
+    """The tool, the page of the protocol and the page of the configs."""
+    from _attempts import PUBLISHED
+
+    page = (REPO / 'docs' / 'few_shot.md').read_text()
+    table = re.findall(r'^\| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$', page, re.MULTILINE)
+    assert [tuple(map(float, row)) for row in table] == [
+        (number, *scores) for number, (_, *scores) in enumerate(PUBLISHED, 1)
+    ]
+    page = (REPO / 'configs' / 'buildings' / 'README.md').read_text().split('## Published results')[1]
+    table = re.findall(r'^\| (\d) \| .+ \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$', page, re.MULTILINE)
+    assert [(int(number), *(round(100 * float(score), 4) for score in scores)) for number, *scores in table] == [
+        (number, test_iou, test_f1, val_iou) for number, (_, val_iou, test_iou, test_f1) in enumerate(PUBLISHED, 1)
+    ]
 
 
 @pytest.mark.slow

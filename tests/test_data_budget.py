@@ -194,6 +194,32 @@ def test_windows_of_a_tile_stay_together(tool, tmp_path):
     assert found.tiles == {'austin16': [0], 'austin6': [1, 2], 'vienna12': [3]}
 
 
+def test_names_that_the_pattern_of_the_data_set_does_not_match_are_an_error(tool, config, monkeypatch):
+    """As of TileSegmentationMetric, which matches whole names: a study would count other tiles than the scores."""
+    from _budget import training_set
+    from mmengine.config import Config
+
+    from lale_mmseg.datasets import PaletteDataset
+
+    metainfo = {**PaletteDataset.METAINFO, 'tile_pattern': r'(?P<tile>train\d)'}
+    monkeypatch.setattr(PaletteDataset, 'METAINFO', metainfo)
+    assert len(training_set(Config.fromfile(config)).tiles) == 8
+    monkeypatch.setattr(PaletteDataset, 'METAINFO', {**metainfo, 'tile_pattern': r'(?P<tile>trai)'})
+    with pytest.raises(DataError, match=r"train0: its name does not match tile_pattern '\(\?P<tile>trai\)'"):
+        training_set(Config.fromfile(config))
+
+
+def test_a_list_of_datasets_is_refused(study, config, tmp_path):
+    """No child config can change one entry of a list."""
+    one = "dataset=dict(type='PaletteDataset', split='train', pipeline=pipeline)"
+    text = config.read_text()
+    assert one in text
+    config.write_text(text.replace(one, f"dataset=dict(type='ConcatDataset', datasets=[{one.partition('=')[2]}])"))
+    with pytest.raises(ConfigError, match=r'train_dataloader\.dataset\.datasets\.0 stands in a list of datasets'):
+        study()
+    assert not (tmp_path / 'study').exists()
+
+
 def test_finished_runs_are_kept_and_failed_ones_tried_again(study, tmp_path, monkeypatch):
     monkeypatch.setenv('FAIL', 'tiles-02_seed-1')
     status, said = study('--jobs', 2)

@@ -205,6 +205,7 @@ def test_finished_tiles_are_kept(small, submit):
     before = (out / 'bellingham1.tif').stat().st_mtime_ns
     (out / 'bellingham2.tif').write_bytes(b'cut off')
     (out / '.sfo36.tif.77.tmp').write_bytes(b'of a killed run')
+    (out / '.manifest.json.77.0123456789abcdef.tmp').write_bytes(b'of a killed run')
     status, said = submit()
     assert '1 of 3 tiles finished' in said.out
     assert status == 0
@@ -226,6 +227,104 @@ def test_tiles_of_other_settings_are_not_mixed(small, submit, change):
     status, said = submit(*options, '--overwrite')
     assert (status, '0 of 3 tiles finished' in said.out) == (0, True)
     assert (read(small / 'out' / 'bellingham1.tif')[0] != first).any()
+
+
+@pytest.mark.parametrize('options', [('--cities', 'sfo'), ('--limit', 1)])
+def test_overwrite_replaces_the_chosen_tiles_alone(small, submit, options):
+    """The others stay as they are, and the folder is no submission while they are of another checkpoint."""
+    submit()
+    out = small / 'out'
+    chosen = 'sfo36' if '--cities' in options else 'bellingham1'
+    before = {path.name: path.read_bytes() for path in out.glob('*.tif')}
+    assert len(before) == 3
+    write_checkpoint(small / 'config.py', small / 'weights.pth', seed=1)
+    status, said = submit('--overwrite', *options)
+    changed = {name for name, content in before.items() if (out / name).read_bytes() != content}
+    assert changed == {f'{chosen}.tif'}
+    assert status == 1
+    assert '2 tiles are of another checkpoint or other settings' in said.err
+    assert json.loads((out / 'summary.json').read_text())['complete'] is False
+    with pytest.raises(InputError, match=r'made otherwise \(checkpoint'):
+        submit()
+    assert submit('--overwrite')[0] == 0
+    assert '3 of 3 tiles finished' in submit()[1].out
+
+
+def test_overwrite_of_few_tiles_at_a_time_comes_to_an_end(small, submit):
+    submit()
+    write_checkpoint(small / 'config.py', small / 'weights.pth', seed=1)
+    assert [submit('--overwrite', '--limit', 1)[0] for _ in range(3)] == [1, 1, 0]
+
+
+def test_old_masks_stay_until_the_new_ones_are_whole(small, submit, monkeypatch):
+    """A run that is killed at its first tile has lost none, and goes on without --overwrite."""
+    submit()
+    out = small / 'out'
+    before = {path.name: path.read_bytes() for path in out.glob('*.tif')}
+    write_checkpoint(small / 'config.py', small / 'weights.pth', seed=1)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Conv2d, 'forward', killed)
+        with pytest.raises(KeyboardInterrupt):
+            submit('--overwrite')
+    assert {path.name: path.read_bytes() for path in out.glob('*.tif')} == before
+    status, said = submit()
+    assert (status, '0 of 3 tiles finished before, 3 to predict' in said.out) == (0, True)
+    assert all((out / name).read_bytes() != content for name, content in before.items())
+
+
+def test_the_name_that_writing_gives_a_file_is_known_as_a_leftover(tmp_path, submit, monkeypatch):
+    from _submission_tiles import _is_leftover
+
+    from lale_mmseg.files import write_atomic
+
+    names = []
+    monkeypatch.setattr('os.replace', lambda source, _: names.append(Path(source)))
+    for name in ('sfo36.tif', 'manifest.json', 'summary.json', 'notes.json'):
+        write_atomic(tmp_path / name, 'x')
+    assert [_is_leftover(name) for name in names] == [True, True, True, False]
+
+
+def test_a_mask_that_was_written_and_not_yet_noted_is_predicted_again(small, submit):
+    from _submission_tiles import Manifest
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Manifest, 'finish', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            submit()
+    assert (small / 'out' / 'bellingham1.tif').is_file()
+    assert submit()[0] == 0
+
+
+@pytest.mark.parametrize('name', ['sfo36.tif', 'tyrol-e7.tif', 'summary.json'])
+def test_files_of_the_user_are_never_replaced(small, submit, name):
+    path = small / 'out' / name
+    path.parent.mkdir()
+    path.write_bytes(b'mine')
+    (small / 'out' / '.notes.tmp').write_text('mine')
+    with pytest.raises(InputError, match=rf'manifest\.json does not know {name}, so this tool did not write'):
+        submit('--overwrite')
+    path.unlink()
+    assert submit('--overwrite')[0] == 0
+    if name == 'tyrol-e7.tif':  # put there later
+        path.write_bytes(b'mine')
+        for options in ((), ('--overwrite',)):
+            with pytest.raises(InputError, match='does not know tyrol-e7'):
+                submit(*options)
+        assert path.read_bytes() == b'mine'
+    assert (small / 'out' / '.notes.tmp').read_text() == 'mine'
+
+
+def test_a_manifest_of_something_else_is_left_alone(small, submit):
+    path = small / 'out' / 'manifest.json'
+    path.parent.mkdir()
+    path.write_text('{"name": "my web page"}')
+    with pytest.raises(InputError, match=r'manifest\.json: not a manifest of this tool, so nothing in the folder'):
+        submit('--overwrite')
+    assert path.read_text() == '{"name": "my web page"}'
 
 
 def test_a_folder_of_something_else_is_left_alone(small, submit):
@@ -286,7 +385,7 @@ def test_other_classes_are_refused(small, submit):
 
 def test_the_check_finds_what_the_benchmark_refuses(small, submit):
     submit()
-    from _inria_tiles import check_submission
+    from _submission_tiles import check_submission
 
     out = small / 'out'
     assert check_submission(out).faults == []
@@ -321,6 +420,12 @@ def test_the_archive_holds_all_tiles_or_is_not_written(small, submit):
         assert content.namelist() == [f'{name}.tif' for name in inria.HIDDEN_TILES]
         assert content.read('sfo1.tif') == (small / 'out' / 'sfo1.tif').read_bytes()
     assert json.loads((small / 'out' / 'summary.json').read_text())['complete'] is True
+
+
+def test_helpers_of_the_tools_have_names_of_their_own():
+    """Two modules of one name and other content: which one an import finds depends on the path."""
+    names = [{path.name for path in (REPO / folder).glob('_*.py')} for folder in ('tools/analysis', 'data_prep')]
+    assert names[0] & names[1] - {'__init__.py'} == set()
 
 
 @pytest.mark.slow

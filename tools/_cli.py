@@ -9,6 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# First, as it adapts the framework before anything else imports it.
+import lale_mmseg.register  # noqa: F401
+
+# isort: split
 from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_distributed
 from torch.distributed import destroy_process_group
@@ -24,7 +28,7 @@ _WORKER_ERROR = re.compile(r'lale_mmseg\.errors\.\w+: (.*)\Z', re.DOTALL)
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a tool; errors of input become one line on standard error and exit status 2."""
+    """Runs a tool; errors of input become one line on standard error and exit status 2, an interruption one and 130."""
     try:
         status = main()
     except InputError as error:
@@ -35,11 +39,20 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(2) if os.environ.get('WORLD_SIZE') else sys.exit(2)
+    except KeyboardInterrupt:
+        print(f'interrupted{_how_to_go_on()}', file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # at once: data workers were interrupted, too
     if is_distributed():
         # A rank that leaves while its communication threads still run is aborted by the C++ runtime now and then.
         barrier()
         destroy_process_group()
     sys.exit(status or 0)
+
+
+def _how_to_go_on() -> str:
+    return '; the same command with --resume goes on' if Path(sys.argv[0]).name == 'train.py' else ''
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:

@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--random-init',
         action='store_true',
-        help='start from random weights: no pretrained weights of the config are loaded or downloaded',
+        help='start from random weights: no pretrained weights of the config, nor load_from, are loaded or downloaded',
     )
     parser.add_argument('--seed', type=int, help='seed of all random choices (default: that of the config)')
     return parser.parse_args()
@@ -51,6 +51,9 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.compile = True
     if args.random_init:
         left_out = leave_out_pretrained(cfg.model)
+        if cfg.get('load_from') and not resumes_from_load_from(cfg, args.resume):
+            left_out.append(f'load_from={cfg.load_from!r}')
+            cfg.load_from = None
         if int(os.environ.get('RANK', 0)) == 0:
             print(f'--random-init: left out {", ".join(left_out) or "nothing: the config names no pretrained weights"}')
     if args.seed is not None:
@@ -60,6 +63,12 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.resume = 'auto' if args.resume == 'auto' else True
         if args.resume != 'auto':
             cfg.load_from = args.resume
+
+
+def resumes_from_load_from(cfg: Config, resume: str | None) -> bool:
+    """Whether `load_from` is, or gives way to, a checkpoint that training goes on from; not that of a first start."""
+    asked = cfg.get('resume') if resume is None else resume
+    return bool(asked) and asked != 'auto'
 
 
 def leave_out_pretrained(node: Any, path: str = 'model') -> list[str]:

@@ -21,6 +21,11 @@ UNITS = ('windows', 'tiles')
 FULL, FEW_SHOT = (protocol.name for protocol in inria.PROTOCOLS)
 #: Folder of what each protocol reads, where it does not depend on the split.
 _CROPS = 'crops'
+_MANIFEST = 'manifest.json'
+#: How data_prep/inria.py begins the `kind` of what it makes; the protocol follows.
+_KIND = f'{inria.DATASET}-'
+#: Folders above one of images or labels that may have the manifest: OUT of OUT/crops/images, and OUT/crops.
+_ABOVE = 2
 
 
 @DATASETS.register_module()
@@ -40,7 +45,8 @@ class InriaDataset(ProtocolDataset):
           crops/images/TILE.jpg  crops/masks/TILE.png      one 1024x1024 crop a tile, for all splits
 
     The test split of 'few-shot' is held out (`held_out`): its files are listed only while a test runs. That of 'full'
-    does not exist here, as its labels are not published.
+    does not exist here, as its labels are not published. A folder that was prepared for one protocol is not read under
+    the other: what is held out under 'few-shot' is for training under 'full'.
 
     `metainfo` has `tile_pattern`, a regular expression whose groups `tile` and `city` are in the names of the files,
     and `source` with city ('inria'), protocol, split, kind of labels, tiles and missing tiles.
@@ -66,8 +72,9 @@ class InriaDataset(ProtocolDataset):
 
     Raises:
         ConfigError: An argument is not one of the known values, the protocol is not of Inria, `unit` is given for
-            crops, the labels of the split are not published, or a held-out split is listed outside of a test.
-        DataError: Files are missing, empty, doubled or of unequal size; names them.
+            crops, the labels of the split are not published, the folder was prepared for the other protocol, or a
+            held-out split is listed outside of a test.
+        DataError: Files are missing, empty, doubled or of unequal size, or a manifest is damaged; names them.
     """
 
     METAINFO = dict(
@@ -109,6 +116,7 @@ class InriaDataset(ProtocolDataset):
         self.label_kind = self.protocol.train_labels if split == 'train' else self.protocol.test_labels
         self.image_dir = image_dir or f'{self.unit}/images'
         self.label_dir = label_dir or f'{self.unit}/masks'
+        self._check_protocol(Path(str(data_root)).resolve())
         self.missing_tiles = missing_tiles
         self.header_checks = header_checks
         source = dict(city=self.city, protocol=self.protocol.name, split=split, clean=False, labels=self.label_kind)
@@ -129,9 +137,12 @@ class InriaDataset(ProtocolDataset):
         """Pixels of each class in the tiles or crops of this split, (2,) int64, from `manifest.json`.
 
         Raises:
+            ConfigError: The split is held out, and no test runs.
             DataError: The file is missing, or lacks a tile of this split.
         """
-        path = Path(self.data_root) / 'manifest.json'
+        if self.held_out:
+            require_open(f'{type(self).__name__}: {self.where()}')
+        path = Path(self.data_root) / _MANIFEST
         try:
             parts = json.loads(path.read_text(encoding='utf-8'))['parts']
             tiles = [tile for tile in self.tiles if tile in parts or self.missing_tiles == 'error']
@@ -165,9 +176,45 @@ class InriaDataset(ProtocolDataset):
         """Split and protocol, for messages."""
         return f'split {self.split!r} of {self.city} under protocol {self.protocol.name!r}'
 
+    def _check_protocol(self, root: Path) -> None:
+        """Raises ConfigError where files to read are of a folder that was prepared for another protocol."""
+        folders = {root: None}
+        for name in (self.image_dir, self.label_dir):
+            folder = (root / name).resolve()
+            folders |= dict.fromkeys((folder, *list(folder.parents)[:_ABOVE]))
+        for folder in folders:
+            others = _prepared_for(folder / _MANIFEST) - {self.protocol.name}
+            if others:
+                raise ConfigError(
+                    f'{type(self).__name__}: protocol={self.protocol.name!r}, but {folder} was prepared for '
+                    f'{", ".join(map(repr, sorted(others)))} ({_MANIFEST}), which has other splits; set protocol='
+                    f'{sorted(others)[0]!r}, or data_root to a folder that is made with "python data_prep/inria.py '
+                    f'{self.protocol.name} SOURCE OUT"'
+                )
+
     def _unit_of(self, unit: str | None) -> str:
         if self.protocol.name == FEW_SHOT:
             if unit is not None:
                 raise ConfigError(f'unit={unit!r}: protocol {FEW_SHOT!r} has one crop a tile; leave `unit` out')
             return _CROPS
         return unit or ('windows' if self.split == 'train' else 'tiles')
+
+
+def _prepared_for(manifest: Path) -> set[str]:
+    """Protocols that a manifest says its tiles were prepared for; none without one, or where it is of other data.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        content = json.loads(manifest.read_text(encoding='utf-8'))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f'{manifest}: cannot be read ({error}), so the protocol of the folder is not known; prepare it again'
+        ) from None
+    parts = content.get('parts') if isinstance(content, dict) else None
+    entries = parts.values() if isinstance(parts, dict) else ()
+    kinds = {str(entry.get('kind')) for entry in entries if isinstance(entry, dict)}
+    return {kind.removeprefix(_KIND) for kind in kinds if kind.startswith(_KIND)}

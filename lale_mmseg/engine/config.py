@@ -25,11 +25,12 @@ def complete_config(cfg: Config) -> Config:
     * Datasets without `data_root` get the config's top-level `data_root`, so a child config changes one line.
     * PaletteDatasets without `binary_class` get the top-level `binary_class`.
     * `SeededAlbu` steps without `transforms` get the top-level `augmentation`.
+    * Evaluators `LogitsLossMetric` without `losses` get those of the decode head.
     * Heads with `num_classes=None` get the number of classes of the first dataset that can be read.
 
     Raises:
-        ConfigError: A field is misspelt, the number of classes is open and no dataset tells it, or `binary_class` or
-            `augmentation` is unknown, missing, or taken by nothing.
+        ConfigError: A field is misspelt, the number of classes is open and no dataset tells it, `binary_class` or
+            `augmentation` is unknown, missing, or taken by nothing, or an evaluator cannot take the head's losses.
     """
     cfg = copy.deepcopy(cfg)
     if 'model' not in cfg:
@@ -43,6 +44,7 @@ def complete_config(cfg: Config) -> Config:
                 dataset.setdefault('data_root', data_root)
     _fill_binary_class(cfg)
     _fill_augmentation(cfg)
+    _fill_losses(cfg)
     heads = [(path, head) for path, head in decode_heads(cfg) if 'num_classes' in head]
     if any(head['num_classes'] is None for _, head in heads):
         num_classes = _num_classes_of_data(cfg)
@@ -99,7 +101,7 @@ def _fill_binary_class(cfg: Config) -> None:
     if name is None:
         return
     datasets = [dataset for phase in PHASES for _, dataset in leaf_datasets(cfg, phase)]
-    takers = [dataset for dataset in datasets if _takes(dataset, 'binary_class')]
+    takers = [dataset for dataset in datasets if takes(dataset, 'binary_class')]
     for dataset in takers:
         dataset.setdefault('binary_class', name)
     # Those that have the same one already: the config of a finished run was filled in before.
@@ -132,7 +134,26 @@ def _fill_augmentation(cfg: Config) -> None:
             raise ConfigError(f'{path}: {error}') from None
 
 
-def _takes(part: Mapping[str, Any], argument: str) -> bool:
+def _fill_losses(cfg: Config) -> None:
+    """Hands the losses of the decode head to the evaluators that compute losses and name none."""
+    for phase in ('val', 'test'):
+        found = cfg.get(f'{phase}_evaluator') or []
+        evaluators: list[Any] = [found] if isinstance(found, Mapping) else list(found)
+        for evaluator in evaluators:
+            if evaluator.get('type') != 'LogitsLossMetric' or evaluator.get('losses') is not None:
+                continue
+            head = segmentor_config(cfg).get('decode_head')
+            losses = head.get('loss_decode') if isinstance(head, Mapping) else None
+            losses = [losses] if isinstance(losses, Mapping) else list(losses or ())
+            if not losses or any(loss.get('class_weight') == 'data' for loss in losses):
+                raise ConfigError(
+                    f'{phase}_evaluator: LogitsLossMetric has no losses, and model.decode_head.loss_decode is '
+                    f'{losses or "not one of a single head"}; write out its losses, with weights of classes as numbers'
+                )
+            evaluator['losses'] = copy.deepcopy(losses)
+
+
+def takes(part: Mapping[str, Any], argument: str) -> bool:
     """Whether every class registered under the `type` of a part has an argument of that name."""
     taken = [accepted_arguments(candidate) for candidate in find_registered(str(part.get('type')))]
     return bool(taken) and all(names is not None and argument in names for names in taken)

@@ -1,19 +1,21 @@
 """The ledger of held-out tests: who read a held-out split, when, with which config and checkpoint.
 
-A line is added before the split is read, so a test that failed later is in it, too. It stands in the work dir and
-beside the checkpoint: another work dir does not hide an earlier read of the same attempt.
+A line is added before the split is read, so a test that failed later is in it, too. It stands in the work dir, beside
+the checkpoint and in the data folder: neither another work dir nor a copy of the checkpoint hides an earlier read of
+the same attempt.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mmengine.config import Config
@@ -22,34 +24,72 @@ from mmengine.logging import MMLogger
 
 from ..errors import CheckpointError, ConfigError, InputError
 
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows: lines are still added in one piece, but two tests at once may get one number
+    fcntl = None
+
 LEDGER_NAME = 'test_ledger.jsonl'
 #: Fields of a config that are of the run and not of the attempt.
 _OF_THE_RUN = ('work_dir', 'experiment_name', 'load_from', 'resume', 'launcher', 'trust_checkpoint')
 _CHUNK = 1 << 20
+#: Between the splits of one read; no name of a split has it.
+_SEPARATOR = ', '
 
 
-def note_test(cfg: Config, checkpoint: str, work_dir: str | Path, splits: Sequence[str]) -> int:
-    """Adds a line to the ledgers of the work dir and of the checkpoint's folder, and warns of earlier reads.
+@dataclass(frozen=True)
+class HeldOutRead:
+    """A read of a held-out split: its number, from 1, and the SHA-256 of the checkpoint in hexadecimal."""
 
-    On several processes the main one writes, and all of them get its result.
+    number: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Ledgers:
+    """Files to write.
+
+    Attributes:
+        own: Those of the work dir and of the checkpoint's folder, all of whose lines are of the attempt.
+        shared: Those of data folders, which have the reads of all attempts; one that cannot be written is passed over.
+    """
+
+    own: tuple[Path, ...]
+    shared: tuple[Path, ...]
+
+
+def note_test(
+    cfg: Config,
+    checkpoint: str,
+    work_dir: str | Path,
+    splits: Sequence[str],
+    data_roots: Iterable[str | Path] = (),
+) -> HeldOutRead:
+    """Adds a line to the ledgers of the work dir, the checkpoint's folder and the data, and warns of earlier reads.
+
+    Earlier reads are the lines of the first two, and those of the data folder with the same config or the same weights
+    and split. How many other attempts have read the split is logged. On several processes the main one writes, and all
+    of them get its result.
 
     Args:
         cfg: Config of the run.
         checkpoint: File that is tested.
         work_dir: Folder of the run.
         splits: What is read, such as 'inria test (few-shot)'.
+        data_roots: Folders of the data that are read.
 
     Returns:
-        The number of this read: 1 for the first.
+        The read.
 
     Raises:
         CheckpointError: The checkpoint is no local file.
-        InputError: A ledger cannot be written or read.
+        InputError: A ledger cannot be written or read, other than that of a data folder.
     """
     outcome: list[Any] = [None]
     if is_main_process():
         try:
-            outcome = [_note(cfg, Path(checkpoint).expanduser(), Path(work_dir), splits)]
+            outcome = [_note(cfg, Path(checkpoint).expanduser(), Path(work_dir), splits, data_roots)]
         except InputError as error:
             outcome = [error]
     broadcast_object_list(outcome)
@@ -92,7 +132,9 @@ def read_ledger(path: Path) -> tuple[list[dict], int]:
     return entries, damaged
 
 
-def _note(cfg: Config, checkpoint: Path, work_dir: Path, splits: Sequence[str]) -> int:
+def _note(
+    cfg: Config, checkpoint: Path, work_dir: Path, splits: Sequence[str], data_roots: Iterable[str | Path]
+) -> HeldOutRead:
     if not checkpoint.is_file():
         raise CheckpointError(f'{checkpoint}: no such file; a held-out split is tested from a local checkpoint')
     entry: dict[str, Any] = dict(
@@ -101,47 +143,64 @@ def _note(cfg: Config, checkpoint: Path, work_dir: Path, splits: Sequence[str]) 
         config_hash=config_hash(cfg),
         checkpoint=str(checkpoint.resolve()),
         checkpoint_digest=file_digest(checkpoint),
-        split=', '.join(splits),
+        split=_SEPARATOR.join(splits),
     )
-    paths = _ledgers(checkpoint, work_dir)
+    ledgers = _ledgers(checkpoint, work_dir, data_roots)
     try:
-        with _locked(paths):
-            earlier = _earlier(paths)
+        with _locked(ledgers) as paths:
+            earlier, others = _earlier(ledgers, entry)
             entry['read'] = len(earlier) + 1
             for path in paths:
                 _append(path, json.dumps(entry))
     except OSError as error:
         raise ConfigError(
-            f'{error.filename or paths[0]}: the ledger of held-out tests cannot be written ({error.strerror}), so '
-            f'{entry["split"]} is not read; choose another --work-dir, or make the file writable'
+            f'{error.filename or ledgers.own[0]}: the ledger of held-out tests cannot be written ({error.strerror}), '
+            f'so {entry["split"]} is not read; choose another --work-dir, or make the file writable'
         ) from None
-    _report(entry, earlier, paths)
-    return entry['read']
+    _report(entry, earlier, others, paths)
+    return HeldOutRead(entry['read'], entry['checkpoint_digest'])
 
 
-def _ledgers(checkpoint: Path, work_dir: Path) -> list[Path]:
-    """Files to write: that of the work dir, and that beside the checkpoint unless the folder is read-only."""
+def _ledgers(checkpoint: Path, work_dir: Path, data_roots: Iterable[str | Path]) -> _Ledgers:
+    """Files to write: those of the work dir, of the checkpoint's folder unless it is read-only, and of the data."""
     beside = checkpoint.resolve().parent
-    folders = [work_dir.resolve()]
+    own = [work_dir.resolve() / LEDGER_NAME]
     # A ledger that is there must be added to: that it is read-only is an error.
-    if beside != folders[0] and (os.access(beside, os.W_OK) or (beside / LEDGER_NAME).exists()):
-        folders.append(beside)
-    # In one order everywhere: processes that lock both never wait for each other.
-    return sorted(folder / LEDGER_NAME for folder in folders)
+    if beside / LEDGER_NAME not in own and (os.access(beside, os.W_OK) or (beside / LEDGER_NAME).exists()):
+        own.append(beside / LEDGER_NAME)
+    elif beside / LEDGER_NAME not in own:
+        MMLogger.get_current_instance().info(
+            f'{beside}, where the checkpoint is, cannot be written: this read is not noted there'
+        )
+    shared = dict.fromkeys(Path(root).expanduser().resolve() / LEDGER_NAME for root in data_roots)
+    return _Ledgers(tuple(own), tuple(path for path in shared if path not in own))
 
 
 @contextmanager
-def _locked(paths: Sequence[Path]) -> Iterator[None]:
-    """Holds the ledgers for this process: two tests at once get different numbers."""
-    files = []
+def _locked(ledgers: _Ledgers) -> Iterator[list[Path]]:
+    """Holds the ledgers for this process and gives those that can be written: two tests at once get two numbers."""
+    files, held = [], []
     try:
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644))
+        # In one order everywhere: processes that lock several never wait for each other.
+        for path in sorted((*ledgers.own, *ledgers.shared)):
+            try:
+                if path in ledgers.own:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644))
+            except OSError as error:
+                if path in ledgers.own:
+                    raise
+                MMLogger.get_current_instance().info(
+                    f'{path} cannot be written ({error.strerror}): reads by copies of this checkpoint are not known '
+                    'from there'
+                )
+                continue
+            held.append(path)
             # Some network file systems have no locks; lines are still added in one piece there.
-            with suppress(OSError):
-                fcntl.flock(files[-1], fcntl.LOCK_EX)
-        yield
+            if fcntl is not None:
+                with suppress(OSError):
+                    fcntl.flock(files[-1], fcntl.LOCK_EX)
+        yield held
     finally:
         for file in files:
             os.close(file)
@@ -161,20 +220,50 @@ def _append(path: Path, line: str) -> None:
         os.close(file)
 
 
-def _earlier(paths: Sequence[Path]) -> list[dict]:
-    """Earlier reads of the attempt by date; one that stands in both ledgers counts once."""
+def _earlier(ledgers: _Ledgers, entry: dict) -> tuple[list[dict], int]:
+    """Earlier reads of the attempt by date, one that stands in several ledgers once; and the number of other attempts.
+
+    Attempts that share a config or weights are one.
+    """
+    own = _lines(ledgers.own)
+    split = set(entry['split'].split(_SEPARATOR))
+    others = []
+    for key, one in _lines(ledgers.shared).items():
+        if _same_attempt(one, entry) and split & set(str(one.get('split')).split(_SEPARATOR)):
+            own[key] = one
+        elif key not in own and split & set(str(one.get('split')).split(_SEPARATOR)):
+            others.append(one)
+    groups: list[list[dict]] = []
+    for one in others:
+        same = [group for group in groups if any(_same_attempt(one, member) for member in group)]
+        groups = [group for group in groups if group not in same]
+        groups.append([one, *(member for group in same for member in group)])
+    return sorted(own.values(), key=lambda one: str(one.get('date'))), len(groups)
+
+
+def _lines(paths: Iterable[Path]) -> dict[str, dict]:
+    """Lines of ledgers by their content; one that cannot be read has none, as none is added to it either."""
     found: dict[str, dict] = {}
     for path in paths:
-        entries, damaged = read_ledger(path)
+        try:
+            entries, damaged = read_ledger(path)
+        except OSError:
+            continue
         if damaged:
             MMLogger.get_current_instance().warning(f'{path}: {damaged} damaged line(s) are passed over')
         found.update({json.dumps(entry, sort_keys=True): entry for entry in entries})
-    return sorted(found.values(), key=lambda entry: str(entry.get('date')))
+    return found
 
 
-def _report(entry: dict, earlier: Sequence[dict], paths: Sequence[Path]) -> None:
+def _same_attempt(one: dict, other: dict) -> bool:
+    return any(one.get(key) == other.get(key) for key in ('config_hash', 'checkpoint_digest'))
+
+
+def _report(entry: dict, earlier: Sequence[dict], others: int, paths: Sequence[Path]) -> None:
     logger = MMLogger.get_current_instance()
-    where = ' and '.join(str(path) for path in paths)
+    where = ', '.join(str(path) for path in paths)
+    if others:
+        logger.info(f'{others} other attempt(s) have read {entry["split"]}, by the ledger of its data')
     if not earlier:
         logger.info(f'first read of {entry["split"]} by this attempt, noted in {where}')
         return

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import CheckpointError
 from .checkpoint import load_weights, read_checkpoint, rename_weights
+from .seen_tiles import SeenTiles, merged, seen_by_checkpoint
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def take_pretrained_parts(model: nn.Module) -> list[PretrainedPart]:
     return found
 
 
-def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) -> None:
+def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) -> SeenTiles:
     """Loads the weights of parts, or raises.
 
     mmengine runs code that such a file holds, and trains from random weights when no name matches. Here files are read
@@ -55,15 +56,20 @@ def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) 
         parts: From `take_pretrained_parts`.
         trust: As of `read_checkpoint`.
 
+    Returns:
+        Tiles that the files say their weights have seen in training.
+
     Raises:
         CheckpointError: A file cannot be read, or lacks weights of its part.
     """
     logger = MMLogger.get_current_instance()
+    seen: SeenTiles = {}
     for name, part, init_cfg in ((entry.name, entry.part, entry.init_cfg) for entry in parts):
         source = str(init_cfg['checkpoint'])
         prefix = str(init_cfg.get('prefix') or '').rstrip('.')
         try:
-            state_dict = rename_weights(read_checkpoint(source, trust=trust)['state_dict'], [(r'^module\.', '')])
+            checkpoint = read_checkpoint(source, trust=trust)
+            state_dict = rename_weights(checkpoint['state_dict'], [(r'^module\.', '')])
             if prefix:
                 state_dict = {
                     key[len(prefix) + 1 :]: value for key, value in state_dict.items() if key.startswith(f'{prefix}.')
@@ -77,6 +83,8 @@ def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) 
         logger.info(f'{name}.init_cfg: loaded {len(weights)} of {len(own)} entries of {name} from {source}')
         if extra:
             logger.info(f'{source}: {len(extra)} entries are not of {name}: {extra[:5]}')
+        seen = merged(seen, seen_by_checkpoint(checkpoint))
+    return seen
 
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:

@@ -18,14 +18,16 @@ from torch import nn
 from .. import compat
 from ..datasets import held_out
 from ..errors import ConfigError, InputError
+from ..evaluation import SegmentationMetric
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
 from .class_weights import drop_class_weights, fill_class_weights
 from .config import check_config, check_folders, complete_config
-from .hooks import BroadcastBuffersHook, PlainCheckpointHook, ResumedValidationHook
-from .ledger import note_test
+from .hooks import BroadcastBuffersHook, EpochSeedHook, PlainCheckpointHook, ResumedValidationHook, SeenTilesHook
+from .ledger import HeldOutRead, note_test
 from .network_check import check_network
 from .pretrained import load_pretrained_parts, take_pretrained_parts
-from .splits import check_scoring, check_splits, held_out_splits, refuse_held_out, report_seen_tiles
+from .splits import check_scoring, check_splits, held_out_roots, held_out_splits, refuse_held_out
+from .tested import describe_test
 from .unwrap import unwrapped
 
 #: Default hooks that mmengine has itself, and leaves out where a config sets them to None.
@@ -46,15 +48,19 @@ class LaleRunner(Runner):
     * A model whose data preprocessor is channels-last gets channels-last weights.
     * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
     * Held-out splits are neither trained on nor chosen by; a test of one is noted in a ledger before it is read.
-    * A run by epochs that is resumed from a checkpoint of before a validation does that validation first.
+    * Checkpoints name the tiles that their weights have seen, and runs warn where those are evaluated.
+    * A run by epochs that is resumed from a checkpoint of before a validation does that validation first, and seeds
+      torch at the start of each epoch, so that dropout is that of a straight run.
     """
 
     _resume: bool | str
     _load_from: str | None
     #: Why `class_weight='data'` could not be filled in: no matter in a test, raised by `train`.
     _missing_weights: InputError | None = None
-    #: Number of the read of a held-out split, while it is tested.
-    _test_read: int | None = None
+    #: Held-out splits that are tested at the moment.
+    _held_out: tuple[str, ...] = ()
+    #: `meta` of the checkpoint that weights were loaded from, and its path.
+    _loaded: tuple[str, dict] | None = None
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> LaleRunner:
@@ -95,6 +101,9 @@ class LaleRunner(Runner):
         named = (default_hooks or {}).items()
         default_hooks = {name: hook for name, hook in named if hook is not None or name in _MMENGINE_HOOKS}
         super().register_hooks(default_hooks, custom_hooks)
+        self._seen_tiles = SeenTilesHook()
+        self.register_hook(self._seen_tiles)
+        self.register_hook(EpochSeedHook())
         self.register_hook(ResumedValidationHook())
         self.register_hook(PlainCheckpointHook(), priority='LOWEST')
         if get_world_size() > 1:
@@ -109,6 +118,13 @@ class LaleRunner(Runner):
         if self._missing_weights is not None:
             raise self._missing_weights
         check_folders(self.cfg, ('train', 'val'))
+        used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
+        if used and not self._resume:
+            self.logger.warning(
+                f'{self.work_dir} has checkpoints of another training ({", ".join(used[:3])}'
+                f'{" ..." if len(used) > 3 else ""}): they, its pictures and its scores would mix with those of this '
+                'one, and a later --resume takes the one of most iterations; give --work-dir a new folder, or --resume'
+            )
         return super().train()
 
     def val(self) -> dict:
@@ -120,7 +136,9 @@ class LaleRunner(Runner):
         return super().val()
 
     def test(self) -> dict:
-        """Checks the config against its data, then tests; a read of a held-out split is noted first.
+        """Checks the config against its data, then tests.
+
+        A read of a held-out split is noted when all is ready, right before its first image is read.
 
         Raises:
             ConfigError: A held-out split is to be tested, and the weights are of no checkpoint file, or a ledger cannot
@@ -137,21 +155,12 @@ class LaleRunner(Runner):
                 f'{splits[0]} is held out: it is tested from a checkpoint file (load_from), in a process that does not '
                 'train or resume, as by "python tools/test.py CONFIG CHECKPOINT"'
             )
-        self._test_read = note_test(self.cfg, self._load_from, self.work_dir, splits)
+        self._held_out = tuple(splits)
         try:
             with held_out.opened():
                 return super().test()
         finally:
-            self._test_read = None
-
-    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Builds the test loop; scores of a held-out split say the number of the read."""
-        built = super().build_test_loop(loop)
-        if self._test_read is not None:
-            meta = dict(built.dataloader.dataset.metainfo)
-            meta['source'] = {**(meta.get('source') or {}), 'test_read': self._test_read}
-            built.evaluator.dataset_meta = meta
-        return built
+            self._held_out = ()
 
     def load_or_resume(self) -> None:
         """Loads or resumes.
@@ -161,6 +170,23 @@ class LaleRunner(Runner):
         """
         self._find_resumed()
         super().load_or_resume()
+        if isinstance(self._test_loop, BaseLoop):
+            self._begin_test(self._test_loop)
+
+    def _begin_test(self, loop: BaseLoop) -> None:
+        """Notes the read of a held-out split, and tells the metrics what is tested."""
+        read: HeldOutRead | None = None
+        if self._held_out:
+            assert self._load_from is not None
+            read = note_test(self.cfg, self._load_from, self.work_dir, self._held_out, held_out_roots(self.cfg))
+            meta = dict(loop.dataloader.dataset.metainfo)
+            meta['source'] = {**(meta.get('source') or {}), 'test_read': read.number}
+            loop.evaluator.dataset_meta = meta
+        trained = (self.epoch, self.iter) if isinstance(self._train_loop, BaseLoop) else None
+        run = describe_test(self.cfg, self._loaded, trained, None if read is None else read.digest)
+        for metric in loop.evaluator.metrics:
+            if isinstance(metric, SegmentationMetric):
+                metric.run = run
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
         """Resumes; arguments as of mmengine's, which goes back to the checkpoint's seed: samplers go with it."""
@@ -192,7 +218,8 @@ class LaleRunner(Runner):
         # Loaded last: a part whose `init_weights` finds no `init_cfg` starts from random weights.
         parts = take_pretrained_parts(unwrapped(self.model))
         super()._init_model_weights()
-        load_pretrained_parts([] if self._resume else parts, trust=self.cfg.get('trust_checkpoint', False))
+        trust = self.cfg.get('trust_checkpoint', False)
+        self._seen_tiles.note(self, load_pretrained_parts([] if self._resume else parts, trust=trust))
 
     def load_checkpoint(
         self,
@@ -219,9 +246,7 @@ class LaleRunner(Runner):
         load_weights(unwrapped(self.model), state_dict, filename, partial)
         self._has_loaded = True
         self.logger.info(f'loaded {filename}')
-        if isinstance(self._test_loop, BaseLoop):
-            trained = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-            report_seen_tiles(trained.get('source'), self._test_loop.dataloader.dataset.metainfo.get('source'))
+        self._loaded = str(filename), checkpoint.get('meta') or {}
         return checkpoint
 
     @master_only

@@ -13,7 +13,7 @@ from mmseg.registry import DATASETS
 from ..errors import ConfigError, DataError
 from ..metainfo.protocols import find_protocol
 from .component_check import segmentor_config
-from .config import PHASES, built_lazily, leaf_datasets
+from .config import PHASES, built_lazily, leaf_datasets, takes
 
 #: What a dataset states where its files are cut from larger scenes: names of those of its split.
 _ATTRIBUTE = 'source_tiles'
@@ -28,7 +28,7 @@ def check_splits(cfg: Config) -> None:
     Raises:
         ConfigError: A scene is in training and in validation or testing.
     """
-    scenes = {phase: _scenes(cfg, phase) for phase in PHASES}
+    scenes = {phase: scenes_of(cfg, phase) for phase in PHASES}
     for phase in ('val', 'test'):
         shared = scenes['train'] & scenes[phase]
         if shared:
@@ -39,10 +39,13 @@ def check_splits(cfg: Config) -> None:
     chosen_by = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
     shared = scenes['val'] & scenes['test']
     if chosen_by and shared:
+        # A protocol whose test labels are hidden has nothing else to score.
+        has_clean = all(takes(dataset, 'clean') for _, dataset in leaf_datasets(cfg, 'test'))
+        instead = '`clean=True` in the three datasets takes validation tiles from the training tiles, and '
         MMLogger.get_current_instance().warning(
             f'the best checkpoint is chosen by {chosen_by} on {len(shared)} tiles that are also tested, so its test '
-            'scores are optimistic; `clean=True` in the three datasets takes validation tiles from the training '
-            'tiles, and default_hooks.checkpoint.save_best=None chooses nothing'
+            f'scores are {"optimistic" if has_clean else "validation scores, and optimistic"}; '
+            f'{instead if has_clean else ""}default_hooks.checkpoint.save_best=None chooses nothing'
         )
 
 
@@ -72,11 +75,24 @@ def check_scoring(cfg: Config, phases: Sequence[str]) -> None:
                     "for which memory may not be enough; model.type='SlidingEncoderDecoder' with mode='slide' goes "
                     'window by window'
                 )
-    shared = _scenes(cfg, 'train') & _scenes(cfg, 'test') if 'test' in phases else frozenset()
+    shared = scenes_of(cfg, 'train') & scenes_of(cfg, 'test') if 'test' in phases else frozenset()
     if shared:
         MMLogger.get_current_instance().warning(
             f'{len(shared)} tested tiles are training tiles of this config: {", ".join(sorted(shared)[:5])}'
         )
+
+
+def scenes_of(cfg: Config, phase: str) -> frozenset[str]:
+    """Scenes of a phase, such as 'inria/austin1', known without reading files.
+
+    A data set that cannot be read states none, as a run need not have the data of all phases.
+    """
+    found: frozenset[str] = frozenset()
+    for _, dataset in leaf_datasets(cfg, phase):
+        if _states_scenes(dataset):
+            with suppress(DataError):
+                found |= getattr(built_lazily(dataset), _ATTRIBUTE)
+    return found
 
 
 def refuse_held_out(cfg: Config, phases: Sequence[str]) -> None:
@@ -101,6 +117,12 @@ def held_out_splits(cfg: Config) -> list[str]:
     return [split for split in found if split is not None]
 
 
+def held_out_roots(cfg: Config) -> list[str]:
+    """Data folders of the held-out splits that a test of the config reads."""
+    datasets = [dataset for _, dataset in leaf_datasets(cfg, 'test') if held_out_split(dataset) is not None]
+    return [str(dataset['data_root']) for dataset in datasets if dataset.get('data_root')]
+
+
 def held_out_split(dataset: Mapping[str, Any]) -> str | None:
     """Name of a dataset's split if it is held out, without reading its files; else None."""
     built = built_lazily(dataset)
@@ -111,38 +133,11 @@ def held_out_split(dataset: Mapping[str, Any]) -> str | None:
     return f'{source.get("city", dataset["type"])} {source.get("split", getattr(built, "split", "test"))}{protocol}'
 
 
-def report_seen_tiles(trained: Mapping[str, Any] | None, tested: Mapping[str, Any] | None) -> None:
-    """Warns where a checkpoint was trained on tiles that are tested now.
-
-    Args:
-        trained: What the training set said of itself, from the checkpoint; None where it said nothing.
-        tested: The same of the test set.
-    """
-    if not trained or not tested or trained['city'] != tested['city']:
-        return
-    seen = [tile for tile in tested['tiles'] if tile in trained['tiles']]
-    if seen:
-        MMLogger.get_current_instance().warning(
-            f'{len(seen)} of {len(tested["tiles"])} tested tiles were training tiles of this checkpoint (protocol '
-            f'{trained["protocol"]!r}): {", ".join(seen[:8])}; its scores on them say nothing about other tiles'
-        )
-
-
 def _evaluators(cfg: Config, phase: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     evaluators = cfg.get(f'{phase}_evaluator') or []
     single = isinstance(evaluators, Mapping)
     for position, evaluator in enumerate([evaluators] if single else evaluators):
         yield f'{phase}_evaluator' if single else f'{phase}_evaluator.{position}', evaluator
-
-
-def _scenes(cfg: Config, phase: str) -> frozenset[str]:
-    """Scenes of a phase; a data set that cannot be read states none, as a run need not have the data of all phases."""
-    found: frozenset[str] = frozenset()
-    for _, dataset in leaf_datasets(cfg, phase):
-        if _states_scenes(dataset):
-            with suppress(DataError):
-                found |= getattr(built_lazily(dataset), _ATTRIBUTE)
-    return found
 
 
 def _states_scenes(dataset: Mapping[str, Any]) -> bool:

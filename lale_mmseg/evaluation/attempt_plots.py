@@ -112,12 +112,13 @@ def plot_budget(points: Mapping[int, Mapping[int, float]], path: str | PathLike[
     save_figure(figure, path)
 
 
-def plot_convergence(curves: Sequence[Curve], path: str | PathLike[str]) -> None:
+def plot_convergence(curves: Sequence[Curve], path: str | PathLike[str], losses: str) -> None:
     """Draws validation IoU and training loss by epoch, the best epoch of each attempt marked.
 
     Args:
         curves: The attempts, in the order of the legend.
         path: PNG file to write.
+        losses: What the training losses are the sum of, such as 'loss_bce + loss_dice'; stands at their axis.
 
     Raises:
         ValueError: No attempt was validated.
@@ -143,7 +144,7 @@ def plot_convergence(curves: Sequence[Curve], path: str | PathLike[str]) -> None
         right.plot([*curve.losses], [*curve.losses.values()], marker=marker, **style)
     left.set_ylabel('Validation IoU of building (%)')
     left.set_title('Validation (star: best epoch)')
-    right.set_ylabel('Training loss')
+    right.set_ylabel(f'Training loss ({losses})')
     right.set_title('Training')
     for axes in (left, right):
         axes.set_xlabel('Epoch')

@@ -22,7 +22,7 @@ class LogitsLossMetric(BaseMetric):
     counted.
 
     Args:
-        losses: Configs of losses, as `loss_decode` of a head takes them.
+        losses: Configs of losses, as `loss_decode` of a head takes them; by LaleRunner those of the config's head.
         ignore_index: Label of pixels that take no part.
         prefix: Put before each name of the result, with a slash.
 
@@ -35,11 +35,14 @@ class LogitsLossMetric(BaseMetric):
     default_prefix = ''
 
     def __init__(
-        self, losses: Sequence[Mapping[str, Any]], ignore_index: int = IGNORE_INDEX, prefix: str | None = None
+        self,
+        losses: Sequence[Mapping[str, Any]] | None = None,
+        ignore_index: int = IGNORE_INDEX,
+        prefix: str | None = None,
     ) -> None:
         super().__init__(prefix=prefix)
         self.losses: dict[str, Any] = {}
-        for position, config in enumerate(losses):
+        for position, config in enumerate(losses or ()):
             loss = MODELS.build(dict(config))
             name = getattr(loss, 'loss_name', '')
             if not name.startswith('loss_') or name in self.losses:

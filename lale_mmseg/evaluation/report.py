@@ -69,6 +69,7 @@ class EvaluationReport:
         protocol: Whose rules these are, or None.
         boundary: Boundaries, or None where they were not scored.
         source: What the data set says of itself: city, protocol, split, tiles and so on; None where it says nothing.
+        run: What was tested: checkpoint, epoch, iter, digest, mode and views; None in validations.
     """
 
     classes: tuple[str, ...]
@@ -80,6 +81,7 @@ class EvaluationReport:
     protocol: Protocol | None = None
     boundary: BoundaryResult | None = None
     source: Mapping[str, Any] | None = None
+    run: Mapping[str, Any] | None = None
 
     @cached_property
     def counted(self) -> np.ndarray:
@@ -175,6 +177,7 @@ class EvaluationReport:
         return {
             'protocol': None if self.protocol is None else self.protocol.to_dict(),
             'source': None if self.source is None else dict(self.source),
+            'run': None if self.run is None else dict(self.run),
             'summary': self.summary,
             'per_class': per_class,
             'classes': list(self.classes),

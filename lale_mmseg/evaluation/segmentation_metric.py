@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,8 @@ class SegmentationMetric(BaseMetric):
         self.score_classes = score_classes
         self.output_dir = output_dir
         self.pred_dir = pred_dir
+        #: What is tested, for the report; the runner sets it.
+        self.run: Mapping[str, Any] | None = None
         self.report: EvaluationReport | None = None
         self._reset()
 
@@ -200,6 +202,7 @@ class SegmentationMetric(BaseMetric):
             protocol=self.protocol,
             source=(self.dataset_meta or {}).get('source'),
             boundary=boundary,
+            run=self.run,
         )
 
     def _reset(self) -> None:

@@ -103,7 +103,7 @@ class TileSegmentationMetric(SegmentationMetric):
         if self._pattern() is None:
             names = _short_names([path for path, _ in counts])
             counts = {(names[path], None): matrix for (path, _), matrix in counts.items()}
-        return dict(sorted(counts.items(), key=lambda item: _natural(item[0][0])))
+        return dict(sorted(counts.items(), key=lambda item: natural_key(item[0][0])))
 
     def _tile_of(self, img_path: str) -> tuple[str, str | None]:
         if not img_path:
@@ -151,6 +151,6 @@ def _short_names(paths: Sequence[str]) -> dict[str, str]:
     return dict(zip(paths, stems if len(set(stems)) == len(stems) else paths, strict=True))
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts austin2 before austin10."""
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Key to sort names by, austin2 before austin10."""
     return [(int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', name) if part]

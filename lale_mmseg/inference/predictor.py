@@ -21,7 +21,10 @@ from .harmless import refuse_unsafe_loading, require_harmless
 from .windows import windows
 
 #: Steps of a test pipeline that prediction does itself, or that concern masks.
-_LOADING_STEPS = ('LoadBands', 'LoadImageFromFile', 'LoadPaletteMask', 'LoadLabels', 'LoadAnnotations', 'PackSegInputs')
+_LOADING_STEPS = (
+    *('LoadBands', 'LoadImageFromFile', 'PackSegInputs'),
+    *('LoadPaletteMask', 'LoadLabels', 'LoadBinaryLabels', 'LoadAnnotations'),
+)
 
 
 class Predictor:

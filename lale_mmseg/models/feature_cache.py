@@ -20,6 +20,8 @@ _DTYPES = (None, 'float32', 'float16', 'bfloat16')
 _GIGABYTE = 10**9
 #: Share of `max_gb` after which the folder is measured again, as other processes may write there, too.
 _MEASURE_SHARE = 0.01
+#: Values of each tensor that are compared to find out whether weights have changed: from that many to twice as many.
+_SAMPLES = 16
 
 
 class FeatureCache:
@@ -167,7 +169,12 @@ class FeatureCache:
 
 
 class WeightsDigest:
-    """The digest of a network's weights, computed when it is asked for and when they have changed since."""
+    """The digest of a network's weights, computed when it is asked for and when they have changed since.
+
+    A change is noticed by what torch counts (loading, writing in place, moving, casting), and where torch does not
+    count, by some values of each tensor: writing through `.data` to a whole tensor is noticed, to single values of it
+    it may not be.
+    """
 
     def __init__(self) -> None:
         self._stamp: tuple | None = None
@@ -177,10 +184,24 @@ class WeightsDigest:
         """The digest of parameters and buffers."""
         weights = network.state_dict()
         # Loading counts a tensor's version up; moving and casting gives it other memory.
-        stamp = tuple((value.data_ptr(), value._version, value.dtype) for value in weights.values())
+        stamp = (*((value.data_ptr(), value._version, value.dtype) for value in weights.values()), _sampled(weights))
         if stamp != self._stamp:
             self._digest, self._stamp = _digest(weights), stamp
         return self._digest
+
+
+def _sampled(tensors: Mapping[str, Tensor]) -> bytes:
+    """Some values of each tensor, evenly spread; one transfer for all of them."""
+    flat = (value.detach().reshape(-1) for value in tensors.values())
+    parts = [value[:: max(1, len(value) // _SAMPLES)].double() for value in flat]
+    return torch.cat(parts).cpu().numpy().tobytes() if parts else b''
+
+
+def device_name(device: torch.device) -> str:
+    """Model of a GPU, or what a CPU can do: other ones compute other last bits."""
+    if device.type == 'cuda':
+        return f'cuda {torch.cuda.get_device_name(device)}'
+    return f'cpu {torch.backends.cpu.get_cpu_capability()}' if device.type == 'cpu' else device.type
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

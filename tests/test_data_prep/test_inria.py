@@ -15,6 +15,7 @@ import rasterio
 import data_prep._inria_tiles as tiles_module
 import data_prep.inria as module
 from data_prep._inria_overview import COLUMNS, FRAMES, GAP, SIDE, TEXT, thumbnail
+from data_prep._inria_published import departures, unpublished
 from data_prep._inria_source import find_tiles
 from data_prep._inria_tiles import encode_jpeg, read_window
 from data_prep.inria import Request, main, prepare
@@ -335,7 +336,79 @@ def test_tiles_that_lack_may_be_skipped(source, tmp_path, capsys):
     assert sorted(prepare(few(missing='skip'), part, tmp_path / 'out', workers=1)) == ['austin1', 'austin31']
     command = ['few-shot', str(part), str(tmp_path / 'out'), '--size', '64', '--missing', 'skip', '--workers', '1']
     assert main(command) == 0
-    assert 'not there: austin2, austin3, austin4' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'not there: austin2, austin3, austin4, austin5, austin6, austin7, austin8, austin9 and 26 more\n' in printed
+    assert 'all 2 tiles were there already, and were kept\n' in printed
+
+
+def test_what_was_there_already_is_said(source, tmp_path, capsys):
+    part = make_inria(tmp_path, ['austin1', 'austin2'], TILE)
+    command = ['few-shot', str(part), str(tmp_path / 'out'), '--size', '64', '--missing', 'skip', '--workers', '1']
+    said = []
+    for tile in (None, 'austin4', None):
+        if tile:
+            make_inria(tmp_path / 'more', [tile], TILE)
+            for kind in ('images', 'gt'):
+                shutil.move(tmp_path / f'more/AerialImageDataset/train/{kind}/{tile}.tif', part / 'train' / kind)
+        assert main(command) == 0
+        said.append([line for line in capsys.readouterr().out.splitlines() if 'there already' in line])
+    assert said == [
+        [],
+        ['2 of 3 tiles were there already, and were kept'],
+        ['all 3 tiles were there already, and were kept'],
+    ]
+
+
+def test_windows_of_another_size_do_not_overlap(source, tmp_path, capsys):
+    command = ['full', str(source), str(tmp_path / 'out'), '--size', '75', '--cities', 'austin', '--workers', '1']
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "shares count each pixel of a tile once, as class_weight='data' does" in printed
+    assert (Request('full', 75).settings, Request('full', 512).settings) == (
+        dict(size=75, stride=75),
+        dict(size=512, stride=512),
+    )
+    names = sorted(path.stem for path in (tmp_path / 'out/windows/masks').glob('austin6_*'))
+    assert names == [f'austin6_{x}_{y}_{x + 75}_{y + 75}' for x in (0, 75) for y in (0, 75)]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        (dict(), None),
+        (dict(size=256), 'crops of 256 (1024 is due)'),
+        (dict(size=256, quality=80), 'crops of 256 (1024 is due); JPEG quality 80 (90 is due)'),
+        (dict(min_share=0.1), 'a share of building of 0.1 (0.05 is due)'),
+        (dict(nudge=[1, 2]), 'windows chosen by hand in austin7'),
+    ],
+)
+def test_what_is_not_the_published_protocol(changes, words):
+    settings = dict(size=1024, min_share=0.05, step=4, quality=90, nudge=None)
+    parts = {tile: dict(source=settings, complete=True) for tile in inria.tiles_of('austin')}
+    for tile in ['austin7'] if 'nudge' in changes else [*parts]:
+        parts[tile] = dict(source=settings | changes, complete=True)
+    assert unpublished(parts) == (None if words is None else f'not the published few-shot protocol: {words}')
+    assert Request('few-shot', 1024).settings == {name: settings[name] for name in settings if name != 'nudge'}
+
+
+def test_tiles_that_lack_are_not_the_published_protocol():
+    settings = dict(size=1024, min_share=0.05, step=4, quality=90, nudge=None)
+    parts = {tile: dict(source=settings, complete=tile != 'austin36') for tile in inria.tiles_of('austin')}
+    del parts['austin2'], parts['austin3'], parts['austin31']
+    assert departures(parts) == ['4 of 36 tiles are missing (2 of train, 2 of test)']
+
+
+def test_other_crops_than_the_published_are_told(crops, source, tmp_path, capsys):
+    out = Path(shutil.copytree(crops, tmp_path / 'out'))
+    content = json.loads((out / 'manifest.json').read_text())
+    assert content['notes'].pop('published') is False
+    # A folder that was prepared before this was noted is continued.
+    (out / 'manifest.json').write_text(json.dumps(content))
+    assert main(['few-shot', str(source), str(out), '--size', '64', '--workers', '1']) == 0
+    printed = capsys.readouterr().out
+    assert 'note: not the published few-shot protocol: crops of 64 (1024 is due)\n' in printed
+    assert 'all 36 tiles were there already' in printed
+    assert json.loads((out / 'manifest.json').read_text())['notes']['published'] is False
 
 
 def test_command_line(source, tmp_path, capsys):
@@ -366,7 +439,7 @@ def test_true_tiles_from_archive_to_crops_and_windows(tmp_path, capsys):
         assert main(arguments) == 0
         assert verify([str(out), '--workers', '1', '--json', str(tmp_path / 'report.json')]) == 0
         report = json.loads((tmp_path / 'report.json').read_text())
-        assert len(report['notes']) == (2 if protocol == 'full' else 3)
+        assert len(report['notes']) == (3 if protocol == 'full' else 4)
         assert sum(entry['pairs'] for entry in report['splits'].values()) == count
     entry = manifest(tmp_path / 'few-shot')['austin2']
     x, y = entry['x'], entry['y']

@@ -10,6 +10,8 @@ import pytest
 
 from data_prep.inria import Request, prepare
 from data_prep.verify import main
+from lale_mmseg.datasets import InriaDataset
+from lale_mmseg.engine.ledger import LEDGER_NAME
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.metainfo import inria
 from tests.inria_tiles import make_inria
@@ -130,13 +132,60 @@ def test_tiles_that_were_left_out_or_are_not_finished(source, tmp_path, capsys):
     (tmp_path / 'out' / 'manifest.json').write_text(json.dumps(content))
     found = report(tmp_path / 'out')[1]
     assert [(fault['kind'], fault['split']) for fault in found['faults']] == [('unfinished tile', 'train')]
-    assert found['notes'] == ["1 tiles of split 'test' were not in the source and left out: austin31"]
+    assert found['notes'] == [
+        "1 tiles of split 'test' were not in the source and left out: austin31",
+        'not the published few-shot protocol: crops of 32 (1024 is due); 2 of 36 tiles are missing (1 of train, 1 of '
+        'test)',
+    ]
     assert 'note: 1 tiles of split' in capsys.readouterr().out
     prepare(request, part, tmp_path / 'out', workers=1)
     assert report(tmp_path / 'out')[0] == 0
     # The tile comes later.
     prepare(Request('few-shot', CROP), source, tmp_path / 'out', workers=1)
-    assert report(tmp_path / 'out')[1]['notes'] == []
+    assert report(tmp_path / 'out')[1]['notes'] == ['not the published few-shot protocol: crops of 32 (1024 is due)']
+
+
+def test_many_tiles_that_were_left_out(tmp_path):
+    part = make_inria(tmp_path, ['austin2'], SIDE)
+    prepare(Request('few-shot', CROP, missing='skip'), part, tmp_path / 'out', workers=1)
+    assert report(tmp_path / 'out')[1]['notes'][0] == (
+        "23 tiles of split 'train' were not in the source and left out: austin3, austin4, austin5, austin7, austin8, "
+        'austin9, austin10, austin12 and 15 more'
+    )
+
+
+def test_shares_of_windows_and_of_tiles(both):
+    """What is said of the weights of classes is what they come from."""
+    found = report(both / 'full')[1]
+    once = InriaDataset(str(both / 'full'), missing_tiles='skip', lazy_init=True).class_pixels()
+    share = f'{100 * once[1] / once.sum():.2f} %'
+    assert f'{found["splits"]["train windows"]["class_shares"]["building"]:.2f} %' != share
+    assert found['notes'][-1] == (
+        "'train windows' counts a pixel once for each window that has it; class_weight='data' and inria.py count each "
+        f'pixel of the 31 tiles once: building {share}'
+    )
+
+
+@pytest.mark.parametrize('below', ['.', '..'])
+def test_the_archive_as_it_is_shipped(source, below, tmp_path):
+    with pytest.raises(DataError, match=r'AerialImageDataset: is the Inria archive as it is shipped; prepare it first'):
+        main([str(source / below)])
+    # Options that name what is checked are followed.
+    with pytest.raises(DataError, match=r'no manifest\.json of prepared Inria tiles; prepare them with data_prep/inria'):
+        main([str(source / below), '--dataset', 'inria'])
+    (tmp_path / 'train').mkdir()
+    with pytest.raises(DataError, match='no split found'):
+        main([str(tmp_path)])
+
+
+def test_a_ledger_of_tests_is_no_fault_and_stays(source, root):
+    """Tests of the held-out split note themselves in the data folder."""
+    out = root / 'few-shot'
+    (out / LEDGER_NAME).write_text('{"read": 1}\n')
+    assert report(out)[1]['faults'] == []
+    prepare(Request('few-shot', CROP), source, out, overwrite=True, workers=1)
+    assert (out / LEDGER_NAME).read_text() == '{"read": 1}\n'
+    assert report(out)[1]['faults'] == []
 
 
 def test_options_of_other_layouts_are_errors(both, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from mmengine.runner import Runner
 from mmseg.registry import TRANSFORMS
 
+from lale_mmseg.datasets import PaletteDataset
 from lale_mmseg.datasets.samplers import Draw
 from lale_mmseg.errors import ConfigError
 
@@ -113,8 +114,18 @@ def test_both_generators_are_seeded():
     assert seen[0][1] != seen[1][1]
 
 
+def test_a_wrapper_that_looks_indexes_up_is_named(root, monkeypatch):
+    monkeypatch.setattr(PaletteDataset, 'get_cat_ids', lambda self, index: [index % 2], raising=False)
+    inner = dict(type='PaletteDataset', data_root=str(root), split='train', pipeline=[dict(type='SeedDraw'), *STEPS])
+    for wrapper in (dict(type='RepeatDataset', times=2), dict(type='ConcatDataset', datasets=[inner])):
+        options = dict(wrapper) if 'datasets' in wrapper else dict(wrapper, dataset=inner)
+        assert len(next(iter(loader(root, dataset=options)))['inputs']) == 2
+    with pytest.raises(ConfigError, match=r'comes without a seed.*a wrapper .* \(ClassBalancedDataset does'):
+        next(iter(loader(root, dataset=dict(type='ClassBalancedDataset', oversample_thr=0.9, dataset=inner))))
+
+
 def test_samples_without_a_seed_are_refused(root):
-    with pytest.raises(ConfigError, match=r"sample 0 comes without a seed; use .*'ReplacementSampler'"):
+    with pytest.raises(ConfigError, match=r"sample 0 comes without a seed: .*'ReplacementSampler'"):
         next(iter(loader(root, sampler=dict(type='DefaultSampler', shuffle=False))))
     with pytest.raises(ConfigError, match='sample None comes without a seed'):
         TRANSFORMS.build(dict(type='SeedDraw'))(dict(img_path='x'))

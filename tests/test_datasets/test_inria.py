@@ -12,6 +12,7 @@ import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
+from data_prep._inria_layout import manifest_kind
 from lale_mmseg.datasets import held_out
 from lale_mmseg.datasets.transforms.loading import binary_labels
 from lale_mmseg.errors import ConfigError, DataError
@@ -58,6 +59,15 @@ def root(prepared, tmp_path):
 def build(root, **options):
     init_default_scope('mmseg')
     return DATASETS.build(dict(type='InriaDataset', data_root=str(root), pipeline=PIPELINE) | options)
+
+
+def prepare_for(root, protocol):
+    """Makes the manifest say what data_prep writes there for a protocol."""
+    content = json.loads((root / 'manifest.json').read_text())
+    for entry in content['parts'].values():
+        entry['kind'] = manifest_kind(protocol)
+    (root / 'manifest.json').write_text(json.dumps(content))
+    return root
 
 
 def tiles_in(dataset) -> list[str]:
@@ -107,6 +117,47 @@ def test_the_held_out_test_is_listed_only_while_a_test_runs(prepared):
     assert sorted(tiles_in(dataset)) == sorted(find_protocol('F').split('inria').test)
     with pytest.raises(ConfigError, match=message):
         build(prepared, protocol='few-shot', split='test')
+
+
+@pytest.mark.parametrize('options', [dict(split='train'), dict(split='val', unit='windows')])
+def test_crops_are_not_read_under_the_full_protocol(root, options):
+    """Under it the held-out tiles of few-shot roofs are training tiles."""
+    prepare_for(root, 'few-shot')
+    crops = dict(image_dir='crops/images', label_dir='crops/masks', missing_tiles='skip', lazy_init=True)
+    with pytest.raises(
+        ConfigError, match=r"protocol='full', but .*inria was prepared for 'few-shot' \(manifest.json\)"
+    ):
+        build(root, protocol='full', **crops, **options)
+    assert len(build(root, protocol='few-shot')) == 24
+
+
+def test_nor_from_a_root_beside_them(root, tmp_path):
+    prepare_for(root, 'few-shot')
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'images').symlink_to(root / 'crops' / 'images')
+    for images, masks in (('../inria/crops/images', '../inria/crops/masks'), ('images', '../inria/crops/masks')):
+        with pytest.raises(ConfigError, match=r"but .*/inria was prepared for 'few-shot'"):
+            build(tmp_path / 'mine', image_dir=images, label_dir=masks, missing_tiles='skip')
+
+
+def test_the_other_way_round_and_a_damaged_manifest(root):
+    prepare_for(root, 'full')
+    assert len(build(root)) == 155
+    with pytest.raises(ConfigError, match=r"protocol='few-shot', but .*inria was prepared for 'full'"):
+        build(root, protocol='few-shot', lazy_init=True)
+    (root / 'manifest.json').write_text('[1, 2]')  # of other data
+    assert len(build(root)) == 155
+    (root / 'manifest.json').write_text('{"parts": {')
+    with pytest.raises(DataError, match=r'manifest.json: cannot be read .*the protocol of the folder is not known'):
+        build(root, lazy_init=True)
+
+
+def test_pixels_of_the_held_out_split_are_behind_the_lock(prepared):
+    dataset = build(prepared, protocol='few-shot', split='test', lazy_init=True)
+    with pytest.raises(ConfigError, match=r"split 'test' of inria under protocol 'few-shot' is held out"):
+        dataset.class_pixels()
+    with held_out.opened():
+        assert dataset.class_pixels()[0] == 6000
 
 
 def test_the_test_of_the_full_protocol_is_not_published(prepared):

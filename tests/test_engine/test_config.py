@@ -212,3 +212,23 @@ def test_seeds_of_draws_need_their_sampler_and_a_seed_of_the_run(cfg):
             check_config(done, ('train',))
     done.train_dataloader.sampler.seed = 0
     check_config(done, ('train',))
+
+
+def with_losses(of_head, **evaluator):
+    head = dict(type='FCNHead', in_channels=8, channels=8, num_classes=2, loss_decode=of_head)
+    model = dict(type='EncoderDecoder', backbone=dict(type='LALE'), decode_head=head)
+    return Config(dict(model=model, val_evaluator=[dict(type='LogitsLossMetric', **evaluator)]))
+
+
+def test_losses_of_a_validation_are_those_of_the_head():
+    losses = [dict(type='CrossEntropyLoss', loss_weight=0.3), dict(type='SoftDiceLoss', loss_weight=0.7)]
+    completed = complete_config(with_losses(losses))
+    assert completed.val_evaluator[0].losses == losses
+    assert complete_config(completed).val_evaluator[0].losses == losses
+    assert complete_config(with_losses(losses[0])).val_evaluator[0].losses == losses[:1]
+    assert complete_config(with_losses(losses, losses=losses[1:])).val_evaluator[0].losses == losses[1:]
+
+
+def test_losses_whose_weights_come_from_the_data_are_written_out():
+    with pytest.raises(ConfigError, match='val_evaluator: LogitsLossMetric has no losses'):
+        complete_config(with_losses(dict(type='CrossEntropyLoss', class_weight='data')))

@@ -8,11 +8,14 @@ import socket
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 
 import lale_mmseg.register  # noqa: F401
 from lale_mmseg.engine.hooks import FreezeBackboneHook
 from lale_mmseg.errors import ConfigError
+from tests.support import REPO
 from tests.test_engine.tiny_run import build, tiny_config
 
 
@@ -97,6 +100,25 @@ def test_a_part_may_be_smaller_than_the_backbone(tmp_path):
     first = state(tmp_path / 'epoch_1.pth')
     assert first['backbone.norm.num_batches_tracked'] == 0
     assert torch.equal(first['backbone.norm.weight'], torch.ones(8))
+
+
+@pytest.mark.parametrize('named', ['', '_freeze_20e'])
+def test_the_schedule_counts_no_frozen_epoch(tmp_path, monkeypatch, named):
+    """With a score that never rises, the first one that counts is the best one."""
+    monkeypatch.setattr(Evaluator, 'evaluate', lambda self, size: dict(mIoU=50.0))
+    cfg = tiny_config(tmp_path, 60)
+    schedule = Config.fromfile(REPO / f'configs/_base_/schedules/schedule_plateau_60e{named}.py')
+    cfg.param_scheduler = schedule.param_scheduler
+    for name in ('frozen_backbone', 'early_stopping'):
+        cfg.default_hooks[name] = schedule.default_hooks.get(name)
+    cfg.default_hooks.update(report=None, checkpoint=None)
+    build(cfg).train()
+    rows = [json.loads(line) for line in (tmp_path / 'diagnostics.jsonl').read_text().splitlines()]
+    rates = [row['lr'] for row in rows]
+    first = 21 if named else 1
+    # The 4th epoch in a row without a rise is the last one at the full rate; the 10th is the last one at all.
+    assert rates == [1e-3] * (first + 4) + [5e-4] * 4 + [2.5e-4] * 2
+    assert len(rates) == first + 10
 
 
 @pytest.mark.parametrize(

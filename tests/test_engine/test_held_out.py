@@ -1,15 +1,17 @@
 """A held-out split is read by a test alone, and every read is noted."""
 
+import hashlib
 import json
 
 import pytest
+import torch
 from mmengine.logging import MMLogger
 
 from lale_mmseg.datasets import held_out
 from lale_mmseg.engine.ledger import LEDGER_NAME, read_ledger
 from lale_mmseg.engine.splits import check_scoring, check_splits, held_out_splits
-from lale_mmseg.errors import ConfigError
-from tests.test_engine.tiny_run import TinyRoofs, build, tiny_config, train
+from lale_mmseg.errors import CheckpointError, ConfigError, DataError
+from tests.test_engine.tiny_run import TinyLoad, TinyRoofs, build, tiny_config, train
 
 
 @pytest.fixture(scope='module')
@@ -62,22 +64,109 @@ def test_every_test_is_noted_and_scores_say_its_number(trained, tmp_path, monkey
     assert not held_out._open
 
 
-def test_the_line_is_there_before_the_split_is_read(trained, tmp_path, monkeypatch):
-    def fails(self):
+@pytest.fixture
+def images(monkeypatch):
+    """Names of the images that are read."""
+    names, load = [], TinyLoad.__call__
+
+    def noted(self, results):
+        names.append(results['stem'])
+        return load(self, results)
+
+    monkeypatch.setattr(TinyLoad, '__call__', noted)
+    return names
+
+
+def test_the_line_is_there_before_the_first_image_is_read(trained, tmp_path, monkeypatch):
+    def fails(self, results):
         assert len(read_ledger(tmp_path / LEDGER_NAME)[0]) == 1
         raise RuntimeError('on purpose')
 
-    monkeypatch.setattr(TinyRoofs, 'load_data_list', fails)
+    monkeypatch.setattr(TinyLoad, '__call__', fails)
     with pytest.raises(RuntimeError, match='on purpose'):
         metrics_of_test(tmp_path, trained[0] / 'epoch_1.pth')
+    assert len(read_ledger(tmp_path / LEDGER_NAME)[0]) == 1
     assert not held_out._open
 
 
-def test_nothing_is_read_where_the_ledger_cannot_be_written(trained, tmp_path):
+def test_no_read_is_noted_where_nothing_could_be_read(trained, tmp_path, monkeypatch, images):
+    """Weights that do not fit, a damaged file, data that are not there: the next test is the first."""
+    checkpoint = tmp_path / 'copy.pth'
+    checkpoint.write_bytes((trained[0] / 'epoch_1.pth').read_bytes())
+    cfg = tiny_config(tmp_path / 'run', load_from=str(checkpoint))
+    cfg.model.decode_head.channels = 5
+    with pytest.raises(CheckpointError, match='does not fit'):
+        build(cfg).test()
+    (tmp_path / 'cut.pth').write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match='damaged'):
+        metrics_of_test(tmp_path / 'run', tmp_path / 'cut.pth')
+    with monkeypatch.context() as patch:
+
+        def missing(self):
+            raise DataError('no such folder')
+
+        patch.setattr(TinyRoofs, 'load_data_list', missing)
+        with pytest.raises(DataError, match='no such folder'):
+            metrics_of_test(tmp_path / 'run', checkpoint)
+    assert images == []
+    assert read_ledger(tmp_path / 'run' / LEDGER_NAME)[0] == []
+    assert metrics_of_test(tmp_path / 'run', checkpoint)['source']['test_read'] == 1
+    assert images
+
+
+def test_no_image_is_read_where_the_ledger_cannot_be_written(trained, tmp_path, images):
     (tmp_path / LEDGER_NAME).mkdir()
     with pytest.raises(ConfigError, match='cannot be written'):
         metrics_of_test(tmp_path, trained[0] / 'epoch_1.pth')
-    assert TinyRoofs.listed == []
+    assert images == []
+
+
+def test_the_data_know_who_read_them(trained, tmp_path):
+    (tmp_path / 'data').mkdir()
+    for name, number in (('a', 1), ('b', 2)):
+        copy = tmp_path / name / 'copy.pth'
+        copy.parent.mkdir()
+        copy.write_bytes((trained[0] / 'epoch_1.pth').read_bytes())
+        cfg = tiny_config(tmp_path / name / 'run', load_from=str(copy))
+        cfg.test_dataloader.dataset.data_root = str(tmp_path / 'data')
+        build(cfg).test()
+        metrics = json.loads((tmp_path / name / 'run/test/metrics.json').read_text())
+        assert metrics['source']['test_read'] == number
+    assert len(read_ledger(tmp_path / 'data' / LEDGER_NAME)[0]) == 2
+
+
+def test_scores_say_what_was_tested(trained, tmp_path):
+    checkpoint = trained[0] / 'epoch_1.pth'
+    assert metrics_of_test(tmp_path / 'a', checkpoint)['run'] == dict(
+        checkpoint='epoch_1.pth',
+        epoch=1,
+        iter=2,
+        digest=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        mode='whole',
+        views='none',
+    )
+    bare = tmp_path / 'bare.pth'
+    torch.save(torch.load(checkpoint, weights_only=True)['state_dict'], bare)
+    cfg = tiny_config(tmp_path / 'b', load_from=str(bare))
+    cfg.test_dataloader.dataset.free = True
+    test_cfg = dict(mode='slide', crop_size=(16, 16), stride=(16, 16), views='d4', scales=(0.5, 1.0))
+    cfg.model.update(type='SlidingEncoderDecoder', test_cfg=test_cfg)
+    build(cfg).test()
+    run = json.loads((tmp_path / 'b/test/metrics.json').read_text())['run']
+    assert run == dict(
+        checkpoint='bare.pth', epoch=None, iter=None, digest=None, mode='slide', views='d4, scales 0.5 1'
+    )
+
+
+def test_scores_of_a_test_behind_training_name_its_epoch_and_validations_name_none(tmp_path):
+    cfg = tiny_config(tmp_path, 2)
+    cfg.test_dataloader.dataset.free = True
+    runner = build(cfg)
+    runner.train()
+    assert json.loads((tmp_path / 'val/metrics.json').read_text())['run'] is None
+    runner.test()
+    run = json.loads((tmp_path / 'test/metrics.json').read_text())['run']
+    assert (run['checkpoint'], run['epoch'], run['iter'], run['digest']) == (None, 2, 4, None)
 
 
 @pytest.mark.parametrize('phase', ['train', 'val'])

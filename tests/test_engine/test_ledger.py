@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from lale_mmseg.engine import ledger
-from lale_mmseg.engine.ledger import LEDGER_NAME, config_hash, file_digest, note_test, read_ledger
+from lale_mmseg.engine.ledger import LEDGER_NAME, HeldOutRead, config_hash, file_digest, note_test, read_ledger
 from lale_mmseg.errors import CheckpointError, ConfigError
 
 
@@ -32,7 +32,9 @@ def warnings(monkeypatch):
 
 def test_a_line_says_what_was_read(tmp_path, warnings):
     cfg, checkpoint, run = attempt(tmp_path)
-    assert note_test(cfg, str(checkpoint), run, ['inria test (few-shot)']) == 1
+    assert note_test(cfg, str(checkpoint), run, ['inria test (few-shot)']) == HeldOutRead(
+        1, hashlib.sha256(b'weights').hexdigest()
+    )
     (entry,), damaged = read_ledger(run / LEDGER_NAME)
     assert damaged == 0
     assert entry.pop('date').endswith('+00:00')
@@ -52,12 +54,12 @@ def test_a_second_read_names_the_first(tmp_path, warnings):
     note_test(cfg, str(checkpoint), run, ['a'])
     (first,), _ = read_ledger(run / LEDGER_NAME)
     checkpoint.write_bytes(b'other weights')
-    assert note_test(cfg, str(checkpoint), run, ['a']) == 2
+    assert note_test(cfg, str(checkpoint), run, ['a']).number == 2
     (message,) = warnings
     for part in ('this is read 2 of a', first['date'], 'mine.py (same config)', f'{checkpoint} (OTHER weights)'):
         assert part in message
     cfg.model.type = 'B'
-    assert note_test(cfg, str(checkpoint), run, ['a']) == 3
+    assert note_test(cfg, str(checkpoint), run, ['a']).number == 3
     assert warnings[1].count('OTHER config') == 2
     assert warnings[1].count('same weights') == 1
 
@@ -65,11 +67,11 @@ def test_a_second_read_names_the_first(tmp_path, warnings):
 def test_another_work_dir_does_not_hide_a_read(tmp_path, warnings):
     cfg, checkpoint, run = attempt(tmp_path)
     others = [tmp_path / name for name in ('first', 'second', 'third')]
-    assert [note_test(cfg, str(checkpoint), other, ['a']) for other in others] == [1, 2, 3]
+    assert [note_test(cfg, str(checkpoint), other, ['a']).number for other in others] == [1, 2, 3]
     assert [entry['read'] for entry in read_ledger(run / LEDGER_NAME)[0]] == [1, 2, 3]
     assert [entry['read'] for entry in read_ledger(others[1] / LEDGER_NAME)[0]] == [2]
     # Read 2 stands in both ledgers that count now, once.
-    assert note_test(cfg, str(checkpoint), others[1], ['a']) == 4
+    assert note_test(cfg, str(checkpoint), others[1], ['a']).number == 4
 
 
 def test_a_torn_line_neither_breaks_nor_swallows_the_next(tmp_path, warnings):
@@ -77,7 +79,7 @@ def test_a_torn_line_neither_breaks_nor_swallows_the_next(tmp_path, warnings):
     note_test(cfg, str(checkpoint), run, ['a'])
     with open(run / LEDGER_NAME, 'a') as file:
         file.write('{"date": "2026')
-    assert note_test(cfg, str(checkpoint), run, ['a']) == 2
+    assert note_test(cfg, str(checkpoint), run, ['a']).number == 2
     entries, damaged = read_ledger(run / LEDGER_NAME)
     assert ([entry['read'] for entry in entries], damaged) == ([1, 2], 1)
     assert 'damaged line' in warnings[0]
@@ -96,6 +98,73 @@ def test_a_checkpoint_has_to_be_a_file(tmp_path):
     cfg, _, run = attempt(tmp_path)
     with pytest.raises(CheckpointError, match=r'https:.*no such file'):
         note_test(cfg, 'https://example.org/a.pth', run, ['a'])
+    assert not (run / LEDGER_NAME).exists()
+
+
+@pytest.fixture
+def infos(monkeypatch):
+    messages = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'info', messages.append)
+    return messages
+
+
+def test_a_copy_of_the_checkpoint_is_known_from_the_data(tmp_path, warnings):
+    cfg, checkpoint, run = attempt(tmp_path)
+    data = tmp_path / 'data'
+    data.mkdir()
+    assert note_test(cfg, str(checkpoint), run, ['a'], [data]).number == 1
+    copy = tmp_path / 'elsewhere' / 'copy.pth'
+    copy.parent.mkdir()
+    copy.write_bytes(checkpoint.read_bytes())
+    cfg.model.type = 'other settings'
+    assert note_test(cfg, str(copy), tmp_path / 'new', ['a'], [data]).number == 2
+    assert 'HELD-OUT TEST READ AGAIN: this is read 2 of a' in warnings[0]
+    assert 'OTHER config' in warnings[0]
+    assert 'same weights' in warnings[0]
+    assert [entry['read'] for entry in read_ledger(data / LEDGER_NAME)[0]] == [1, 2]
+    # Each line counts once, though it stands in three ledgers.
+    assert note_test(cfg, str(copy), tmp_path / 'new', ['a'], [data, str(data)]).number == 3
+    # The same config with other weights, as of another seed, is the same attempt.
+    checkpoint.write_bytes(b'other weights')
+    assert note_test(cfg, str(checkpoint), tmp_path / 'third', ['a'], [data]).number == 4
+
+
+def test_other_attempts_are_counted_and_no_fault(tmp_path, warnings, infos):
+    data = tmp_path / 'data'
+    data.mkdir()
+
+    def read(name, weights, split='a'):
+        cfg, checkpoint, run = attempt(tmp_path, name)
+        checkpoint.write_bytes(weights)
+        cfg.model.type = name
+        return note_test(cfg, str(checkpoint), run, [split], [data]).number
+
+    assert read('one', b'1') == 1
+    assert read('two', b'2') == 1
+    assert read('two', b'3') == 2  # of the same attempt as before
+    assert read('other split', b'4', split='b') == 1
+    assert (len(warnings), len([text for text in infos if 'other attempt' in text])) == (1, 2)
+    infos.clear()
+    assert read('three', b'5') == 1
+    assert infos[0] == '2 other attempt(s) have read a, by the ledger of its data'
+    assert infos[1].startswith('first read of a by this attempt')
+    assert len(warnings) == 1
+
+
+def test_data_that_cannot_be_written_are_read_all_the_same(tmp_path, warnings, infos):
+    cfg, checkpoint, run = attempt(tmp_path)
+    (tmp_path / 'data' / LEDGER_NAME).mkdir(parents=True)
+    assert note_test(cfg, str(checkpoint), run, ['a'], [tmp_path / 'data']).number == 1
+    (message,) = [text for text in infos if 'cannot be written' in text]
+    assert message.startswith(f'{tmp_path / "data" / LEDGER_NAME} cannot be written (Is a directory)')
+    assert warnings == []
+
+
+def test_a_checkpoint_in_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch, infos):
+    cfg, checkpoint, run = attempt(tmp_path)
+    monkeypatch.setattr(ledger.os, 'access', lambda path, mode: False)
+    assert note_test(cfg, str(checkpoint), tmp_path / 'new', ['a']).number == 1
+    assert infos[0] == f'{run}, where the checkpoint is, cannot be written: this read is not noted there'
     assert not (run / LEDGER_NAME).exists()
 
 
@@ -123,8 +192,8 @@ def note_some(folder, number):
 def test_processes_at_once_get_numbers_of_their_own(tmp_path, monkeypatch):
     read = ledger._earlier
 
-    def slowly(paths):
-        found = read(paths)
+    def slowly(*args):
+        found = read(*args)
         time.sleep(0.02)  # time enough for another process to write, if it could
         return found
 

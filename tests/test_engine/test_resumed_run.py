@@ -1,9 +1,12 @@
 """What a resumed run takes from its checkpoint: the seed of its draws, and all weights."""
 
 import pytest
+import torch
 from mmengine.dataset import DefaultSampler
 from mmseg.registry import DATA_SAMPLERS, RUNNERS
 
+from lale_mmseg.engine import hooks
+from lale_mmseg.engine.hooks.epoch_seed import epoch_seed
 from tests.test_engine.tiny_run import TinyBackbone, tiny_config
 
 
@@ -63,3 +66,56 @@ def test_published_weights_are_read_once(tmp_path, monkeypatch, named):
     cfg.resume = 'auto'
     RUNNERS.build(cfg).train()
     assert asked == ['published.pth', None, 'published.pth']
+
+
+def with_dropout(work_dir, epochs, **changes):
+    cfg = tiny_config(work_dir, epochs, **changes)
+    cfg.model.decode_head.dropout_ratio = 0.3
+    RUNNERS.build(cfg).train()
+    return torch.load(work_dir / f'epoch_{epochs}.pth', weights_only=True)['state_dict']
+
+
+def test_a_resumed_run_drops_what_a_straight_one_does(tmp_path):
+    straight = with_dropout(tmp_path / 'straight', 4)
+    with_dropout(tmp_path / 'resumed', 2)
+    resumed = with_dropout(tmp_path / 'resumed', 4, resume='auto')
+    assert all(torch.equal(value, resumed[name]) for name, value in straight.items())
+    other = with_dropout(tmp_path / 'other', 4, randomness=dict(seed=2))
+    assert not torch.equal(straight['decode_head.conv_seg.weight'], other['decode_head.conv_seg.weight'])
+
+
+def test_epochs_and_ranks_have_seeds_of_their_own():
+    seeds = {epoch_seed(seed, epoch, rank) for seed in range(3) for epoch in range(4) for rank in range(2)}
+    assert len(seeds) == 24
+    assert epoch_seed(1, 2, 0) == epoch_seed(1, 2, 0)
+    for seed in seeds:
+        torch.manual_seed(seed)  # takes 64 bits
+
+
+def test_runs_by_iterations_are_not_seeded_anew(tmp_path, monkeypatch):
+    """Whose epochs never begin."""
+    seeds = []
+    monkeypatch.setattr(hooks.epoch_seed.torch, 'manual_seed', seeds.append)
+    cfg = tiny_config(tmp_path)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=3, val_interval=3)
+    cfg.default_hooks.update(diagnostics=None, early_stopping=None)
+    cfg.default_hooks.report.overlay_interval = None
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=3)
+    cfg.log_processor.by_epoch = False
+    cfg.param_scheduler = []
+    runner = RUNNERS.build(cfg)
+    seeds.clear()
+    runner.train()
+    assert seeds == []
+
+
+def test_a_second_training_in_a_work_dir_is_said(tmp_path):
+    def log():
+        return ''.join(path.read_text() for path in sorted(tmp_path.glob('*/*.log')))
+
+    run(tmp_path, 5, 1)
+    assert 'of another training' not in log()
+    run(tmp_path, 5, 2, resume='auto')
+    assert 'of another training' not in log()
+    run(tmp_path, 5, 1)
+    assert 'of another training' in log()

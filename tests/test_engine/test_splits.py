@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 
 from lale_mmseg.engine.class_weights import fill_class_weights, frequency_weights
 from lale_mmseg.engine.runner import _fill_or_drop_class_weights
-from lale_mmseg.engine.splits import check_scoring, check_splits, report_seen_tiles
+from lale_mmseg.engine.splits import check_scoring, check_splits
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.metainfo.protocols import find_protocol
 
@@ -144,18 +144,6 @@ def test_weights_that_cannot_be_had_are_dropped_for_a_test_and_their_error_is_ke
     assert cfg.model.decode_head.loss_decode[0].class_weight is None
 
 
-def test_a_checkpoint_on_tiles_that_it_was_trained_on_is_reported(monkeypatch):
-    messages = []
-    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', messages.append)
-    trained = dict(city='vaihingen', protocol='geoseg', tiles=['11', '15', '1'])
-    report_seen_tiles(trained, dict(city='vaihingen', tiles=['11', '15', '28']))
-    report_seen_tiles(trained, dict(city='vaihingen', tiles=['30']))
-    report_seen_tiles(trained, dict(city='potsdam', tiles=['11']))
-    report_seen_tiles(None, dict(city='vaihingen', tiles=['11']))
-    (message,) = messages
-    assert message.startswith("2 of 3 tested tiles were training tiles of this checkpoint (protocol 'geoseg'): 11, 15;")
-
-
 def test_a_run_needs_no_data_of_other_phases(tmp_path):
     """mmsegmentation's PotsdamDataset looks for its folder when it is built; ours for its data root."""
     cfg = scored(tmp_path, protocol='B')
@@ -164,3 +152,16 @@ def test_a_run_needs_no_data_of_other_phases(tmp_path):
     cfg.train_dataloader.dataset = dict(type='PotsdamDataset', data_root=str(tmp_path / 'none'))
     check_scoring(cfg, ('test',))
     check_splits(cfg)
+
+
+def test_where_the_test_labels_are_hidden_no_clean_split_is_promised(tmp_path, monkeypatch):
+    loaders = {
+        f'{phase}_dataloader': dict(
+            dataset=dict(type='InriaDataset', protocol='full', split=split, data_root=str(tmp_path))
+        )
+        for phase, split in (('train', 'train'), ('val', 'val'), ('test', 'val'))
+    }
+    hooks = dict(checkpoint=dict(type='CheckpointHook', save_best='mF1'))
+    (message,) = warnings_of(monkeypatch, Config(dict(default_hooks=hooks, **loaders)))
+    assert 'chosen by mF1 on 25 tiles that are also tested' in message
+    assert 'clean' not in message

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
+from lale_mmseg.datasets import transforms
 from lale_mmseg.engine.checkpoint import DESCRIPTION_KEY, describe
 from lale_mmseg.errors import CheckpointError
 from lale_mmseg.inference import Predictor
@@ -149,6 +150,14 @@ def test_steps_that_are_not_repeated_are_named_and_wrappers_are_searched(tmp_pat
     predictor = Predictor.from_checkpoint(save(tmp_path / 'x.pth', cfg))
     assert predictor.bands == (4, 3, 2, 1)
     assert predictor.other_steps == ('Resize',)
+
+
+@pytest.mark.parametrize('name', [name for name in transforms.__all__ if name.startswith('Load')])
+def test_steps_that_load_are_not_named(tmp_path, name):
+    cfg = config()
+    pipeline = [dict(type='LoadBands'), dict(type=name), dict(type='PackSegInputs')]
+    cfg.test_dataloader.dataset = dict(pipeline=pipeline)
+    assert Predictor.from_checkpoint(save(tmp_path / 'x.pth', cfg)).other_steps == ()
 
 
 def test_a_network_of_another_version_is_named(tmp_path):

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import re
+import sys
 
 import pytest
 import torch
@@ -142,6 +143,42 @@ def test_the_digest_follows_the_weights():
     layer.load_state_dict(state)
     assert digest(layer) == first
     assert digest(layer.double()) not in (first, changed)
+
+
+def test_the_digest_follows_what_torch_does_not_count(tmp_path):
+    digest, layer = WeightsDigest(), torch.nn.Conv2d(3, 40, 3).to(memory_format=torch.channels_last)
+    first = digest(layer)
+    layer.weight.data.mul_(2)
+    doubled = digest(layer)
+    assert doubled != first
+    layer.weight.data.mul_(0.5)
+    assert digest(layer) == first
+    assert WeightsDigest()(torch.nn.Identity()) == WeightsDigest()(torch.nn.Identity())
+    # And so do the maps.
+    model, x = encoder(tmp_path), torch.randn(1, 3, 64, 64)
+    before = model(x)
+    for weights in model.vit.parameters():
+        weights.data.mul_(2)
+    assert not torch.equal(model(x)[0], before[0])
+    assert len(files(tmp_path)) == 2
+
+
+@pytest.mark.parametrize('what', ['torch', 'timm', 'device'])
+def test_other_software_and_devices_have_maps_of_their_own(tmp_path, monkeypatch, what):
+    model, x = encoder(tmp_path), torch.randn(1, 3, 64, 64)
+    model(x)
+    if what == 'device':
+        monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: 'AVX1024')
+    else:
+        monkeypatch.setattr(sys.modules[what], '__version__', '99.0')
+    model(x)
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_gpu_is_known_by_its_model(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: f'model of {device}')
+    assert feature_cache.device_name(torch.device('cuda:1')) == 'cuda model of cuda:1'
+    assert feature_cache.device_name(torch.device('meta')) == 'meta'
 
 
 def damage_truncate(path):

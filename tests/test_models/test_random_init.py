@@ -60,6 +60,31 @@ def test_the_option_says_what_it_does(train, capsys):
     assert 'left out nothing: the config names no pretrained weights' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('resume', [None, 'auto'])
+def test_weights_to_start_from_are_left_out(train, capsys, resume):
+    args = argparse.Namespace(amp=None, compile=False, seed=None, resume=resume, random_init=True)
+    cfg = Config(dict(model=dict(), load_from='first.pth'))
+    train.apply_options(cfg, args)
+    assert cfg.load_from is None
+    assert capsys.readouterr().out == "--random-init: left out load_from='first.pth'\n"
+
+
+@pytest.mark.parametrize(
+    ('resume', 'fields', 'due'),
+    [
+        ('epoch_3.pth', dict(load_from='first.pth'), 'epoch_3.pth'),
+        ('epoch_3.pth', dict(), 'epoch_3.pth'),
+        (None, dict(load_from='epoch_2.pth', resume=True), 'epoch_2.pth'),
+    ],
+)
+def test_a_checkpoint_to_resume_stays(train, capsys, resume, fields, due):
+    args = argparse.Namespace(amp=None, compile=False, seed=None, resume=resume, random_init=True)
+    cfg = Config(dict(model=dict(), **fields))
+    train.apply_options(cfg, args)
+    assert (cfg.load_from, cfg.resume) == (due, True)
+    assert 'load_from' not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_training_needs_weights_and_testing_does_not(tmp_path):
     make_toy(tmp_path / 'toy', dict(train=2, val=1, test=1, synth=1), size=64, workers=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from lale_mmseg.datasets.image_io import decode_image, decode_label_image, read_
 from lale_mmseg.errors import DataError
 from lale_mmseg.evaluation.attempt_plots import Row
 from lale_mmseg.evaluation.overlay import overlay
+from lale_mmseg.evaluation.tile_metric import natural_key
 from lale_mmseg.metainfo import IGNORE_INDEX
 
 #: Index of the class that is drawn and scored.
@@ -32,7 +32,7 @@ def names_of(folders: Mapping[str, Path]) -> dict[str, list[str]]:
         for path in sorted((folder / 'predictions').glob('*.png')):
             if (folder / 'images' / f'{path.stem}.jpg').is_file() and (folder / 'labels' / path.name).is_file():
                 found.setdefault(path.stem, []).append(label)
-    return dict(sorted(found.items(), key=lambda pair: (-len(pair[1]), _natural(pair[0]))))
+    return dict(sorted(found.items(), key=lambda pair: (-len(pair[1]), natural_key(pair[0]))))
 
 
 def rows_of(folders: Mapping[str, Path], count: int) -> list[Row]:
@@ -65,11 +65,6 @@ def rows_of(folders: Mapping[str, Path], count: int) -> list[Row]:
             scores[label] = _score(folder, name, pred, truth)
         rows.append(Row(name, shown, _painted(shown, truth), predictions, scores))
     return rows
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts austin6 before austin11."""
-    return [(int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', name)]
 
 
 def _read(path: Path) -> np.ndarray:

@@ -1,20 +1,26 @@
-"""What the work dirs of attempts hold, and how their recipes differ."""
+"""What the work dirs of attempts hold."""
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _runs import DIAGNOSTICS, best_of, differing, flatten, read_diagnostics, score_of
+from _recipes import changes, hooks_of
+from _runs import DIAGNOSTICS, best_of, read_diagnostics, score_of
 from mmengine.config import Config
+from mmengine.hooks import EarlyStoppingHook
+from mmseg.registry import HOOKS
 
 from lale_mmseg.engine.ledger import LEDGER_NAME, read_ledger
+from lale_mmseg.engine.tested import describe_test
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.evaluation.plots import read_curves
+from lale_mmseg.models.segmentors.views import VIEWS
 
 SCORES = ('mIoU', 'mF1', 'OA')
 #: The five attempts of the few-shot roofs protocol as published: name, val IoU, test IoU, test F1, in percent.
@@ -25,19 +31,6 @@ PUBLISHED = (
     ('frozen SAM ViT-B, conv decoder', 69.0, 64.6, 78.3),
     ('frozen SAM ViT-B, U-Net decoder', 74.0, 75.8, 86.2),
 )
-#: Fields of a recipe by what they are about; hooks are found by their type.
-_FIELDS = {
-    'losses': ('model.decode_head.loss_decode', 'model.auxiliary_head'),
-    'augmentation': ('augmentation', 'train_pipeline'),
-    'samples an epoch and batch': ('train_dataloader.sampler', 'train_dataloader.batch_size'),
-    'learning rate, weight decay': ('optim_wrapper',),
-    'schedule': ('param_scheduler', 'train_cfg', 'hooks'),
-    'data, protocol and split': ('train_dataset', 'val_dataset', 'data_root', 'binary_class'),
-    'scoring': ('val_evaluator',),
-    'seed': ('randomness.seed',),
-}
-#: Hooks that change what is trained.
-_TRAINING_HOOKS = ('EarlyStopping', 'Freeze', 'EMAHook')
 _SHOWN = 5
 
 
@@ -52,6 +45,7 @@ class Attempt:
         rows: Rows of its diagnostics by epoch.
         best: The row of the best validation IoU.
         test: Scores of its test in percent, or None.
+        test_run: What was tested and how (`run` of its metrics.json), or None where that is not known.
         reads: How often its held-out test split was read; None where no ledger was kept.
         notes: What is to be said of it.
     """
@@ -62,6 +56,7 @@ class Attempt:
     rows: list[dict[str, Any]]
     best: Mapping[str, Any]
     test: dict[str, float] | None
+    test_run: dict[str, Any] | None
     reads: int | None
     notes: list[str]
 
@@ -82,6 +77,7 @@ class Attempt:
             val={name: score_of(self.best, name) for name in SCORES},
             val_worst_tile=worst or None,
             test=self.test,
+            test_run=self.test_run,
             test_reads=self.reads,
             parameters=last.get('parameters'),
             trainable_parameters=last.get('trainable_parameters'),
@@ -103,6 +99,7 @@ def read_attempt(folder: Path, label: str) -> Attempt:
     if not folder.is_dir():
         raise DataError(f'{folder}: no such work dir')
     configs = read_configs(folder)
+    _settle_start(configs)
     config = configs[-1]
     rows = read_diagnostics(folder)
     if not rows:
@@ -111,15 +108,16 @@ def read_attempt(folder: Path, label: str) -> Attempt:
     if best is None:
         raise DataError(f'{folder / DIAGNOSTICS}: none of its {len(rows)} epochs was validated (no val.mIoU)')
     notes: list[str] = []
-    max_epochs = (config.get('train_cfg') or {}).get('max_epochs')
-    done = int(rows[-1]['epoch'])
-    if max_epochs and done < max_epochs and done - int(best['epoch']) < (_patience(config) or max_epochs):
-        notes.append(f'unfinished: {done} of {max_epochs} epochs, and it was not due to stop early')
-    changed = _changes(configs)
+    if not _ended(config, rows):
+        done, due = int(rows[-1]['epoch']), config['train_cfg']['max_epochs']
+        notes.append(f'unfinished: {done} of {due} epochs, and it was not due to stop early')
+    changed = changes(configs)
     if changed:
         notes.append(f'trained in {len(configs)} starts whose recipes differ in {", ".join(changed[:_SHOWN])}')
-    test = _test_scores(folder, notes)
-    return Attempt(label, folder, config, rows, best, test, _reads(folder), notes)
+    test, test_run = _test_scores(folder, notes)
+    if test is not None:
+        notes += _test_notes(test_run, config, best)
+    return Attempt(label, folder, config, rows, best, test, test_run, _reads(folder), notes)
 
 
 def read_configs(folder: Path) -> list[dict[str, Any]]:
@@ -149,6 +147,15 @@ def read_configs(folder: Path) -> list[dict[str, Any]]:
     return [_load(files[0])]
 
 
+def _settle_start(configs: Sequence[dict[str, Any]]) -> None:
+    """Gives starts that resumed from a named checkpoint, which `load_from` names there, the weights of the first."""
+    origin = None
+    for config in configs:
+        if config.get('resume') is True:
+            config['load_from'] = origin
+        origin = config.get('load_from')
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
         return Config.fromfile(path, import_custom_modules=False).to_dict()
@@ -156,22 +163,51 @@ def _load(path: Path) -> dict[str, Any]:
         raise DataError(f'{path}: not a usable config ({type(error).__name__}: {error})') from None
 
 
-def _test_scores(folder: Path, notes: list[str]) -> dict[str, float] | None:
+def _test_scores(folder: Path, notes: list[str]) -> tuple[dict[str, float] | None, dict[str, Any] | None]:
+    """Scores of the test, and its `run`; adds to the notes."""
     path = folder / 'test' / 'metrics.json'
     if not path.is_file():
-        return None
+        return None, None
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         scores = {name: float(content['summary'][name]) for name in SCORES}
-        source = content.get('source') or {}
+        source = dict(content.get('source') or {})
+        run = None if content.get('run') is None else dict(content['run'])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f'{path}: not the scores of a test ({type(error).__name__}: {error})') from None
     if source.get('split') not in (None, 'test'):
         notes.append(f'test/metrics.json is of split {source["split"]!r}, so it is no test')
-        return None
+        return None, None
     if source.get('missing_tiles'):
         notes.append(f'tested without the tiles {", ".join(source["missing_tiles"])}')
-    return scores
+    return scores, run
+
+
+def _test_notes(run: Mapping[str, Any] | None, config: Mapping[str, Any], best: Mapping[str, Any]) -> list[str]:
+    """Where the test is of another checkpoint, or predicted otherwise, than the validation beside it."""
+    if run is None:
+        return ['TEST: its metrics.json does not say of which checkpoint it is']
+    notes = []
+    key, name = ('epoch', 'epoch') if run.get('epoch') is not None else ('iter', 'iteration')
+    if run.get(key) is None:
+        what = run.get('checkpoint') or 'a network without checkpoint'
+        notes.append(f'TEST is of {what}, whose epoch is not known; VAL of epoch {best["epoch"]}')
+    elif run[key] != best.get(key):
+        notes.append(f'TEST is of {name} {run[key]}, VAL of {name} {best.get(key)}')
+    validated = describe_test(Config(dict(config)), None, None, None)
+    views = run.get('views') or 'none'
+    if views != validated['views']:
+        of_val = '' if validated['views'] == 'none' else f', VAL {_averaged(validated["views"])}'
+        notes.append(f'TEST {_averaged(views)}{of_val}')
+    if run.get('mode') not in (None, validated['mode']):
+        notes.append(f'TEST in {run["mode"]} mode, VAL in {validated["mode"]} mode')
+    return notes
+
+
+def _averaged(views: str) -> str:
+    if views == 'none':
+        return 'without views'
+    return f'with {views} views' if views in VIEWS else f'averaged over {views}'
 
 
 def _reads(folder: Path) -> int | None:
@@ -184,16 +220,28 @@ def _reads(folder: Path) -> int | None:
     return max([len(entries) + damaged, *numbers])
 
 
-def _patience(config: Mapping[str, Any]) -> int | None:
-    for hook in _hooks(config):
-        if 'EarlyStopping' in str(hook.get('type')):
-            return int(hook.get('patience', 5))
-    return None
+def _ended(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a training came to its end: its last epoch, or the validation at which its own rule stops it."""
+    max_epochs = (config.get('train_cfg') or {}).get('max_epochs')
+    if not max_epochs or int(rows[-1]['epoch']) >= max_epochs:
+        return True
+    kinds = [hook for hook in hooks_of(config) if 'EarlyStopping' in str(hook.get('type'))]
+    built = [HOOKS.build({key: value for key, value in hook.items() if key != 'priority'}) for hook in kinds]
+    return any(_stopped(hook, rows) for hook in built)
 
 
-def _hooks(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    hooks = [*(config.get('default_hooks') or {}).values(), *(config.get('custom_hooks') or [])]
-    return [hook for hook in hooks if isinstance(hook, Mapping)]
+def _stopped(hook: EarlyStoppingHook, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a rule of early stopping, shown all validations in turn, stops at the last epoch."""
+    stops = False
+    for row in rows:
+        scores = row.get('val') or {}
+        # Epochs with a frozen encoder are not counted, as they are not in the training.
+        if hook.monitor not in scores or int(row['epoch']) <= getattr(hook, 'begin', 0):
+            stops = False
+            continue
+        score = scores[hook.monitor]
+        stops = hook._check_stop_condition(math.nan if score is None else float(score))[0]
+    return stops
 
 
 def labels_of(folders: Sequence[Path], given: Sequence[str] | None) -> list[str]:
@@ -209,78 +257,3 @@ def labels_of(folders: Sequence[Path], given: Sequence[str] | None) -> list[str]
     if twice:
         raise ConfigError(f'two attempts are called {twice[0]!r}; name them with --labels')
     return labels
-
-
-def recipe_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a fair comparison keeps equal: leaves of the config by group."""
-    loader = config.get('train_dataloader') or {}
-    dataset = loader.get('dataset') or {}
-    hooks = [hook for hook in _hooks(config) if any(name in str(hook.get('type')) for name in _TRAINING_HOOKS)]
-    seen = {
-        **config,
-        'train_pipeline': dataset.get('pipeline'),
-        'train_dataset': _without_pipeline(dataset),
-        'val_dataset': _without_pipeline((config.get('val_dataloader') or {}).get('dataset') or {}),
-        'hooks': {str(hook['type']): hook for hook in hooks},
-    }
-    groups: dict[str, dict[str, Any]] = {}
-    for group, paths in _FIELDS.items():
-        groups[group] = {}
-        for path in paths:
-            node: Any = seen
-            for key in path.split('.'):
-                node = node.get(key) if isinstance(node, Mapping) else None
-            if path == 'model.auxiliary_head':
-                heads = node if isinstance(node, (list, tuple)) else [node] if node else []
-                node = [head.get('loss_decode') for head in heads] or None
-            if node is not None:
-                groups[group].update(flatten(node, path))
-    return groups
-
-
-def _changes(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Fields of the recipe that are not the same in all starts of a training."""
-    recipes = [
-        {path: leaf for group in recipe_of(config).values() for path, leaf in group.items()} for config in configs
-    ]
-    return list(dict.fromkeys(path for recipe in recipes for path in differing(recipes[-1], recipe)))
-
-
-def _without_pipeline(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in dataset.items() if key != 'pipeline'}
-
-
-def differences(attempts: Sequence[Attempt]) -> dict[str, dict[str, dict[str, list[str]]]]:
-    """Fields of the recipes that are not the same in all attempts.
-
-    Returns:
-        By group and field: the labels of the attempts by the value that they have.
-    """
-    recipes = {attempt.label: recipe_of(attempt.config) for attempt in attempts}
-    found: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for group in _FIELDS:
-        paths = dict.fromkeys(path for recipe in recipes.values() for path in recipe[group])
-        for path in paths:
-            by_value: dict[str, list[str]] = {}
-            for label, recipe in recipes.items():
-                value = json.dumps(recipe[group][path], default=str) if path in recipe[group] else 'not set'
-                by_value.setdefault(value, []).append(label)
-            if len(by_value) > 1:
-                found.setdefault(group, {})[path] = by_value
-    return found
-
-
-def difference_lines(found: Mapping[str, Mapping[str, Mapping[str, Sequence[str]]]]) -> list[str]:
-    """Differences in words, the first few of each group."""
-    lines = []
-    for group, paths in found.items():
-        for path, by_value in [*paths.items()][:_SHOWN]:
-            values = '; '.join(f'{_short(value)} ({", ".join(labels)})' for value, labels in by_value.items())
-            lines.append(f'{group}: {path}: {values}')
-        if len(paths) > _SHOWN:
-            lines.append(f'{group}: {len(paths) - _SHOWN} more fields, all in attempts.json')
-    return lines
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= 60 else f'{value[:57]}...'

@@ -69,13 +69,18 @@ def training_set(cfg: Config) -> Training:
     """Reads the list of the training set of a config, and nothing else of the data.
 
     Raises:
-        ConfigError: There are several training sets, or `indices` is set already.
-        DataError: The files are not there.
+        ConfigError: There are several training sets or a list of them, or `indices` is set already.
+        DataError: The files are not there, or a name does not match `tile_pattern` of the data set.
     """
     leaves = [*leaf_datasets(complete_config(cfg), 'train')]
     if len(leaves) != 1:
         raise ConfigError(f'train_dataloader has {len(leaves)} datasets; a study of the number of tiles needs one')
     path, config = leaves[0]
+    if 'datasets' in path.split('.'):
+        raise ConfigError(
+            f'{path} stands in a list of datasets, where no child config can reach its indices; give '
+            'train_dataloader.dataset the one dataset itself'
+        )
     if config.get('indices') is not None:
         raise ConfigError(f'{path}.indices is set already; the study chooses the samples')
     dataset: Any = DATASETS.build({**config, 'pipeline': [], 'lazy_init': False})
@@ -83,7 +88,9 @@ def training_set(cfg: Config) -> Training:
     tiles: dict[str, list[int]] = {}
     for index in range(len(dataset)):
         stem = Path(dataset.get_data_info(index)['img_path']).stem
-        match = re.match(pattern, stem) if pattern else None
+        match = re.fullmatch(pattern, stem) if pattern else None
+        if pattern and match is None:
+            raise DataError(f'{stem}: its name does not match tile_pattern {pattern!r}, so its tile is open')
         tiles.setdefault(match['tile'] if match else stem, []).append(index)
     return Training(path, tiles)
 
@@ -218,6 +225,6 @@ def summarize(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def digest_of(of: Mapping[str, Any]) -> str:
-    """SHA-256 of what a run is of, its tiles and seed left out."""
+def config_digest(of: Mapping[str, Any]) -> str:
+    """SHA-256 of the config that a run is of, without its tiles and seed."""
     return hashlib.sha256(json.dumps(of['config'], sort_keys=True).encode()).hexdigest()

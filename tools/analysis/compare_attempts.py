@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _cli
 from _attempt_pictures import absent, rows_of
-from _attempts import PUBLISHED, SCORES, Attempt, difference_lines, differences, labels_of, read_attempt
-from _runs import score_of
+from _attempts import PUBLISHED, SCORES, Attempt, labels_of, read_attempt
+from _recipes import compared, difference_lines, differences
+from _runs import score_of, training_losses
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.table import Table
@@ -136,7 +137,7 @@ def notes_of(attempts: Sequence[Attempt], found: Any, published: bool) -> list[s
         lines.append('RECIPES DIFFER, so the attempts differ in more than their networks:')
         lines += [f'  {line}' for line in differing]
     elif len(attempts) > 1:
-        lines.append('recipes agree in losses, augmentation, samples, optimizer, schedule, data, scoring and seed')
+        lines.append('recipes agree in: ' + '; '.join(compared([attempt.config for attempt in attempts])))
     return lines
 
 
@@ -165,16 +166,17 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[str]], own: int) ->
 
 def draw(attempts: Sequence[Attempt], args: argparse.Namespace, out: Path) -> list[Path]:
     """Writes the pictures, and says what there is none of; the files that were written."""
+    losses, loss_label = training_losses([attempt.rows for attempt in attempts])
     curves = [
         Curve(
             attempt.label,
             scores=_known({int(row['epoch']): score_of(row) for row in attempt.rows}),
-            losses=_known({int(row['epoch']): (row.get('train') or {}).get('loss') for row in attempt.rows}),
+            losses=of_attempt,
         )
-        for attempt in attempts
+        for attempt, of_attempt in zip(attempts, losses, strict=True)
     ]
     written = [out / 'convergence.png']
-    plot_convergence(curves, written[0])
+    plot_convergence(curves, written[0], loss_label)
     folders = {attempt.label: attempt.folder / args.pictures for attempt in attempts}
     rows = rows_of(folders, args.rows)
     target = out / 'predictions.png'
@@ -202,7 +204,7 @@ def main() -> None:
     init_default_scope('mmseg')
     attempts = read_all(args)
     baseline = next((attempt for attempt in attempts if attempt.label == args.baseline), None)
-    found = differences(attempts)
+    found = differences({attempt.label: attempt.config for attempt in attempts})
     columns = header(args.baseline)
     rows = [cells(attempt, baseline) for attempt in attempts]
     if args.published:

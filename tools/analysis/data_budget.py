@@ -24,7 +24,7 @@ import _cli
 from _budget import (
     Run,
     check_folder,
-    digest_of,
+    config_digest,
     identity,
     plan,
     result_of,
@@ -224,7 +224,7 @@ def write_results(args: argparse.Namespace, runs: Sequence[Run], of: dict[str, A
         config=args.config,
         overrides=args.overrides,
         random_init=args.random_init,
-        config_digest=digest_of(of),
+        config_digest=config_digest(of),
         score='best validation IoU of building, percent',
         summary=rows,
         runs=listed,

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import _cli
 import numpy as np
 import torch
-from _inria_tiles import (
+from _submission_tiles import (
     SUMMARY,
     Check,
     Manifest,
@@ -45,6 +45,7 @@ import lale_mmseg.register  # noqa: F401
 from lale_mmseg.compat import keep_freed_memory
 from lale_mmseg.engine.checkpoint import DESCRIPTION_KEY, description_of, load_weights, read_checkpoint, rename_weights
 from lale_mmseg.engine.config import complete_config, decode_heads, leaf_datasets
+from lale_mmseg.engine.ledger import file_digest
 from lale_mmseg.errors import CheckpointError, ConfigError, DataError, InputError
 from lale_mmseg.files import write_atomic
 from lale_mmseg.metainfo import inria
@@ -69,7 +70,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--cities', nargs='+', metavar='CITY', help=f'only these: {", ".join(inria.HIDDEN_CITIES)}')
     parser.add_argument('--limit', type=int, metavar='N', help='predict at most N more tiles, then stop')
     parser.add_argument('--partial', action='store_true', help='go on where tiles are missing')
-    parser.add_argument('--overwrite', action='store_true', help='remove what is there and predict all anew')
+    parser.add_argument('--overwrite', action='store_true', help='predict finished tiles anew, too, and replace them')
     parser.add_argument('--window', type=int, metavar='PIXELS', help='side of the windows (default: of the config)')
     parser.add_argument('--stride', type=int, metavar='PIXELS', help='steps between windows (default: of the config)')
     parser.add_argument('--tta', action='store_true', help='average over views of each window (tta_cfg of the config)')
@@ -212,22 +213,13 @@ def made_by(cfg: Config, model: SlidingEncoderDecoder, args: argparse.Namespace)
     options = model.test_options
     network = json.dumps(dict(model=cfg.model, pipeline=test_pipeline(cfg)), default=str, sort_keys=True)
     return dict(
-        checkpoint=digest_of(Path(args.checkpoint)),
+        checkpoint=file_digest(Path(args.checkpoint).expanduser()),
         network=hashlib.sha256(network.encode()).hexdigest(),
         window=options.crop_size,
         stride=options.stride,
         views=options.views,
         scales=options.scales,
     )
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, read piece by piece."""
-    digest = hashlib.sha256()
-    with path.expanduser().open('rb') as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def predict(model: SlidingEncoderDecoder, load: Callable, tile: SourceTile) -> np.ndarray:
@@ -298,6 +290,12 @@ def conclude(args: argparse.Namespace, failed: Sequence[str], manifest: Manifest
     """Checks the folder, prints and writes the summary, and packs the archive if asked to; the exit status."""
     out = Path(args.out)
     check = check_submission(out)
+    outdated = manifest.outdated()
+    if outdated:
+        check.faults.append(
+            f'{out}: {len(outdated)} tiles are of another checkpoint or other settings, or still to be replaced: '
+            f'{named(outdated)}'
+        )
     content = dict(
         complete=check.complete,
         made_by=manifest.made_by,
@@ -336,15 +334,16 @@ def main() -> int:
     model = build_model(cfg, args, device)
     load = Compose(test_pipeline(cfg))
     manifest = Manifest(Path(args.out), made_by(cfg, model, args), args.overwrite)
-    todo = [tile for tile in tiles if not manifest.is_finished(tile)]
+    finished = sum(manifest.is_finished(tile) for tile in tiles)
+    todo = manifest.choose(tiles, args.overwrite, args.limit)
     window, stride = model.test_options.crop_size, model.test_options.stride
     assert window is not None
     assert stride is not None
     print(
-        f'{len(tiles) - len(todo)} of {len(tiles)} tiles finished before; windows of {window[0]} x {window[1]} pixels '
-        f'every {stride[0]} x {stride[1]}, on {device}'
+        f'{finished} of {len(tiles)} tiles finished before, {len(todo)} to predict; windows of {window[0]} x '
+        f'{window[1]} pixels every {stride[0]} x {stride[1]}, on {device}'
     )
-    failed = predict_tiles(model, load, todo[: args.limit], manifest)
+    failed = predict_tiles(model, load, todo, manifest)
     return conclude(args, failed, manifest)
 
 

@@ -32,12 +32,6 @@ test_dataloader = dict(
 )
 val_evaluator = [
     dict(type='TileSegmentationMetric', protocol='few-shot'),
-    dict(
-        type='LogitsLossMetric',
-        losses=[
-            dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.5, loss_name='loss_bce'),
-            dict(type='SoftDiceLoss', class_weight=[0.0, 1.0], loss_weight=0.5),
-        ],
-    ),
+    dict(type='LogitsLossMetric'),
 ]
 test_evaluator = dict(type='TileSegmentationMetric', protocol='few-shot')

@@ -29,6 +29,8 @@ model = dict(
         num_convs=0,
         concat_input=False,
         dropout_ratio=0.0,
+        # torch's own start: from mmsegmentation's small weights a rare class drives all of them to one sign at once.
+        init_cfg=None,
         num_classes=None,
         align_corners=False,
         loss_decode=[

@@ -1,5 +1,6 @@
-# Up to 60 epochs of AdamW, half the learning rate when the validation mIoU has not risen for 3 epochs, stop when it
-# has not for 10; bfloat16 autocast (docs/training_recipe.md). A child adds hooks by name, such as a mean of weights:
+# Up to 60 epochs of AdamW, half the learning rate at the 4th epoch in a row without a higher validation mIoU (mmengine
+# lowers it when there are more than `patience`), stop at the 10th; bfloat16 autocast (docs/training_recipe.md). A child
+# adds hooks by name, such as a mean of weights:
 #   default_hooks = dict(ema=dict(type='EMAHook', momentum=0.001))
 optim_wrapper = dict(
     type='AnyDeviceAmpOptimWrapper',
@@ -25,7 +26,7 @@ default_hooks = dict(
         type='CheckpointHook', by_epoch=True, interval=1, max_keep_ckpts=2, save_best='mIoU', rule='greater'
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    report=dict(type='ReportHook', overlay_interval=10),
+    report=dict(type='ReportHook', overlay_interval=10, keep_best='mIoU'),
     diagnostics=dict(type='EpochDiagnosticsHook'),
     early_stopping=dict(type='LaleEarlyStopping', monitor='mIoU', rule='greater', patience=10, min_delta=0.0),
 )

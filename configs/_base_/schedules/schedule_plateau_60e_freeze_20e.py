@@ -1,6 +1,11 @@
-# As schedule_plateau_60e.py, with the backbone frozen for the first 20 epochs, which do not count for the early stop.
+# As schedule_plateau_60e.py, with the backbone frozen for the first 20 epochs, which count neither for the learning rate
+# nor for the early stop.
 _base_ = './schedule_plateau_60e.py'
 find_unused_parameters = True  # several processes would wait for the gradients of the frozen part
+# `begin` is the first epoch whose validation counts here, and the last one whose does not in the early stop.
+param_scheduler = [
+    dict(type='ReduceOnPlateauLR', monitor='mIoU', rule='greater', factor=0.5, patience=3, by_epoch=True, begin=21)
+]
 default_hooks = dict(
     frozen_backbone=dict(type='FreezeBackboneHook', epochs=20),
     early_stopping=dict(begin=20),

@@ -24,7 +24,8 @@ class SeedDraw(BaseTransform):
     Required key: `sample_idx`, which mmengine's datasets set.
 
     Raises:
-        ConfigError: The sample comes from a sampler that does not give each draw a seed.
+        ConfigError: The sample comes from a sampler that does not give each draw a seed, or through a wrapper that
+            looks up indexes in a table of its own, such as ClassBalancedDataset, where the seed is lost.
     """
 
     def transform(self, results: dict) -> dict:
@@ -32,8 +33,10 @@ class SeedDraw(BaseTransform):
         draw = results.get('sample_idx')
         if not isinstance(draw, Draw):
             raise ConfigError(
-                f"SeedDraw: sample {draw} comes without a seed; use sampler=dict(type='ReplacementSampler') in this "
-                'dataloader, or take SeedDraw out of its pipeline'
+                f'SeedDraw: sample {draw} comes without a seed: either the sampler of this dataloader is not '
+                "dict(type='ReplacementSampler'), or a wrapper around the dataset looks indexes up in a table of its "
+                'own, where seeds are lost (ClassBalancedDataset does, ConcatDataset and RepeatDataset do not). Change '
+                'that, or take SeedDraw out of the pipeline'
             )
         random.seed(draw.seed)
         np.random.seed(draw.seed)  # noqa: NPY002 (the state that transforms draw from)

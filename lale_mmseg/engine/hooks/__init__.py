@@ -4,16 +4,20 @@ from .buffers import BroadcastBuffersHook
 from .checkpoint_data import PlainCheckpointHook
 from .diagnostics import EpochDiagnosticsHook
 from .early_stopping import LaleEarlyStopping
+from .epoch_seed import EpochSeedHook
 from .freeze import FreezeBackboneHook
 from .report import ReportHook
 from .resumed_validation import ResumedValidationHook
+from .seen_tiles import SeenTilesHook
 
 __all__ = [
     'BroadcastBuffersHook',
     'EpochDiagnosticsHook',
+    'EpochSeedHook',
     'FreezeBackboneHook',
     'LaleEarlyStopping',
     'PlainCheckpointHook',
     'ReportHook',
     'ResumedValidationHook',
+    'SeenTilesHook',
 ]

@@ -6,11 +6,11 @@ import csv
 import io
 import json
 import math
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,12 @@ from ...errors import ConfigError
 from ...evaluation import TileReport
 from ...files import write_atomic
 from ..unwrap import unwrapped
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 ROWS_NAME = 'diagnostics.jsonl'
 TABLE_NAME = 'diagnostics.csv'
@@ -44,7 +50,7 @@ class EpochDiagnosticsHook(Hook):
     * `val`: the result of the validation, empty without one;
     * `tiles` and `worst_tile`: IoU of each tile in percent, None where it has none, from `TileSegmentationMetric`;
     * `memory_mb` and `memory_kind`: 'gpu' is the most that tensors took in the epoch on the GPU, 'process' the most
-      that the process took since its start, on a CPU; MiB;
+      that the process took since its start, on a CPU; MiB; None where the system does not tell (Windows);
     * `step_time_s` and `data_time_s`: medians of an iteration, waiting for data included, and of that wait alone, from
       `IterTimerHook` (None without it); `epoch_time_s`: seconds of the training part of the epoch;
     * `parameters` and `trainable_parameters` of the network during the epoch.
@@ -108,7 +114,7 @@ class EpochDiagnosticsHook(Hook):
             val={},
             tiles={},
             worst_tile=None,
-            memory_mb=round(memory / _MEBIBYTE, 1),
+            memory_mb=None if memory is None else round(memory / _MEBIBYTE, 1),
             memory_kind='gpu' if torch.cuda.is_available() else 'process',
             step_time_s=_median(_recent(runner, 'time', iterations)),
             data_time_s=_median(_recent(runner, 'data_time', iterations)),
@@ -235,8 +241,10 @@ def _learning_rates(runner: Runner) -> tuple[float | None, float | None]:
     return rates[0], rates[1]
 
 
-def _process_peak() -> int:
-    """Most memory that this process has taken, in bytes; Linux counts in KiB, macOS in bytes."""
+def _process_peak() -> int | None:
+    """Most memory that this process has taken, in bytes; Linux counts in KiB, macOS in bytes, Windows not at all."""
+    if resource is None:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == 'darwin' else peak * 1024
 

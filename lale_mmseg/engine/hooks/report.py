@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,29 @@ import cv2
 import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ...errors import ConfigError
+from ...errors import ConfigError, DataError
 from ...evaluation import SegmentationMetric
 from ...evaluation.overlay import MAX_SIDE, panel, to_display
 from ...evaluation.plots import plot_confusion, plot_curves
+from ...evaluation.tile_report import TILE_FILES
 from ...files import save_png, write_atomic
 from ..unwrap import unwrapped
 
 #: Images whose parts are kept where all are drawn.
 _KEPT = 8
+#: What `keep_best` copies of the last validation: its pictures, and scores.
+_PICTURES = ('images', 'labels', 'predictions', 'overlays')
+_SCORES = ('metrics.json', *TILE_FILES)
+#: Scores that may be watched: those of the summary, all of which are better where they are larger.
+_WATCHED = ('mIoU', 'mF1', 'mP', 'mR', 'OA', 'kappa', 'mBF1', 'mBIoU')
+BEST_NAME = 'val_best'
+#: The best validation before it, while it is replaced, and the one that is being copied.
+_BEFORE, _NEXT = f'.{BEST_NAME}.before', f'.{BEST_NAME}.next'
 
 
 @HOOKS.register_module()
@@ -38,20 +49,32 @@ class ReportHook(Hook):
     8-bit grey) of the same images, of up to 8 of them if all are drawn. All three have one size, that of the image, or
     less where its longer side is over 1024 pixels.
 
+    With `keep_best`, `val_best/` of the work dir has the pictures, metrics.json, per_tile.csv and per_city.csv of the
+    training's validation with the highest score, under the names of `val/`; of equal ones the first, as for the best
+    checkpoint. It is replaced as a whole. A resumed training goes on from the score in it, any other one removes it.
+
     Args:
         num_overlays: Number of images to draw, evenly spread over the data set; -1 for all of them.
         overlay_dir: Folder for the overlays of tests; `test/overlays` of the work dir by default.
         overlay_interval: Number of epochs after which the overlays of a validation are also kept, in
             `val/overlays_epoch_010` and so on; none are kept by default.
+        keep_best: Score of a `SegmentationMetric`, such as 'mIoU', by which the best validation is kept; with a
+            `prefix` of the metric before it. None by default.
 
     Raises:
-        ConfigError: `overlay_interval` is set, and the run is not by epochs.
+        ConfigError: `overlay_interval` is set, and the run is not by epochs; `keep_best` is no score, or no metric of
+            the validation has it.
+        DataError: `val_best/metrics.json` of a resumed training cannot be read, or lacks the score.
     """
 
     priority = 'LOW'
 
     def __init__(
-        self, num_overlays: int = 8, overlay_dir: str | None = None, overlay_interval: int | None = None
+        self,
+        num_overlays: int = 8,
+        overlay_dir: str | None = None,
+        overlay_interval: int | None = None,
+        keep_best: str | None = None,
     ) -> None:
         if num_overlays < -1:
             raise ValueError(f'num_overlays={num_overlays}: 0 or more is due, or -1 for all images')
@@ -60,15 +83,26 @@ class ReportHook(Hook):
         self.num_overlays = num_overlays
         self.overlay_dir = overlay_dir
         self.overlay_interval = overlay_interval
+        if keep_best is not None and str(keep_best).rpartition('/')[2] not in _WATCHED:
+            raise ConfigError(f'ReportHook: keep_best={keep_best!r}: one of {", ".join(_WATCHED)} is due')
+        self.keep_best = keep_best
+        self._best: float | None = None
+        self._resumed = False
         self._drawn: dict[Path, str] = {}
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Notes that a training is resumed."""
+        self._resumed = bool(runner._resume)
+
     def before_train(self, runner: Runner) -> None:
-        """Checks that epochs are counted where overlays are kept by epochs."""
+        """Checks that epochs are counted where overlays are kept by epochs; finds the best validation so far."""
         if self.overlay_interval is not None and not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ConfigError(
                 f'ReportHook: overlay_interval={self.overlay_interval} counts epochs, but train_cfg.type is '
                 f'{type(runner.train_loop).__name__}; leave it out, or use EpochBasedTrainLoop'
             )
+        if self.keep_best is not None and is_main_process():
+            self._best = _find_best(Path(runner.work_dir), self.keep_best, self._resumed)
 
     def before_val(self, runner: Runner) -> None:
         """Tells the metric where to write."""
@@ -90,8 +124,10 @@ class ReportHook(Hook):
         self._draw(runner, runner.test_dataloader, batch_idx, data_batch, outputs, folder, overlays)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Draws the confusion matrix."""
+        """Draws the confusion matrix, and keeps the validation if it is the best of a training."""
         self._plot_confusion(runner, runner.val_evaluator, 'val')
+        if self.keep_best is not None and isinstance(runner._train_loop, BaseLoop):
+            self._keep_if_best(runner, self.keep_best)
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Draws the confusion matrix and says where the pictures are."""
@@ -107,6 +143,18 @@ class ReportHook(Hook):
         target = Path(runner.work_dir) / 'curves.png'
         if plot_curves(sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json')), target):
             runner.logger.info(f'curves: {target}')
+
+    def _keep_if_best(self, runner: Runner, name: str) -> None:
+        prefix, _, score = name.rpartition('/')
+        for metric in _metrics(runner.val_evaluator):
+            if (metric.prefix or '') == prefix and metric.report is not None and score in metric.report.summary:
+                break
+        else:
+            raise ConfigError(f'ReportHook: keep_best={name!r}: no SegmentationMetric of val_evaluator has this score')
+        value = float(metric.report.summary[score])
+        if is_main_process() and (self._best is None or value > self._best):
+            _replace_best(Path(runner.work_dir), Path(metric.output_dir or ''))
+            self._best = value
 
     def _direct(self, runner: Runner, evaluator: Any, name: str) -> None:
         for metric in _metrics(evaluator):
@@ -173,6 +221,50 @@ class ReportHook(Hook):
 
 def _metrics(evaluator: Any) -> list[SegmentationMetric]:
     return [metric for metric in evaluator.metrics if isinstance(metric, SegmentationMetric)]
+
+
+def _find_best(work_dir: Path, name: str, resumed: bool) -> float | None:
+    """Score of the validation in `val_best/`; without `resumed` the folder goes."""
+    best, before = work_dir / BEST_NAME, work_dir / _BEFORE
+    if not resumed:
+        for folder in (best, before):
+            shutil.rmtree(folder, ignore_errors=True)
+        return None
+    if before.is_dir() and not best.exists():  # killed while one took the place of the other
+        before.rename(best)
+    path = best / _SCORES[0]
+    try:
+        return float(json.loads(path.read_text(encoding='utf-8'))['summary'][name.rpartition('/')[2]])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f'{path}: has no score {name} ({type(error).__name__}: {error}), so the best validation so far is not '
+            f'known; remove {best} to keep the best from here on'
+        ) from None
+
+
+def _replace_best(work_dir: Path, scores: Path) -> None:
+    """Makes the last validation, with its files in `scores`, the best one; a kill leaves the one or the other whole."""
+    best, before, following = (work_dir / name for name in (BEST_NAME, _BEFORE, _NEXT))
+    shutil.rmtree(following, ignore_errors=True)
+    following.mkdir()
+    for name in _PICTURES:
+        if (work_dir / 'val' / name).is_dir():
+            shutil.copytree(work_dir / 'val' / name, following / name)
+    for name in _SCORES:
+        if (scores / name).is_file():
+            shutil.copy2(scores / name, following / name)
+    if best.exists():
+        shutil.rmtree(before, ignore_errors=True)
+        best.rename(before)
+    try:
+        following.rename(best)
+    except BaseException:
+        if before.exists():
+            before.rename(best)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _keep(folder: Path, name: str, image: np.ndarray, label: np.ndarray | None, pred: np.ndarray) -> None:

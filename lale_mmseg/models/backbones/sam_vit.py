@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError, DataError
 from ..external import download_weights, import_extra, load_exactly, read_weights, weights_of
-from ..feature_cache import FeatureCache, WeightsDigest
+from ..feature_cache import FeatureCache, WeightsDigest, device_name
 from ..layers import LoRALinear, add_lora, merge_lora
 from .archs import check_counts
 
@@ -223,7 +223,8 @@ class SAMViT(BaseModule):
         assert self.cache is not None
         kind = x.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        parts = (self._digest(self.vit), self.out_blocks, self.out_neck, kind, autocast, torch.__version__)
+        versions = (torch.__version__, import_extra('timm').__version__)
+        parts = (self._digest(self.vit), self.out_blocks, self.out_neck, device_name(x.device), autocast, *versions)
         return tuple(self.cache.maps(x, ' '.join(map(str, parts)), self._maps))
 
     def _read(self, source: str) -> dict[str, Tensor]:

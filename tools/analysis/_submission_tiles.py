@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
+from lale_mmseg.engine.ledger import file_digest
 from lale_mmseg.errors import DataError, InputError
 from lale_mmseg.files import write_atomic
 from lale_mmseg.metainfo import inria
@@ -116,63 +118,124 @@ def write_mask(source: Path, labels: np.ndarray, target: Path) -> str:
 
 
 class Manifest:
-    """`manifest.json` of a submission: of which checkpoint and settings its tiles are, and which are finished.
+    """`manifest.json` of a submission: of which checkpoint and settings its tiles are, which are finished, which begun.
+
+    A tile is noted before its file is written, so a file that the manifest does not know is not of this tool.
 
     Args:
         out: Folder of the submission; made if missing.
         made_by: Checkpoint and settings, plain data; finished tiles are kept only where it is equal.
-        overwrite: Predict anew what another checkpoint or other settings left, instead of raising.
+        overwrite: Let tiles of another checkpoint or other settings stay until they are chosen, instead of raising.
 
     Raises:
-        InputError: The folder has tiles of something else, or files and no manifest, and `overwrite` is off.
+        InputError: The folder has tiles of something else and `overwrite` is off, files and no manifest, or files that
+            its manifest does not know.
     """
 
     def __init__(self, out: Path, made_by: Mapping[str, Any], overwrite: bool = False) -> None:
         self.out = out
         self.path = out / MANIFEST
         self.made_by = json.loads(json.dumps(made_by))
+        #: What is known of each finished tile; `made_by` where it is another than that of the manifest.
         self.tiles: dict[str, dict[str, Any]] = {}
+        #: Tiles that were chosen and are not finished; files of theirs are old or of a killed run.
+        self.begun: set[str] = set()
         if out.exists() and not out.is_dir():
             raise InputError(f'--out {out}: a folder is due, this is a file')
-        # What a killed run left of a file: `write_atomic` names it so.
         leftovers = [path for path in (out.iterdir() if out.is_dir() else ()) if _is_leftover(path)]
-        if self.path.is_file() and not overwrite:
+        if self.path.is_file():
             self._read()
         elif out.is_dir() and not overwrite and set(out.iterdir()) - set(leftovers):
             raise InputError(
-                f'--out {out}: is not empty and has no {MANIFEST}; take a new folder, or --overwrite to replace the '
-                'tiles in it'
+                f'--out {out}: is not empty and has no {MANIFEST}; take a new folder, or --overwrite to write among '
+                'the files in it'
             )
-        removed = [out / name for name in (MANIFEST, SUMMARY, *(f'{tile}.tif' for tile in tile_names()))]
-        for path in [*leftovers, *(removed if overwrite else ())]:
+        self._refuse_strangers()
+        if not overwrite:
+            self._refuse_others()
+        for path in leftovers:
             path.unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
 
+    def choose(
+        self, tiles: Sequence[SourceTile], overwrite: bool = False, limit: int | None = None
+    ) -> list[SourceTile]:
+        """Notes the tiles that are predicted next; their old files stay until the new ones are whole.
+
+        Args:
+            tiles: Those that are asked for.
+            overwrite: Choose finished tiles, too, after the others.
+            limit: Choose at most so many.
+        """
+        chosen = [tile for tile in tiles if not self.is_finished(tile)]
+        if overwrite:
+            names = {tile.name for tile in chosen}
+            chosen += [tile for tile in tiles if tile.name not in names]
+        chosen = chosen[:limit]
+        self.begun |= {tile.name for tile in chosen}
+        if chosen:
+            self._write()
+        return chosen
+
     def is_finished(self, tile: SourceTile) -> bool:
-        """Whether a tile's mask is there as it was written, from the same image."""
+        """Whether a tile's mask is there as it was written, from the same image, checkpoint and settings."""
         entry, path = self.tiles.get(tile.name), self.out / f'{tile.name}.tif'
-        if entry is None or not path.is_file() or entry['image_bytes'] != tile.path.stat().st_size:
+        if entry is None or 'made_by' in entry or tile.name in self.begun or not path.is_file():
             return False
-        return hashlib.sha256(path.read_bytes()).hexdigest() == entry['sha256']
+        return entry['image_bytes'] == tile.path.stat().st_size and file_digest(path) == entry['sha256']
 
     def finish(self, tile: SourceTile, digest: str, building: float) -> None:
         """Notes a tile; `building` is its share of building in percent."""
         entry = dict(image_bytes=tile.path.stat().st_size, sha256=digest, building_percent=round(building, 4))
         self.tiles[tile.name] = entry
-        write_atomic(self.path, json.dumps(dict(made_by=self.made_by, tiles=self.tiles), indent=1) + '\n')
+        self.begun.discard(tile.name)
+        self._write()
+
+    def outdated(self) -> list[str]:
+        """Tiles whose file is of another checkpoint or other settings, or was to be replaced and is not yet."""
+        old = {name for name, entry in self.tiles.items() if 'made_by' in entry} | self.begun
+        return [name for name in tile_names() if name in old and (self.out / f'{name}.tif').is_file()]
+
+    def _write(self) -> None:
+        content = dict(made_by=self.made_by, begun=sorted(self.begun), tiles=self.tiles)
+        write_atomic(self.path, json.dumps(content, indent=1) + '\n')
 
     def _read(self) -> None:
         try:
             content = json.loads(self.path.read_text(encoding='utf-8'))
-            before, self.tiles = content['made_by'], dict(content['tiles'])
+            before, self.tiles = dict(content['made_by']), dict(content['tiles'])
+            self.begun = set(content.get('begun', ()))
             if not all({'image_bytes', 'sha256', 'building_percent'} <= set(entry) for entry in self.tiles.values()):
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(
-                f'{self.path}: not a manifest of this tool; choose another folder, or --overwrite'
+                f'{self.path}: not a manifest of this tool, so nothing in the folder is replaced; take another --out'
             ) from None
-        differing = [key for key in {**before, **self.made_by} if before.get(key) != self.made_by.get(key)]
-        if differing:
+        for entry in self.tiles.values():
+            made_by = entry.pop('made_by', before)
+            if made_by != self.made_by:
+                entry['made_by'] = made_by
+
+    def _refuse_strangers(self) -> None:
+        """Raises where a file that a run would write is there, and not from this tool."""
+        known = {f'{name}.tif' for name in {*self.tiles, *self.begun}}
+        if self.path.is_file():
+            known.add(SUMMARY)
+        written = [f'{name}.tif' for name in tile_names()] + [SUMMARY]
+        strangers = [name for name in written if name not in known and (self.out / name).exists()]
+        if strangers:
+            raise InputError(
+                f'--out {self.out}: {MANIFEST} does not know {named(strangers)}, so this tool did not write them and '
+                'does not replace them; take another folder, or move them away'
+            )
+
+    def _refuse_others(self) -> None:
+        """Raises where tiles were made otherwise, unless they were chosen to be replaced before."""
+        for name, entry in self.tiles.items():
+            if 'made_by' not in entry or name in self.begun:
+                continue
+            before = entry['made_by']
+            differing = [key for key in {**before, **self.made_by} if before.get(key) != self.made_by.get(key)]
             changes = '; '.join(f'{key} {before.get(key)!r}, now {self.made_by.get(key)!r}' for key in differing)
             raise InputError(
                 f'--out {self.out}: its tiles were made otherwise ({changes}); take another folder, or --overwrite to '
@@ -260,7 +323,9 @@ def write_zip(out: Path, target: Path) -> None:
 
 
 def _is_leftover(path: Path) -> bool:
-    return path.name.startswith('.') and path.name.endswith('.tmp')
+    """Whether a file is what a killed run left of one that this tool writes: `write_atomic` names it so."""
+    match = re.fullmatch(r'\.(.+\.(?:tif|json))\.\d+(?:\.[0-9a-f]+)?\.tmp', path.name)
+    return match is not None and match[1] in {MANIFEST, SUMMARY, *(f'{name}.tif' for name in tile_names())}
 
 
 @contextlib.contextmanager

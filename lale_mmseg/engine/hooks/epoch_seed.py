@@ -1,0 +1,36 @@
+"""Makes what a network draws at random in an epoch the same after a resume."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmseg.registry import HOOKS
+
+
+@HOOKS.register_module()
+class EpochSeedHook(Hook):
+    """Seeds torch, on the CPU and all GPUs, at the start of each training epoch from seed, epoch and rank.
+
+    mmengine seeds once, when a run starts or is resumed, so a resumed run would draw other dropout than a straight one
+    from its first step on. States of `random` and numpy, which transforms draw from, stay as they are: `SeedDraw` is
+    for them.
+
+    Runs by iterations are left alone: one that is resumed draws what a new run does from its start on, and is not
+    equal to a straight one to the bit.
+    """
+
+    # Before other hooks of the epoch, and before the data loader draws the seeds of its workers.
+    priority = 'VERY_HIGH'
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seeds."""
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            torch.manual_seed(epoch_seed(int(runner.seed), runner.epoch, get_rank()))
+
+
+def epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """The seed of an epoch, counted from 0, on a rank: 64 bits that differ in all of them for other arguments."""
+    return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0])

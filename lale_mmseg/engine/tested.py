@@ -1,0 +1,46 @@
+"""What a test tested, for its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from .component_check import segmentor_config
+
+
+def describe_test(
+    cfg: Config, loaded: tuple[str, Mapping[str, Any]] | None, trained: tuple[int, int] | None, digest: str | None
+) -> dict[str, Any]:
+    """Entry `run` of metrics.json.
+
+    Args:
+        cfg: Config of the run.
+        loaded: Path and `meta` of the checkpoint that is tested; None for none.
+        trained: Epochs and iterations done, where the network was trained in this process.
+        digest: SHA-256 of the checkpoint, for held-out tests.
+
+    Returns:
+        checkpoint: Name of the file, None where the network was trained in this process or has its first weights.
+        epoch, iter: Those of the checkpoint, from 1; None where it does not say, and epochs where it counts none.
+        digest: As given.
+        mode: 'whole' or 'slide'.
+        views: What is averaged: 'none', or a name of views (`tta_cfg`), or 'tta_pipeline'; with its scales, if any.
+    """
+    name, meta = (None, {}) if loaded is None or trained is not None else (Path(loaded[0]).name, loaded[1])
+    epoch, iteration = trained or (meta.get('epoch'), meta.get('iter'))
+    test_cfg = segmentor_config(cfg).get('test_cfg') or {}
+    views = str(test_cfg.get('views', 'none')) if segmentor_config(cfg) is cfg.model else 'tta_pipeline'
+    scales = tuple(test_cfg.get('scales') or (1.0,))
+    if scales != (1.0,):
+        views = f'{"" if views == "none" else f"{views}, "}scales {" ".join(f"{scale:g}" for scale in scales)}'
+    return dict(
+        checkpoint=name,
+        epoch=int(epoch) if epoch else None,
+        iter=int(iteration) if iteration else None,
+        digest=digest,
+        mode=str(test_cfg.get('mode', 'whole')),
+        views=views,
+    )
