@@ -124,7 +124,9 @@ def shipped_archive(root: Path) -> Path | None:
     """The folder AerialImageDataset of the archive as it is shipped, where `root` is it or holds it; else None."""
     for folder in (root, root / 'AerialImageDataset'):
         named = folder.resolve().name == 'AerialImageDataset'
-        if (folder / 'train' / 'gt').is_dir() or (named and any((folder / name).is_dir() for name in ('train', 'test'))):
+        if (folder / 'train' / 'gt').is_dir() or (
+            named and any((folder / name).is_dir() for name in ('train', 'test'))
+        ):
             return folder
     return None
 

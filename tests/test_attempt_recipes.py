@@ -95,8 +95,8 @@ def test_agreement_is_claimed_of_what_was_compared_alone(compare, tmp_path):
     said, _ = compare(*(attempt(tmp_path / name, [50.0] * 3) for name in 'ab'))
     line = next(line for line in said.splitlines() if line.startswith('recipes agree'))
     assert line.removeprefix('recipes agree in: ').split('; ') == [
-        'class losses', 'initial weights', 'augmentation and training pipeline', 'samples an epoch and batch',
-        'optimizer', 'schedule', 'data, protocol and split', 'scoring', 'seed',
+        'data, protocol and split', 'class losses', 'initial weights', 'augmentation and training pipeline',
+        'samples an epoch and batch', 'optimizer', 'schedule', 'scoring', 'seed',
     ]  # fmt: skip
 
 
@@ -144,21 +144,51 @@ def test_attempts_of_this_repository_differ_in_what_their_recipe_says(compare, t
         Config.fromfile(REPO / f'configs/buildings/{name}_inria-few-shot-1024x1024.py').dump(folders[-1] / 'roofs.py')
     said, content = compare(*folders)
     everyone, frozen_first = {*'123456789'}, {*'23'}
-    schedule = content['differences'].pop('schedule')
+    assert content['differences'] == {}
+    assert 'RECIPES DIFFER' not in said
+    assert 'part of the attempts, as configs/buildings defines them:' in said
+    schedule = content['part_of_attempts'].pop('schedule')
     assert {'hooks.LaleEarlyStopping.begin', 'hooks.FreezeBackboneHook.epochs'} <= set(schedule)
     for leaves in schedule.values():
         assert {frozenset(labels) for labels in leaves.values()} == {
             frozenset(frozen_first),
             frozenset(everyone - frozen_first),
         }
-    found = {path: leaves for group in content['differences'].values() for path, leaves in group.items()}
+    found = {path: leaves for group in content['part_of_attempts'].values() for path, leaves in group.items()}
     assert {path: {value: set(labels) for value, labels in leaves.items()} for path, leaves in found.items()} == {
         'model.encoder_weights': {'"imagenet"': {'2', '3'}, 'not set': everyone - {'2', '3'}},
         'model.backbone.weights': {'"sa1b"': {'4', '5'}, 'not set': everyone - {'4', '5'}},
         'train_dataloader.batch_size': {'2': {'4', '5'}, '4': everyone - {'4', '5'}},
         'optim_wrapper.optimizer.lr': {'0.0001': {'4', '5'}, '0.001': everyone - {'4', '5'}},
     }
-    assert 'RECIPES DIFFER' in said
+
+
+@pytest.mark.parametrize(
+    ('name', 'extra', 'path'),
+    [
+        ('sam-conv_b_1xb2-plateau-60e', "optim_wrapper['optimizer']['lr'] = 0.01", 'optim_wrapper.optimizer.lr'),
+        ('sam-conv_b_1xb2-plateau-60e', "model['backbone']['weights'] = None", None),
+        ('sam-conv_b_1xb2-plateau-60e', "model['backbone']['weights'] = 'a.pth'", 'model.backbone.weights'),
+        (
+            'unet_r34_1xb4-plateau-60e-freeze-20e',
+            "default_hooks['frozen_backbone']['epochs'] = 5",
+            'hooks.FreezeBackboneHook.epochs',
+        ),
+    ],
+)
+def test_other_values_than_those_of_the_attempts_differ(compare, tmp_path, name, extra, path):
+    """One field is changed; what else belongs to the attempt stays part of it."""
+    folders = []
+    for place, config in enumerate((name, 'lale_s1_1xb4-plateau-60e')):
+        folders.append(attempt(tmp_path / str(place), [50.0] * 60))
+        copy = folders[-1] / 'roofs.py'
+        Config.fromfile(REPO / f'configs/buildings/{config}_inria-few-shot-1024x1024.py').dump(copy)
+    with (folders[0] / 'roofs.py').open('a') as file:
+        file.write(f'\n{extra}\n')
+    said, content = compare(*folders)
+    assert [found for group in content['differences'].values() for found in group] == ([] if path is None else [path])
+    assert ('RECIPES DIFFER' in said) == (path is not None)
+    assert content['part_of_attempts']
 
 
 def test_configs_of_this_repository_are_read(compare, tmp_path):

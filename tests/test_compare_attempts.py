@@ -1,8 +1,10 @@
 """Attempts side by side, from work dirs that the real parts of a training have written: rows, reports and pictures."""
 
 import json
+import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import cv2
@@ -137,28 +139,30 @@ def test_the_table(compare, tmp_path):
     assert [row['label'] for row in content['attempts']] == ['high', 'never', 'low']
     table = rows((tmp_path / 'out' / 'attempts.md').read_text())
     assert table['attempt'] == [
-        'VAL IoU', 'VAL F1', 'VAL OA', 'VAL gain over low', 'TEST IoU', 'TEST F1', 'TEST OA', 'test reads', 'params M',
-        'trained M', 'epochs', 'best epoch', 's/epoch', 'memory MB',
+        'start', 'VAL IoU', 'VAL F1', 'VAL OA', 'VAL gain over low', 'TEST IoU', 'TEST F1', 'TEST OA', 'test reads',
+        'params M', 'trained M', 'epochs', 'best epoch', 's/epoch', 'memory MB',
     ]  # fmt: skip
-    assert table['high'][:4] == ['70.50', '78.50', '90.50', '+9.25']
-    assert table['high'][7:] == ['2!', '2.50', '1.25', '3', '1', '20.0', '903']
-    assert table['low'][3] == '+0.00'
-    assert table['never'][4:8] == ['-', '-', '-', '-']
+    assert table['high'][:5] == ['random', '70.50', '78.50', '90.50', '+9.25']
+    assert table['high'][8:] == ['2!', '2.50', '1.25', '3', '1', '20.0', '903']
+    assert table['low'][4] == '+0.00'
+    assert table['never'][5:9] == ['-', '-', '-', '-']
     summaries = {name: json.loads((tmp_path / name / 'test' / 'metrics.json').read_text()) for name in ('low', 'high')}
     for name, metrics in summaries.items():
-        assert table[name][4] == f'{metrics["summary"]["mIoU"]:.2f}'
-    assert float(table['low'][4]) > float(table['high'][4])
-    assert table['low'][7] == '1'
+        assert table[name][5] == f'{metrics["summary"]["mIoU"]:.2f}'
+    assert float(table['low'][5]) > float(table['high'][5])
+    assert table['low'][8] == '1'
     assert 'high: ! its held-out test was read 2 times' in said
     assert 'recipes agree' in said
     lines = [line.split() for line in said.splitlines()]
-    assert ['high', '70.50', '78.50', '90.50', '+9.25'] in [line[:5] for line in lines]
+    assert ['high', 'random', '70.50', '78.50', '90.50', '+9.25'] in [line[:6] for line in lines]
 
 
 def test_published_figures_are_attributed(compare, tmp_path):
-    said, content = compare(attempt(tmp_path / 'a', [50.0, 51.0, 52.0]), '--published')
+    tiles = ('austin1', 'austin6', 'austin11', 'austin16', 'austin21', 'austin26')
+    said, content = compare(attempt(tmp_path / 'a', [50.0, 51.0, 52.0], tiles=tiles, side=1024), '--published')
     table = rows((tmp_path / 'out' / 'attempts.md').read_text())
-    assert table['[published] DeepLabV3+, ResNet-34 (ImageNet)'][:8] == [
+    assert table['[published] DeepLabV3+, ResNet-34 (ImageNet)'][:9] == [
+        '-',
         '77.2',
         '-',
         '-',
@@ -172,6 +176,180 @@ def test_published_figures_are_attributed(compare, tmp_path):
     assert len(content['published']) == 5
     assert len(content['attempts']) == 1
     assert '[published] U-Net from scratch' in said
+
+
+def test_published_figures_stand_beside_scores_of_their_data_only(compare, tmp_path):
+    few = attempt(tmp_path / 'few', [50.0] * 3, side=1024)
+    small = attempt(tmp_path / 'small', [50.0] * 3, tiles=[f'austin{number}' for number in range(1, 7)])
+    other = attempt(tmp_path / 'other', [50.0] * 3)
+    change(other / 'val' / 'metrics.json', source=None)
+    for folder, found in (
+        (few, 'was validated on 3 images of 3145728 pixels'),
+        (small, 'was validated on 6 images of 24576 pixels'),
+        (other, 'was validated on InriaDataset, protocol none'),
+    ):
+        with pytest.raises(ConfigError, match=f'--published: {folder.name} .* {found}.*; 6 crops of 1024x1024 pixels'):
+            compare(folder, '--published')
+    assert not (tmp_path / 'out').exists()
+
+
+def change(path: Path, **fields) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_other_labels_under_one_path_are_said_first(compare, tmp_path, monkeypatch):
+    monkeypatch.setattr(load_script(TOOL), 'rows_of', lambda *_: [])
+    a, b = attempt(tmp_path / 'a', [50.0] * 3), attempt(tmp_path / 'b', [60.0] * 3, lr=0.5)
+    said, content = compare(a, b)
+    assert (content['comparable'], content['data_differences']) == (True, [])
+    assert 'NOT COMPARABLE' not in said
+    path = b / 'val' / 'per_tile.csv'
+    table = [line.split(',') for line in path.read_text().splitlines()]
+    place = table[0].index('label_pixels')
+    line = next(line for line in table if line[0] == 'austin6')
+    before, line[place] = line[place], '7'
+    path.write_text('\n'.join(map(','.join, table)) + '\n')
+    said, content = compare(a, b)
+    expected = (
+        f'validation data differ: building in the labels of austin6: 7 of 4096 pixels (b); {before} of 4096 pixels (a)'
+    )
+    assert content['data_differences'] == [expected]
+    assert content['comparable'] is False
+    assert said.splitlines()[0].startswith('NOT COMPARABLE: the scores are of different data')
+    assert said.splitlines()[1] == expected
+    assert (tmp_path / 'out' / 'attempts.md').read_text().splitlines()[2].startswith('**NOT COMPARABLE')
+    # The same recipes otherwise: the data are not among what agrees.
+    (b / 'roofs.py').write_text((a / 'roofs.py').read_text())
+    agreed = next(line for line in compare(a, b)[0].splitlines() if line.startswith('recipes agree in'))
+    assert 'optimizer' in agreed
+    assert 'data, protocol and split' not in agreed
+
+
+@pytest.mark.parametrize(
+    ('fields', 'line'),
+    [
+        (dict(source=dict(city='inria', protocol='full')), 'protocol: full (b); few-shot (a)'),
+        (dict(source=dict(city='potsdam', protocol='few-shot')), 'data set: potsdam (b); inria (a)'),
+        (dict(classes=['background', 'roof']), 'classes: background, roof (b); background, building (a)'),
+        (dict(num_pixels=1), 'num_pixels: 1 (b); 12288 (a)'),
+    ],
+)
+def test_other_data_are_not_ranked_silently(compare, tmp_path, fields, line):
+    a, b = attempt(tmp_path / 'a', [50.0] * 3), attempt(tmp_path / 'b', [60.0] * 3)
+    change(b / 'val' / 'metrics.json', **fields)
+    assert compare(a, b)[1]['data_differences'] == [f'validation data differ: {line}']
+
+
+def test_other_images_and_other_tests_are_not_ranked_silently(compare, tmp_path):
+    a = attempt(tmp_path / 'a', [50.0] * 3, test=1, reads=1)
+    b = attempt(tmp_path / 'b', [60.0] * 3, tiles=('austin6', 'austin11', 'austin16'), test=1, reads=1)
+    change(b / 'test' / 'metrics.json', num_images=5)
+    assert compare(a, b)[1]['data_differences'] == [
+        'validation data differ: images: austin11 austin16 austin6 (b); austin1 austin11 austin6 (a)',
+        'test data differ: num_images: 5 (b); 2 (a)',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('extra', 'start'),
+    [
+        ('', 'random'),
+        ("model.update(encoder_weights='imagenet')", 'imagenet'),
+        ('model.update(encoder_weights=None)', 'random'),
+        ("model.update(backbone=dict(weights='sa1b'))", 'sa1b'),
+        ("model.update(backbone=dict(weights='weights/sam.pth'))", 'file sam.pth'),
+        ("model.update(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='b/a.pth')))", 'file a.pth'),
+        ("load_from = 'runs/coco.pth'\nmodel.update(encoder_weights='imagenet')", 'load_from coco.pth'),
+    ],
+)
+def test_what_a_training_started_from(compare, tmp_path, extra, start):
+    _, content = compare(attempt(tmp_path / 'a', [50.0] * 3, extra=extra))
+    assert content['attempts'][0]['start'] == start
+    assert rows((tmp_path / 'out' / 'attempts.md').read_text())['a'][0] == start
+
+
+def log_of(folder: Path, name: str, epoch: int, resume: bool = False) -> None:
+    log = folder / name / 'vis_data'
+    log.mkdir(parents=True)
+    (log / 'config.py').write_text((folder / 'roofs.py').read_text() + f'resume = {resume}\n')
+    (log / 'scalars.json').write_text(json.dumps({'train/loss': 0.5, 'epoch': epoch, 'iter': 1, 'step': 1}) + '\n')
+
+
+def test_a_test_of_an_earlier_training_in_the_same_folder_is_left_out(compare, tmp_path):
+    folder = attempt(tmp_path / 'a', [50.0] * 3, test=1, reads=1)
+    log_of(folder, '20200101_120000', epoch=1)
+    noon = time.mktime((2020, 1, 1, 12, 0, 0, 0, 0, -1))
+    metrics = folder / 'test' / 'metrics.json'
+    os.utime(metrics, (noon + 3600,) * 2)
+    assert compare(folder)[1]['attempts'][0]['test'] is not None
+    # Trainings that go on from a checkpoint are the same training.
+    log_of(folder, '20200102_120000', epoch=2)
+    log_of(folder, '20200103_120000', epoch=1, resume=True)
+    assert compare(folder)[1]['attempts'][0]['test'] is not None
+    log_of(folder, '20200104_120000', epoch=1)
+    said, content = compare(folder)
+    assert content['attempts'][0]['test'] is None
+    note = (
+        'TEST is left out: test/metrics.json is of 2020-01-01 13:00:00, the training began at 2020-01-04 12:00:00, so '
+        'it is of an earlier training'
+    )
+    assert note in content['attempts'][0]['notes']
+    assert f'a: {note}' in said
+    assert rows((tmp_path / 'out' / 'attempts.md').read_text())['a'][4:7] == ['-', '-', '-']
+    assert 'no predictions.png' in compare(folder, '--pictures', 'test')[0]
+
+
+@pytest.mark.parametrize(
+    ('run', 'note'),
+    [
+        (dict(epoch=60, iter=6000), 'is of epoch 60, the training has 3'),
+        (dict(epoch=2, iter=777), 'is of iteration 777 at epoch 2, the training has 200 there'),
+        (dict(epoch=2, iter=200), None),
+    ],
+)
+def test_a_test_of_an_epoch_that_the_training_has_not_is_left_out(compare, tmp_path, run, note):
+    folder = attempt(tmp_path / 'a', [50.0, 60.0, 55.0], test=1, reads=1)
+    change(folder / 'test' / 'metrics.json', run=dict(checkpoint='a.pth', mode='whole', views='none', **run))
+    row = compare(folder)[1]['attempts'][0]
+    assert (row['test'] is None) == (note is not None)
+    if note is not None:
+        assert row['notes'] == [f'TEST is left out: test/metrics.json {note}, so it is of an earlier training']
+
+
+def test_pictures_of_the_best_validation_and_images_with_buildings(compare, tmp_path, monkeypatch):
+    drawn = {}
+    module = load_script(TOOL)
+    monkeypatch.setattr(
+        module, 'draw_predictions', lambda rows, _labels, _path, title: drawn.update(rows=rows, title=title)
+    )
+    a, b = attempt(tmp_path / 'a', [50.0] * 3, by=1), attempt(tmp_path / 'b', [60.0] * 3, by=4)
+    compare(a, b)
+    assert drawn['title'].startswith('last validation of each attempt\n')
+    write_split(a / 'val_best', VAL_TILES, 0)
+    compare(a, b)
+    assert drawn['title'].startswith('last validation of b; best validation of a\n')
+    assert drawn['rows'][0].scores['a'] == 100
+    nothing = np.zeros((64, 64), np.uint8)
+    for folder in (a / 'val_best', b / 'val'):
+        _keep(folder, 'austin1', image_of(nothing), nothing, truth_of('austin6'))
+        table = (folder / 'per_tile.csv').read_text().splitlines()
+        (folder / 'per_tile.csv').write_text('\n'.join(line for line in table if 'austin1,' not in line) + '\n')
+    module.data_lines = lambda *_: []
+    compare(a, b)
+    assert [row.name for row in drawn['rows']] == ['austin6', 'austin11', 'austin1']
+    assert drawn['rows'][2].scores == dict(a=None, b=None)
+
+
+def test_false_and_missed_buildings_have_colours_of_their_own(compare):
+    from _attempt_pictures import painted
+
+    image = np.full((1, 5, 3), 250, np.uint8)  # a bright roof
+    shown = painted(image, np.array([[1, 1, 0, 0, 1]]), np.array([[1, 0, 1, 0, 255]]))[0].astype(int)
+    red, green, blue = shown.T
+    assert min(red[0], green[0]) > blue[0] + 100  # found
+    assert red[1] > max(green[1], blue[1]) + 100  # false
+    assert blue[2] > max(red[2], green[2]) + 100  # missed
+    assert (shown[3:] == 250).all()  # background, and what is not counted
 
 
 def test_pictures(compare, tmp_path, monkeypatch):
@@ -273,7 +451,7 @@ def test_notes_on_runs_that_are_not_what_they_seem(compare, tmp_path):
     assert notes['a'][0].startswith('unfinished: 3 of 60 epochs')
     assert notes['a'][1] == "test/metrics.json is of split 'val', so it is no test"
     assert notes['b'] == []
-    assert rows((tmp_path / 'out' / 'attempts.md').read_text())['c'][6] == '?'
+    assert rows((tmp_path / 'out' / 'attempts.md').read_text())['c'][7] == '?'
     assert 'a: unfinished' in said
 
 

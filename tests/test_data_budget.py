@@ -160,6 +160,21 @@ def test_a_study(study, tmp_path):
     assert min(picture.shape[:2]) > 300
 
 
+def test_the_chart_says_how_many_seeds(tmp_path, monkeypatch):
+    from lale_mmseg.evaluation import attempt_plots
+
+    figures = []
+    monkeypatch.setattr(attempt_plots, 'save_figure', lambda figure, _: figures.append(figure))
+    for points, seeds in (
+        ({2: {0: 1.0, 1: 2.0}, 4: {0: 3.0, 1: 4.0}}, '2 seeds'),
+        ({2: {0: 1.0}, 4: {0: 3.0, 1: 4.0}}, '1 to 2 seeds'),
+        ({2: {0: 1.0}}, '1 seed'),
+    ):
+        attempt_plots.plot_budget(points, tmp_path / 'a.png', 'title')
+        texts = [text.get_text() for text in figures[-1].axes[0].get_legend().get_texts()]
+        assert f'mean and standard deviation (n - 1) of {seeds}' in texts
+
+
 def test_larger_sets_hold_the_smaller_ones(tool):
     from _budget import Training, plan
 

@@ -407,12 +407,16 @@ def test_the_check_finds_what_the_benchmark_refuses(small, submit):
 
 def test_the_archive_holds_all_tiles_or_is_not_written(small, submit):
     archive = small / 'submission.zip'
-    status, said = submit('--zip', archive)
-    assert (status, archive.exists()) == (1, False)
-    assert 'not written, the benchmark takes all 180 tiles only' in said.err
+    with pytest.raises(InputError, match=r'--zip .*takes all 180 tiles only, 3 of 180 are chosen; leave --zip out'):
+        submit('--zip', archive)
+    assert not (small / 'out').exists()  # nothing was predicted
     for name in inria.HIDDEN_TILES:
         if not (small / 'images' / f'{name}.tif').exists():
             (small / 'images' / f'{name}.tif').write_bytes((small / 'images' / 'sfo36.tif').read_bytes())
+    for options, found in ((('--limit', 1), '--limit 1 may leave'), (('--cities', 'sfo'), '36 of 180 are chosen')):
+        with pytest.raises(InputError, match=found):
+            submit('--zip', archive, *options, partial=False)
+    assert not (small / 'out').exists()
     status, said = submit('--zip', archive, partial=False)
     assert status == 0
     assert 'complete, 180 tiles of 96 x 96 pixels' in said.out

@@ -53,7 +53,7 @@ class Row:
         image: (H, W, 3) uint8 array, RGB.
         truth: (H, W, 3) uint8 array, RGB: the image with the labels over it.
         predictions: The same of each attempt, by label; attempts may be missing.
-        scores: IoU of the image in percent by label, where it is known; None where there is nothing to find.
+        scores: IoU of the image in percent by label, where it is known; None where the truth has no building.
     """
 
     name: str
@@ -86,7 +86,7 @@ def plot_budget(points: Mapping[int, Mapping[int, float]], path: str | PathLike[
     axes = figure.add_subplot()
     axes.errorbar(
         counts, means, spreads, color=_MEAN, linewidth=1.8, marker='D', markersize=5, capsize=5, zorder=2,
-        label='mean and standard deviation (n - 1)',
+        label=f'mean and standard deviation (n - 1) of {_number_of_seeds(points)}',
     )  # fmt: skip
     # Seeds of equal scores stand beside each other, not on one spot.
     seeds = sorted({seed for scores in points.values() for seed in scores})
@@ -110,6 +110,13 @@ def plot_budget(points: Mapping[int, Mapping[int, float]], path: str | PathLike[
     axes.legend(frameon=False, loc='lower right')
     _grid(axes)
     save_figure(figure, path)
+
+
+def _number_of_seeds(points: Mapping[int, Mapping[int, float]]) -> str:
+    numbers = sorted({len(scores) for scores in points.values()})
+    if len(numbers) > 1:
+        return f'{numbers[0]} to {numbers[-1]} seeds'
+    return '1 seed' if numbers == [1] else f'{numbers[0]} seeds'
 
 
 def plot_convergence(curves: Sequence[Curve], path: str | PathLike[str], losses: str) -> None:

@@ -171,7 +171,9 @@ def test_the_archive_as_it_is_shipped(source, below, tmp_path):
     with pytest.raises(DataError, match=r'AerialImageDataset: is the Inria archive as it is shipped; prepare it first'):
         main([str(source / below)])
     # Options that name what is checked are followed.
-    with pytest.raises(DataError, match=r'no manifest\.json of prepared Inria tiles; prepare them with data_prep/inria'):
+    with pytest.raises(
+        DataError, match=r'no manifest\.json of prepared Inria tiles; prepare them with data_prep/inria'
+    ):
         main([str(source / below), '--dataset', 'inria'])
     (tmp_path / 'train').mkdir()
     with pytest.raises(DataError, match='no split found'):

@@ -17,12 +17,27 @@ from lale_mmseg.metainfo import IGNORE_INDEX
 
 #: Index of the class that is drawn and scored.
 _BUILDING = 1
-#: Yellow is rare on roofs and on the ground; background stays as it is.
-_COLORS = ((0, 0, 0), (255, 214, 0))
+#: Background stays as it is; yellow: building that was found, or the truth; red: false building; blue: missed.
+_COLORS = ((0, 0, 0), (255, 214, 0), (230, 0, 0), (0, 60, 255))
+_FALSE, _MISSED = 2, 3
+#: Roofs may be as bright as the colours.
+_ALPHA = 0.6
+
+
+def folder_of(work_dir: Path, split: str) -> tuple[Path, str]:
+    """Where the pictures of a work dir lie, and of what they are: those of the best validation, if they were kept."""
+    if split == 'test':
+        return work_dir / 'test', 'test'
+    best = work_dir / 'val_best'
+    if any((best / 'predictions').glob('*.png')):
+        return best, 'best validation'
+    return work_dir / 'val', 'last validation'
 
 
 def names_of(folders: Mapping[str, Path]) -> dict[str, list[str]]:
-    """Images by name with the labels of the attempts that predicted them, those of most attempts first.
+    """Images by name with the labels of the attempts that predicted them.
+
+    Images with buildings come first; of these, and of the others, those that most attempts predicted.
 
     Args:
         folders: `val` or `test` of each work dir, by label.
@@ -32,11 +47,15 @@ def names_of(folders: Mapping[str, Path]) -> dict[str, list[str]]:
         for path in sorted((folder / 'predictions').glob('*.png')):
             if (folder / 'images' / f'{path.stem}.jpg').is_file() and (folder / 'labels' / path.name).is_file():
                 found.setdefault(path.stem, []).append(label)
-    return dict(sorted(found.items(), key=lambda pair: (-len(pair[1]), natural_key(pair[0]))))
+    empty = {
+        name: not (_read(folders[labels[0]] / 'labels' / f'{name}.png') == _BUILDING).any()
+        for name, labels in found.items()
+    }
+    return dict(sorted(found.items(), key=lambda pair: (empty[pair[0]], -len(pair[1]), natural_key(pair[0]))))
 
 
 def rows_of(folders: Mapping[str, Path], count: int) -> list[Row]:
-    """The images that most attempts share, at most `count`.
+    """The images with buildings that most attempts share, then others, at most `count`.
 
     Raises:
         DataError: A file cannot be read, or attempts disagree in the labels of an image.
@@ -61,9 +80,9 @@ def rows_of(folders: Mapping[str, Path], count: int) -> list[Row]:
                     f'{folder / "predictions" / f"{name}.png"}: {pred.shape}, but its label has {truth.shape} (height, '
                     'width)'
                 )
-            predictions[label] = _painted(shown, pred)
+            predictions[label] = painted(shown, pred, truth)
             scores[label] = _score(folder, name, pred, truth)
-        rows.append(Row(name, shown, _painted(shown, truth), predictions, scores))
+        rows.append(Row(name, shown, painted(shown, truth, truth), predictions, scores))
     return rows
 
 
@@ -74,23 +93,40 @@ def _read(path: Path) -> np.ndarray:
     return values
 
 
-def _painted(image: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    building = np.where(classes == _BUILDING, np.uint8(_BUILDING), np.uint8(IGNORE_INDEX))
-    return overlay(image, building, _COLORS)
+def painted(image: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Paints buildings over an image: found ones yellow, false ones red, missed ones blue.
+
+    Args:
+        image: (H, W, 3) uint8 array, RGB.
+        classes: (H, W) predicted class indexes.
+        truth: (H, W) class indexes; where they are ignored nothing is painted.
+
+    Returns:
+        (H, W, 3) uint8 array, RGB.
+    """
+    found, wanted = classes == _BUILDING, truth == _BUILDING
+    kinds = np.full(truth.shape, IGNORE_INDEX, np.uint8)
+    kinds[found & wanted] = _BUILDING
+    kinds[found & ~wanted & (truth != IGNORE_INDEX)] = _FALSE
+    kinds[~found & wanted] = _MISSED
+    return overlay(image, kinds, _COLORS, alpha=_ALPHA)
 
 
 def _score(folder: Path, name: str, pred: np.ndarray, truth: np.ndarray) -> float | None:
-    """IoU of an image: that of per_tile.csv if the image is the tile, else from the pixels of the picture."""
+    """IoU of an image: that of per_tile.csv if the image is the tile, else from the pixels of the picture.
+
+    None where the truth has no building.
+    """
     path = folder / 'per_tile.csv'
     if path.is_file():
         with path.open(encoding='utf-8', newline='') as file:
             for row in csv.DictReader(file):
                 if row.get('tile') == name and 'IoU' in row:
-                    return float(row['IoU']) if row['IoU'] else None
+                    return float(row['IoU']) if row['IoU'] and row.get('label_pixels') != '0' else None
     counted = truth != IGNORE_INDEX
     found, wanted = (pred == _BUILDING) & counted, truth == _BUILDING
     either = int((found | wanted).sum())
-    return 100 * int((found & wanted).sum()) / either if either else None
+    return 100 * int((found & wanted).sum()) / either if wanted.any() else None
 
 
 def absent(folders: Mapping[str, Path], drawn: Sequence[Row]) -> list[str]:

@@ -7,10 +7,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from _recipes import changes, hooks_of
+from _attempt_data import SplitData, read_split
+from _recipes import changes, hooks_of, start_of
 from _runs import DIAGNOSTICS, best_of, read_diagnostics, score_of
 from mmengine.config import Config
 from mmengine.hooks import EarlyStoppingHook
@@ -48,6 +50,8 @@ class Attempt:
         test_run: What was tested and how (`run` of its metrics.json), or None where that is not known.
         reads: How often its held-out test split was read; None where no ledger was kept.
         notes: What is to be said of it.
+        val_data: What it was validated on, or None where that is not known.
+        test_data: What it was tested on.
     """
 
     label: str
@@ -59,6 +63,8 @@ class Attempt:
     test_run: dict[str, Any] | None
     reads: int | None
     notes: list[str]
+    val_data: SplitData | None = None
+    test_data: SplitData | None = None
 
     @property
     def val_iou(self) -> float:
@@ -73,6 +79,7 @@ class Attempt:
         worst = self.best.get('worst_tile') or {}
         return dict(
             label=self.label,
+            start=start_of(self.config),
             work_dir=str(self.folder),
             val={name: score_of(self.best, name) for name in SCORES},
             val_worst_tile=worst or None,
@@ -115,9 +122,15 @@ def read_attempt(folder: Path, label: str) -> Attempt:
     if changed:
         notes.append(f'trained in {len(configs)} starts whose recipes differ in {", ".join(changed[:_SHOWN])}')
     test, test_run = _test_scores(folder, notes)
+    outdated = None if test is None else _outdated(folder, test_run, rows)
+    if outdated is not None:
+        notes.append(f'TEST is left out: test/metrics.json {outdated}, so it is of an earlier training')
+        test, test_run = None, None
     if test is not None:
         notes += _test_notes(test_run, config, best)
-    return Attempt(label, folder, config, rows, best, test, test_run, _reads(folder), notes)
+    val_data = read_split(folder / 'val', config, 'val')
+    test_data = read_split(folder / 'test', config, 'test') if test is not None else None
+    return Attempt(label, folder, config, rows, best, test, test_run, _reads(folder), notes, val_data, test_data)
 
 
 def read_configs(folder: Path) -> list[dict[str, Any]]:
@@ -129,11 +142,7 @@ def read_configs(folder: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: There is none, several without a log that says which was trained, or one that cannot be read.
     """
-    logged = [
-        path
-        for path in sorted(folder.glob('*/vis_data/config.py'))
-        if read_curves([path.with_name('scalars.json')]).train
-    ]
+    logged = _logged(folder)
     if logged:
         return [_load(path) for path in logged]
     files = sorted(folder.glob('*.py'))
@@ -145,6 +154,59 @@ def read_configs(folder: Path) -> list[dict[str, Any]]:
             '(DATE_TIME/vis_data) that says which was trained'
         )
     return [_load(files[0])]
+
+
+def _logged(folder: Path) -> list[Path]:
+    """Configs beside the logs of the starts that trained, by date."""
+    return [
+        path
+        for path in sorted(folder.glob('*/vis_data/config.py'))
+        if read_curves([path.with_name('scalars.json')]).train
+    ]
+
+
+def _began(folder: Path) -> datetime | None:
+    """When the present training began: the last start that went on from nothing. None where no log says it."""
+    for path in reversed(_logged(folder)):
+        epochs = _logged_epochs(path.with_name('scalars.json'))
+        if _load(path).get('resume') is True or min(epochs, default=1) > 1:
+            continue
+        try:
+            return datetime.strptime(path.parts[-3], '%Y%m%d_%H%M%S')
+        except ValueError:
+            return None
+    return None
+
+
+def _logged_epochs(path: Path) -> list[int]:
+    """Epochs that a log has training losses of."""
+    found = []
+    for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # cut off by a crash
+            continue
+        if isinstance(row, dict) and isinstance(row.get('epoch'), int) and 'train/loss' in row:
+            found.append(row['epoch'])
+    return found
+
+
+def _outdated(folder: Path, run: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why a test cannot be of the training that the rows are of; None if it can."""
+    began = _began(folder)
+    # Dates of log folders are local time in whole seconds.
+    written = datetime.fromtimestamp((folder / 'test' / 'metrics.json').stat().st_mtime)
+    if began is not None and written < began:
+        return f'is of {written:%Y-%m-%d %H:%M:%S}, the training began at {began:%Y-%m-%d %H:%M:%S}'
+    epoch, iteration = (run or {}).get('epoch'), (run or {}).get('iter')
+    if epoch is None:
+        return None
+    if epoch > int(rows[-1]['epoch']):
+        return f'is of epoch {epoch}, the training has {rows[-1]["epoch"]}'
+    of_epoch = next((row.get('iter') for row in rows if row['epoch'] == epoch), None)
+    if None not in (iteration, of_epoch) and iteration != of_epoch:
+        return f'is of iteration {iteration} at epoch {epoch}, the training has {of_epoch} there'
+    return None
 
 
 def _settle_start(configs: Sequence[dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import ast
 import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from _runs import differing, flatten
@@ -13,6 +14,7 @@ from train import leave_out_pretrained
 
 #: What recipes are compared in, in the order of the output. The network itself is no part of it.
 GROUPS = (
+    'data, protocol and split',
     'class losses',
     'decoder dropout',
     'initial weights',
@@ -22,11 +24,27 @@ GROUPS = (
     'samples an epoch and batch',
     'optimizer',
     'schedule',
-    'data, protocol and split',
     'prediction',
     'scoring',
     'seed',
 )
+#: Fields that attempts of configs/buildings set for themselves, by kind of network; other kinds have `_USUAL` there.
+_OWN = {
+    'sam': {
+        'model.backbone.weights': 'sa1b',
+        'train_dataloader.batch_size': 2,
+        'optim_wrapper.optimizer.lr': 1e-4,
+    },
+    'smp': {
+        'model.encoder_weights': 'imagenet',
+        'hooks.FreezeBackboneHook.type': 'FreezeBackboneHook',
+        'hooks.FreezeBackboneHook.epochs': 20,
+        'hooks.LaleEarlyStopping.begin': 20,
+        'param_scheduler.0.begin': 21,
+    },
+}
+_USUAL = {'train_dataloader.batch_size': 4, 'optim_wrapper.optimizer.lr': 1e-3}
+_KINDS = {'SAMViT': 'sam', 'SMPSegmentor': 'smp'}
 #: Nothing set here means that the network starts from random weights, which is something to agree in.
 _INITIAL = 'initial weights'
 #: Hooks that change what is trained.
@@ -179,6 +197,49 @@ def differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
             if len(by_value) > 1:
                 found.setdefault(group, {})[path] = by_value
     return found
+
+
+def own_to_attempts(
+    configs: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Differences of recipes, and those that are exactly what the attempts of configs/buildings are defined by.
+
+    Args:
+        configs: By label.
+        found: Of `differences`.
+    """
+    recipes = {label: recipe_of(config) for label, config in configs.items()}
+    kinds = {label: _kind(config) for label, config in configs.items()}
+    others: dict[str, dict[str, Any]] = {}
+    own: dict[str, dict[str, Any]] = {}
+    for group, paths in found.items():
+        for path, by_value in paths.items():
+            named = any(path in fields for fields in _OWN.values())
+            as_due = all(
+                recipes[label][group].get(path) == _OWN.get(kinds[label], {}).get(path, _USUAL.get(path))
+                for label in configs
+            )
+            (own if named and as_due else others).setdefault(group, {})[path] = by_value
+    return others, own
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    model = _segmentor(config)
+    names = (model.get('type'), (model.get('backbone') or {}).get('type'))
+    return next((kind for name, kind in _KINDS.items() if name in names), '')
+
+
+def start_of(config: Mapping[str, Any]) -> str:
+    """What the weights of a training started from: 'random', or the published weights or files by name."""
+    if config.get('load_from'):
+        return f'load_from {Path(str(config["load_from"])).name}'
+    names = []
+    for value in _pretrained(config).values():
+        for entry in value if isinstance(value, list | tuple) else [value]:
+            text = entry.get('checkpoint') if isinstance(entry, Mapping) else entry
+            if text:
+                names.append(f'file {Path(str(text)).name}' if '/' in str(text) or '.' in str(text) else str(text))
+    return ', '.join(dict.fromkeys(names)) or 'random'
 
 
 def compared(configs: Sequence[Mapping[str, Any]]) -> list[str]:

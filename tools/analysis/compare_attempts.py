@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _cli
-from _attempt_pictures import absent, rows_of
+from _attempt_data import data_lines, published_fault
+from _attempt_pictures import absent, folder_of, rows_of
 from _attempts import PUBLISHED, SCORES, Attempt, labels_of, read_attempt
-from _recipes import compared, difference_lines, differences
+from _recipes import GROUPS, compared, difference_lines, differences, own_to_attempts
 from _runs import score_of, training_losses
 from mmengine.registry import init_default_scope
 from rich.console import Console
@@ -69,7 +70,7 @@ def header(baseline: str | None) -> list[str]:
     gain = [f'VAL gain over {baseline}'] if baseline is not None else []
     scores = [f'{split} {name}' for split in ('VAL', 'TEST') for name in ('IoU', 'F1', 'OA')]
     rest = ['params M', 'trained M', 'epochs', 'best epoch', 's/epoch', 'memory MB']
-    return ['attempt', *scores[:3], *gain, *scores[3:], 'test reads', *rest]
+    return ['attempt', 'start', *scores[:3], *gain, *scores[3:], 'test reads', *rest]
 
 
 def cells(attempt: Attempt, baseline: Attempt | None) -> list[str]:
@@ -79,6 +80,7 @@ def cells(attempt: Attempt, baseline: Attempt | None) -> list[str]:
     millions = [row[name] for name in ('parameters', 'trainable_parameters')]
     return [
         attempt.label,
+        row['start'],
         *(_number(row['val'][name]) for name in SCORES),
         *([] if baseline is None else [f'{attempt.val_iou - baseline.val_iou:+.2f}']),
         *(_number(test.get(name)) for name in SCORES),
@@ -112,7 +114,7 @@ def published_cells(columns: Sequence[str]) -> list[list[str]]:
     return rows
 
 
-def notes_of(attempts: Sequence[Attempt], found: Any, published: bool) -> list[str]:
+def notes_of(attempts: Sequence[Attempt], found: Any, own: Any, published: bool) -> list[str]:
     """What the table does not say."""
     lines = ['VAL: best epoch, by which attempts are sorted and may be chosen; TEST: not to be chosen by; in percent']
     for attempt in attempts:
@@ -137,14 +139,47 @@ def notes_of(attempts: Sequence[Attempt], found: Any, published: bool) -> list[s
         lines.append('RECIPES DIFFER, so the attempts differ in more than their networks:')
         lines += [f'  {line}' for line in differing]
     elif len(attempts) > 1:
-        lines.append('recipes agree in: ' + '; '.join(compared([attempt.config for attempt in attempts])))
+        groups = compared([attempt.config for attempt in attempts])
+        kept = [group for group in groups if group != GROUPS[0] or not differing_data(attempts)]
+        lines.append('recipes agree in: ' + '; '.join(kept))
+    if own:
+        lines.append('part of the attempts, as configs/buildings defines them:')
+        lines += [f'  {line}' for line in difference_lines(own)]
     return lines
 
 
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+def differing_data(attempts: Sequence[Attempt]) -> list[str]:
+    """Where attempts were not validated, or not tested, on the same images and labels."""
+    return [
+        *data_lines('validation', {attempt.label: attempt.val_data for attempt in attempts}),
+        *data_lines('test', {attempt.label: attempt.test_data for attempt in attempts}),
+    ]
+
+
+def warning_of(lines: Sequence[str]) -> list[str]:
+    """What stands above a table whose rows are of different data."""
+    if not lines:
+        return []
+    return ['NOT COMPARABLE: the scores are of different data, so the order of the rows says nothing', *lines]
+
+
+def check_published(attempts: Sequence[Attempt]) -> None:
+    """Raises ConfigError where the published figures would stand beside scores of other data."""
+    for attempt in attempts:
+        fault = published_fault(attempt.val_data)
+        if fault is not None:
+            raise ConfigError(f'--published: {attempt.label} ({attempt.folder}) {fault}')
+
+
+def markdown(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], warning: Sequence[str]
+) -> str:
     """The table and its notes as Markdown."""
     safe = [[cell.replace('|', '\\|') for cell in row] for row in [columns, *rows]]
-    lines = ['# Attempts', '', f'| {" | ".join(safe[0])} |', f'|---|{"---:|" * (len(columns) - 1)}']
+    above = ['**' + line + '**' if not place else f'- {line}' for place, line in enumerate(warning)]
+    if above:
+        above = [above[0], '', *above[1:], '']
+    lines = ['# Attempts', '', *above, f'| {" | ".join(safe[0])} |', f'|---|---|{"---:|" * (len(columns) - 2)}']
     lines += [f'| {" | ".join(row)} |' for row in safe[1:]]
     listed = [f'  - {line.strip()}' if line.startswith('  ') else f'- {line}' for line in notes]
     return '\n'.join([*lines, '', *listed]) + '\n'
@@ -156,7 +191,7 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[str]], own: int) ->
     for place, column in enumerate(columns):
         split, _, score = column.partition(' ')
         title = f'{split}\n{score}' if split in ('VAL', 'TEST') else f'\n{column}'
-        table.add_column(title, justify='right' if place else 'left', no_wrap=place > 0, overflow='fold')
+        table.add_column(title, justify='right' if place > 1 else 'left', no_wrap=place > 0, overflow='fold')
     for place, row in enumerate(rows):
         if place == own:
             table.add_row()
@@ -177,12 +212,14 @@ def draw(attempts: Sequence[Attempt], args: argparse.Namespace, out: Path) -> li
     ]
     written = [out / 'convergence.png']
     plot_convergence(curves, written[0], loss_label)
-    folders = {attempt.label: attempt.folder / args.pictures for attempt in attempts}
+    # A test that is left out of the table is left out here as well.
+    shown = [attempt for attempt in attempts if args.pictures == 'val' or attempt.test is not None]
+    places = {attempt.label: folder_of(attempt.folder, args.pictures) for attempt in shown}
+    folders = {label: folder for label, (folder, _) in places.items()}
     rows = rows_of(folders, args.rows)
     target = out / 'predictions.png'
     if rows:
-        when = 'last validation of each attempt' if args.pictures == 'val' else 'test'
-        draw_predictions(rows, [*folders], target, f'{when}; building in yellow')
+        draw_predictions(rows, [*folders], target, title_of({label: when for label, (_, when) in places.items()}))
         written.append(target)
     else:
         target.unlink(missing_ok=True)
@@ -190,6 +227,18 @@ def draw(attempts: Sequence[Attempt], args: argparse.Namespace, out: Path) -> li
     for line in absent(folders, rows):
         print(line)
     return written
+
+
+def title_of(kinds: Mapping[str, str]) -> str:
+    """Heading of the pictures, from what those of each attempt are of."""
+    names: dict[str, list[str]] = {}
+    for label, kind in kinds.items():
+        names.setdefault(kind, []).append(label)
+    if len(names) == 1:
+        when = next(iter(names)) + ('' if 'test' in names else ' of each attempt')
+    else:
+        when = '; '.join(f'{kind} of {", ".join(labels)}' for kind, labels in names.items())
+    return f'{when}\nbuilding: found yellow, false red, missed blue'
 
 
 def _known(points: dict[int, float | None]) -> dict[int, float]:
@@ -204,18 +253,27 @@ def main() -> None:
     init_default_scope('mmseg')
     attempts = read_all(args)
     baseline = next((attempt for attempt in attempts if attempt.label == args.baseline), None)
-    found = differences({attempt.label: attempt.config for attempt in attempts})
+    if args.published:
+        check_published(attempts)
+    configs = {attempt.label: attempt.config for attempt in attempts}
+    found, own = own_to_attempts(configs, differences(configs))
+    data = differing_data(attempts)
+    warning = warning_of(data)
     columns = header(args.baseline)
     rows = [cells(attempt, baseline) for attempt in attempts]
     if args.published:
         rows += published_cells(columns)
-    notes = notes_of(attempts, found, args.published)
+    notes = notes_of(attempts, found, own, args.published)
+    for line in warning:
+        print(line)
     Console(width=_WIDTH, highlight=False).print(table_of(columns, rows, len(attempts)))
     for line in notes:
         print(line)
     out = Path(args.out)
     content = dict(
         sorted_by='validation IoU of the best epoch',
+        comparable=not data,
+        data_differences=data,
         baseline=args.baseline,
         attempts=[attempt.to_dict() for attempt in attempts],
         published=[
@@ -223,10 +281,11 @@ def main() -> None:
             for name, val, test, f1 in (PUBLISHED if args.published else ())
         ],
         differences=found,
+        part_of_attempts=own,
         notes=notes,
     )
     write_atomic(out / 'attempts.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
-    write_atomic(out / 'attempts.md', markdown(columns, rows, notes))
+    write_atomic(out / 'attempts.md', markdown(columns, rows, notes, warning))
     written = [out / 'attempts.json', out / 'attempts.md', *draw(attempts, args, out)]
     print('written: ' + ', '.join(map(str, written)))
 

@@ -241,7 +241,9 @@ def write_results(args: argparse.Namespace, runs: Sequence[Run], of: dict[str, A
         for run in runs:
             if run.result is not None:
                 points.setdefault(run.count, {})[run.seed] = run.result['IoU']
-        plot_budget(points, files / 'data_budget.png', Path(args.config).stem)
+        plot_budget(
+            points, files / 'data_budget.png', f'IoU of building by number of training tiles\n{Path(args.config).stem}'
+        )
         written.append('data_budget.png')
     print('written: ' + ', '.join(str(files / name) for name in written))
 

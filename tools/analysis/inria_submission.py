@@ -102,6 +102,17 @@ def check_options(args: argparse.Namespace) -> None:
             raise InputError(f'--device {args.device}: cannot be used ({str(error).splitlines()[0]})') from None
 
 
+def check_archive(args: argparse.Namespace, chosen: int) -> None:
+    """Raises InputError where an archive is asked for of fewer tiles than the benchmark takes."""
+    total = len(tile_names())
+    if args.zip and (chosen < total or args.limit is not None):
+        found = f'{chosen} of {total} are chosen' if chosen < total else f'--limit {args.limit} may leave some out'
+        raise InputError(
+            f'--zip {args.zip}: the benchmark takes all {total} tiles only, {found}; leave --zip out, or --partial, '
+            '--cities and --limit (finished tiles are not predicted again)'
+        )
+
+
 def sliding_config(cfg: Config, args: argparse.Namespace) -> ConfigDict:
     """The model of a config as a `SlidingEncoderDecoder` in slide mode; the config stays as it is.
 
@@ -328,6 +339,7 @@ def main() -> int:
     cfg = _cli.load_config(args)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     tiles = find_tiles(Path(args.images), args.cities, args.partial)
+    check_archive(args, len(tiles))
     device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
     if device == 'cpu':
         keep_freed_memory()
