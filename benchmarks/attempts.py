@@ -76,7 +76,10 @@ def main() -> None:
     if args.save:
         table = (out / 'attempts.md').read_text(encoding='utf-8')
         text = f'{table}\n![Validation IoU by epoch]({args.save}_convergence.png)\n\nThreads: {_threads()}.'
-        write_result(args.save, json.loads((out / 'attempts.json').read_text(encoding='utf-8')), text)
+        values = json.loads((out / 'attempts.json').read_text(encoding='utf-8'))
+        for attempt in values['attempts']:
+            del attempt['work_dir']  # a path of this machine
+        write_result(args.save, values, text)
         shutil.copyfile(out / 'convergence.png', RESULTS / f'{args.save}_convergence.png')
 
 
