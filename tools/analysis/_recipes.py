@@ -41,6 +41,7 @@ _OWN = {
         'hooks.FreezeBackboneHook.epochs': 20,
         'hooks.LaleEarlyStopping.begin': 20,
         'param_scheduler.0.begin': 21,
+        'param_scheduler.0.end': 10**9,  # for ever
     },
 }
 _USUAL = {'train_dataloader.batch_size': 4, 'optim_wrapper.optimizer.lr': 1e-3}
