@@ -1,9 +1,9 @@
 """Attempts of configs/buildings on one class of palette data, trained, tested and compared in one run.
 
-    python benchmarks/attempts.py DATA_ROOT --epochs 5 --attempts unet_c32 lale_s1 ued-bes-sfm_x10 --save NAME
+    python benchmarks/attempts.py DATA_ROOT --epochs 5 --attempts unet_c32 lale_s1 --seeds 0 1 2 --save NAME
 
-trains the config `ATTEMPT_..._palette-building-256x256.py` of each attempt by tools/train.py, 400 draws an epoch, tests
-the checkpoint that is best on validation once by tools/test.py, and sets all side by side by
+trains the config `ATTEMPT_..._palette-building-256x256.py` of each attempt by tools/train.py, 400 draws an epoch, with
+each seed, tests the checkpoints that are best on validation once by tools/test.py, and sets all side by side by
 tools/analysis/compare_attempts.py. Finished attempts of the same work dir are kept, an interrupted one is resumed. The
 folder of results gets NAME.md, NAME.json and NAME_convergence.png; pictures of predictions hold the images, and stay in
 the work dir.
@@ -44,14 +44,14 @@ def run(*command: object) -> None:
     subprocess.run([sys.executable, *(str(part) for part in command)], cwd=REPOSITORY, check=True)
 
 
-def train_and_test(attempt: str, args: argparse.Namespace) -> Path:
+def train_and_test(attempt: str, seed: int, args: argparse.Namespace) -> Path:
     """Trains and tests an attempt unless it was; returns its work dir."""
-    config, work_dir = config_of(attempt), args.work_dir.resolve() / attempt
+    config, work_dir = config_of(attempt), args.work_dir.resolve() / f'{attempt}_seed-{seed}'
     options = ['--work-dir', work_dir, '--cfg-options', f'data_root={args.data_root.resolve()}', *args.options]
+    of_training = ['--resume', '--seed', seed, *(['--random-init'] if args.random_init else [])]
     if (work_dir / 'test' / 'metrics.json').is_file():
         return work_dir
-    random_init = ['--random-init'] if args.random_init else []
-    run('tools/train.py', config, '--resume', *random_init, *options, f'train_cfg.max_epochs={args.epochs}')
+    run('tools/train.py', config, *of_training, *options, f'train_cfg.max_epochs={args.epochs}')
     best = sorted(work_dir.glob('best_mIoU_epoch_*.pth'), key=lambda path: path.stat().st_mtime)[-1]
     run('tools/test.py', config, best, *options)
     return work_dir
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument('data_root', type=Path)
     parser.add_argument('--attempts', nargs='+', default=['unet_c32', 'lale_s1', 'ued-bes-sfm_x10'])
     parser.add_argument('--epochs', type=int, default=5)
+    parser.add_argument('--seeds', nargs='+', type=int, default=[42])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/attempts'))
     parser.add_argument('--random-init', action='store_true', help='as of tools/train.py')
     parser.add_argument('--options', nargs='+', default=[], metavar='KEY=VALUE', help='further --cfg-options')
@@ -70,7 +71,7 @@ def main() -> None:
     args = parser.parse_args()
     for attempt in args.attempts:
         config_of(attempt)
-    folders = [train_and_test(attempt, args) for attempt in args.attempts]
+    folders = [train_and_test(attempt, seed, args) for seed in args.seeds for attempt in args.attempts]
     out = args.work_dir.resolve() / 'compared'
     run('tools/analysis/compare_attempts.py', *folders, '--out', out)
     if args.save:

@@ -573,7 +573,7 @@ def test_the_axis_says_which_losses(tmp_path, monkeypatch):
 
 def test_published_figures_are_the_same_everywhere(compare):
     """The tool, the page of the protocol and the page of the configs."""
-    from _attempts import PUBLISHED
+    from _attempt_tables import PUBLISHED
 
     page = (REPO / 'docs' / 'few_shot.md').read_text()
     table = re.findall(r'^\| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$', page, re.MULTILINE)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,17 +32,19 @@ _SHORT = 36
 
 @dataclass(frozen=True)
 class Curve:
-    """An attempt over its epochs.
+    """A training over its epochs.
 
     Attributes:
         label: Its name.
         scores: Validation IoU in percent by epoch.
         losses: Training loss by epoch.
+        group: The attempt that it is of, where it is one of several with other seeds.
     """
 
     label: str
     scores: Mapping[int, float]
     losses: Mapping[int, float]
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,12 @@ def _number_of_seeds(points: Mapping[int, Mapping[int, float]]) -> str:
 
 
 def plot_convergence(curves: Sequence[Curve], path: str | PathLike[str], losses: str) -> None:
-    """Draws validation IoU and training loss by epoch, the best epoch of each attempt marked.
+    """Draws validation IoU and training loss by epoch, the best epoch of each training marked.
+
+    Trainings of one attempt have its colour, and one entry in the legend: mean and standard deviation of their best.
 
     Args:
-        curves: The attempts, in the order of the legend.
+        curves: The trainings; attempts are in the legend in the order of their first ones.
         path: PNG file to write.
         losses: What the training losses are the sum of, such as 'loss_bce + loss_dice'; stands at their axis.
 
@@ -132,23 +137,24 @@ def plot_convergence(curves: Sequence[Curve], path: str | PathLike[str], losses:
     """
     if not any(curve.scores for curve in curves):
         raise ValueError('no validation scores to draw')
+    groups: dict[str, list[Curve]] = {}
+    for curve in curves:
+        groups.setdefault(curve.label if curve.group is None else curve.group, []).append(curve)
     figure = Figure(figsize=(11.6, 4.6), dpi=DPI, layout='constrained')
     left, right = figure.subplots(1, 2)
-    for place, curve in enumerate(curves):
-        style = dict(
-            color=COLORS[place % len(COLORS)], linestyle=_DASHES[place // len(COLORS) % len(_DASHES)], linewidth=1.7
-        )
-        marker = 'o' if max(len(curve.scores), len(curve.losses)) == 1 else None
-        if curve.scores:
-            best = max(curve.scores, key=lambda epoch: curve.scores[epoch])
-            label = f'{curve.label}: {curve.scores[best]:.1f} at {best}'
-            left.plot([*curve.scores], [*curve.scores.values()], label=label, marker=marker, **style)
-            left.plot(
-                best, curve.scores[best], '*', color=style['color'], markeredgecolor='white', markersize=14, zorder=3
-            )
-        else:
-            left.plot([], [], label=f'{curve.label}: not validated', **style)
-        right.plot([*curve.losses], [*curve.losses.values()], marker=marker, **style)
+    for place, (name, members) in enumerate(groups.items()):
+        dashes = _DASHES[place // len(COLORS) % len(_DASHES)]
+        width = 1.7 if len(members) == 1 else 1.1
+        style: dict[str, Any] = dict(color=COLORS[place % len(COLORS)], linestyle=dashes, linewidth=width)
+        left.plot([], [], label=_legend(name, members), **style)
+        for curve in members:
+            marker = 'o' if max(len(curve.scores), len(curve.losses)) == 1 else None
+            if curve.scores:
+                best = _best_epoch(curve)
+                star = dict(color=style['color'], markeredgecolor='white', markersize=14, zorder=3)
+                left.plot([*curve.scores], [*curve.scores.values()], marker=marker, **style)
+                left.plot(best, curve.scores[best], '*', **star)
+            right.plot([*curve.losses], [*curve.losses.values()], marker=marker, **style)
     left.set_ylabel('Validation IoU of building (%)')
     left.set_title('Validation (star: best epoch)')
     right.set_ylabel(f'Training loss ({losses})')
@@ -158,9 +164,23 @@ def plot_convergence(curves: Sequence[Curve], path: str | PathLike[str], losses:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.margins(x=0.02)
         _grid(axes)
-    columns = 3 if max(len(curve.label) for curve in curves) <= _SHORT else 2
-    figure.legend(loc='outside lower center', ncols=min(columns, len(curves)), frameon=False, fontsize=9)
+    columns = 3 if max(map(len, groups)) <= _SHORT else 2
+    figure.legend(loc='outside lower center', ncols=min(columns, len(groups)), frameon=False, fontsize=9)
     save_figure(figure, path)
+
+
+def _best_epoch(curve: Curve) -> int:
+    return max(curve.scores, key=lambda epoch: curve.scores[epoch])
+
+
+def _legend(name: str, members: Sequence[Curve]) -> str:
+    """Name of an attempt with its best score, or the mean of those of its seeds."""
+    best = [curve.scores[_best_epoch(curve)] for curve in members if curve.scores]
+    if not best:
+        return f'{name}: not validated'
+    if len(best) == 1:
+        return f'{name}: {best[0]:.1f} at {_best_epoch(next(curve for curve in members if curve.scores))}'
+    return f'{name}: {np.mean(best):.1f} ± {np.std(best, ddof=1):.1f}, {len(best)} seeds'
 
 
 def draw_predictions(rows: Sequence[Row], labels: Sequence[str], path: str | PathLike[str], title: str) -> None:

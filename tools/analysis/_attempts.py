@@ -25,14 +25,6 @@ from lale_mmseg.evaluation.plots import read_curves
 from lale_mmseg.models.segmentors.views import VIEWS
 
 SCORES = ('mIoU', 'mF1', 'OA')
-#: The five attempts of the few-shot roofs protocol as published: name, val IoU, test IoU, test F1, in percent.
-PUBLISHED = (
-    ('U-Net from scratch', 73.5, 75.7, 86.1),
-    ('U-Net, ResNet-34 (ImageNet)', 76.5, 79.6, 88.6),
-    ('DeepLabV3+, ResNet-34 (ImageNet)', 77.2, 80.2, 89.0),
-    ('frozen SAM ViT-B, conv decoder', 69.0, 64.6, 78.3),
-    ('frozen SAM ViT-B, U-Net decoder', 74.0, 75.8, 86.2),
-)
 _SHOWN = 5
 
 

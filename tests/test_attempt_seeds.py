@@ -1,0 +1,135 @@
+"""Several seeds of one config as one attempt: means and spreads, names, what counts as a seed, curves and pictures."""
+
+from pathlib import Path
+
+import pytest
+
+from lale_mmseg.evaluation import attempt_plots
+from tests.test_compare_attempts import TOOL, attempt, comparing, rows  # noqa: F401
+from tests.test_docs import load_script
+
+
+def seeds_of(folder: Path, name: str, best: dict[int, float], **options) -> list[Path]:
+    """Work dirs of one config by seed, with their best validation IoU in the second of three epochs."""
+    return [
+        attempt(
+            folder / f'{name}_seed-{seed}', [10.0, score, 20.0], extra=f'\nrandomness = dict(seed={seed})\n', **options
+        )
+        for seed, score in best.items()
+    ]
+
+
+def test_mean_and_spread_of_an_attempt(compare, tmp_path):
+    """60, 64 and 71: mean 65, squares of the distances 25 + 1 + 36 = 62, so the standard deviation is sqrt(31)."""
+    a = seeds_of(tmp_path, 'unet', {0: 60.0, 1: 64.0, 10: 71.0}, lr=0.001)
+    b = seeds_of(tmp_path, 'lale', {0: 66.0, 1: 66.0, 10: 66.0}, lr=0.001, samples=300)
+    said, content = compare(*a, *b, '--baseline', 'unet')
+    assert [(row['label'], row['seeds']) for row in content['over_seeds']] == [
+        ('lale', [0, 1, 10]),
+        ('unet', [0, 1, 10]),
+    ]
+    unet = content['over_seeds'][1]
+    assert unet['attempts'] == ['unet_seed-0', 'unet_seed-1', 'unet_seed-10']
+    assert unet['val']['mIoU'] == dict(mean=65.0, std=pytest.approx(31**0.5))
+    assert unet['test'] == dict(mIoU=None, mF1=None, OA=None)
+    table = (tmp_path / 'out' / 'attempts.md').read_text()
+    assert table.index('## Over seeds') < table.index('## Trainings')
+    assert rows(table)['unet'][:5] == ['0 1 10', '65.00 ± 5.57', '73.00 ± 5.57', '85.00 ± 5.57', '+0.00']
+    assert rows(table)['lale'][:5] == ['0 1 10', '66.00 ± 0.00', '74.00 ± 0.00', '86.00 ± 0.00', '+1.00']
+    assert rows(table)['unet_seed-10'][4] == '+6.00'  # of a training over the mean of the baseline
+    assert 'seeds: work dirs of one config; mean and standard deviation (n - 1) over them' in said
+    # The seeds are no difference of recipes; the samples are.
+    assert 'randomness.seed' not in said
+    assert 'samples_per_epoch' in said
+    assert 'not trained with the same seeds' not in said
+
+
+def test_the_test_of_an_attempt_needs_that_of_each_seed(compare, tmp_path):
+    tested = seeds_of(tmp_path, 'a', {0: 50.0, 1: 60.0}, test=1, reads=1)
+    partly = [
+        *seeds_of(tmp_path, 'b', {0: 40.0}, samples=300, test=1),
+        *seeds_of(tmp_path, 'b', {1: 40.0}, samples=300),
+    ]
+    said, content = compare(*tested, *partly)
+    first, second = content['over_seeds']
+    assert first['test']['mIoU']['std'] == 0
+    assert first['test']['mIoU']['mean'] == pytest.approx(content['attempts'][0]['test']['mIoU'])
+    assert second['test']['mIoU'] is None
+    assert rows((tmp_path / 'out' / 'attempts.md').read_text())['b'][4] == '-'
+    # A note that several trainings share is said once.
+    assert said.count('no ledger of test reads') == 1
+
+
+def test_unequal_seeds_are_said(compare, tmp_path):
+    a = seeds_of(tmp_path, 'a', {0: 50.0, 1: 60.0})
+    b = seeds_of(tmp_path, 'b', {0: 50.0}, samples=300)
+    said, content = compare(*a, *b)
+    assert 'attempts were not trained with the same seeds: means over fewer are less certain' in said
+    assert 'seed: randomness.seed' in said
+    assert content['over_seeds'][1]['val']['mIoU'] == dict(mean=50.0, std=None)
+    assert '| b_seed-0 | 0 | 50.00 |' in (tmp_path / 'out' / 'attempts.md').read_text()
+
+
+def test_what_is_no_second_seed(compare, tmp_path):
+    """The same seed twice, and another recipe."""
+    twice = [attempt(tmp_path / name, [50.0]) for name in ('a', 'a2')]
+    other = attempt(tmp_path / 'a3', [50.0], lr=0.01, extra='\nrandomness = dict(seed=1)\n')
+    said, content = compare(*twice, other)
+    assert [row['attempts'] for row in content['over_seeds']] == [['a'], ['a2'], ['a3']]
+    assert 'Over seeds' not in (tmp_path / 'out' / 'attempts.md').read_text()
+    assert 'seeds: work dirs' not in said
+
+
+def test_the_work_dir_and_a_resume_are_no_other_config(compare, tmp_path):
+    a = attempt(tmp_path / 'x1', [50.0], extra='\nrandomness = dict(seed=1)\nwork_dir = "x1"\nresume = True\n')
+    b = attempt(tmp_path / 'x2', [60.0], extra='\nrandomness = dict(seed=2)\nwork_dir = "x2"\n')
+    _, content = compare(a, b)
+    assert [(row['label'], row['seeds']) for row in content['over_seeds']] == [('x', [1, 2])]
+
+
+@pytest.mark.parametrize(
+    ('labels', 'name'),
+    [
+        (['unet_seed-1', 'unet_seed-2'], 'unet'),
+        (['unet_c32_0', 'unet_c32_1'], 'unet_c32'),
+        (['unet seed 10', 'unet seed 12'], 'unet'),
+        (['one', 'two'], 'one'),
+        (['seed0', 'seed1'], 'seed0'),
+        (['unet_c32'], 'unet_c32'),
+    ],
+)
+def test_names(compare, labels, name):
+    from _seeds import _common_label
+
+    assert _common_label(labels) == name
+
+
+def test_attempts_of_one_stem_keep_names_that_differ(compare, tmp_path):
+    a = [attempt(tmp_path / f'u-{seed}', [50.0], extra=f'\nrandomness = dict(seed={seed})\n') for seed in (0, 1)]
+    b = [
+        attempt(tmp_path / f'u-{seed}', [40.0], lr=0.01, extra=f'\nrandomness = dict(seed={seed - 5})\n')
+        for seed in (5, 6)
+    ]
+    _, content = compare(*a, *b)
+    assert [row['label'] for row in content['over_seeds']] == ['u-0', 'u-5']
+
+
+def test_pictures_are_of_the_first_seed_and_curves_share_a_colour(compare, tmp_path, monkeypatch):
+    drawn, figures = {}, []
+    module = load_script(TOOL)
+    monkeypatch.setattr(
+        module, 'draw_predictions', lambda rows, labels, _, title: drawn.update(labels=labels, title=title)
+    )
+    monkeypatch.setattr(attempt_plots, 'save_figure', lambda figure, _: figures.append(figure))
+    a = seeds_of(tmp_path, 'a', {3: 60.0, 4: 70.0})
+    b = attempt(tmp_path / 'b', [50.0], samples=300)
+    monkeypatch.setattr('sys.argv', [TOOL, *map(str, [*a, b]), '--out', str(tmp_path / 'out')])
+    module.main()
+    assert drawn['labels'] == ['a', 'b']
+    assert drawn['title'].startswith('first seed of each attempt, last validation of each attempt')
+    axes = figures[0].axes[0]
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 3]
+    assert [list(line.get_ydata()) for line in lines] == [[10.0, 70.0, 20.0], [10.0, 60.0, 20.0]]
+    assert lines[0].get_color() == lines[1].get_color() == attempt_plots.COLORS[0]
+    entries = axes.get_legend_handles_labels()[1]
+    assert entries == ['a: 65.0 ± 7.1, 2 seeds', 'b: 50.0 at 1']
