@@ -8,6 +8,7 @@ are not published.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from .protocol import Protocol, Split
 
@@ -80,34 +81,30 @@ _FEW = {
     DATASET: Split(tuple(tile for tile in tiles_of('austin') if tile not in _FEW_VAL + _FEW_TEST), _FEW_VAL, _FEW_TEST)
 }
 
+_PROTOCOL = Protocol(
+    name='full',
+    letter='E',
+    title='Inria Aerial Image Labeling',
+    splits=_FULL,
+    clean_splits=_FULL,
+    train_labels='full',
+    test_labels='full',
+    classes=CLASSES,
+    averaged=('building',),
+    left_out_labels=(),
+    left_out_predictions=(),
+    says='tiles 1 to 5 of each of five cities are validation, the other 155 training; the labels of the test, five '
+    'other cities, are not published; mIoU and mF1 are those of building, OA is the share of right pixels',
+)
 PROTOCOLS = (
-    Protocol(
-        name='full',
-        letter='E',
-        title='Inria Aerial Image Labeling',
-        splits=_FULL,
-        clean_splits=_FULL,
-        train_labels='full',
-        test_labels='full',
-        classes=CLASSES,
-        averaged=('building',),
-        left_out_labels=(),
-        left_out_predictions=(),
-        says='tiles 1 to 5 of each of five cities are validation, the other 155 training; the labels of the test, five '
-        'other cities, are not published; mIoU and mF1 are those of building, OA is the share of right pixels',
-    ),
-    Protocol(
+    _PROTOCOL,
+    replace(
+        _PROTOCOL,
         name='few-shot',
         letter='F',
         title='few-shot roofs',
         splits=_FEW,
         clean_splits=_FEW,
-        train_labels='full',
-        test_labels='full',
-        classes=CLASSES,
-        averaged=('building',),
-        left_out_labels=(),
-        left_out_predictions=(),
         says='one crop of 1024x1024 of each tile of Austin: 24 to train, 6 to validate, 6 to test, which are read once '
         'after all tuning; mIoU and mF1 are those of building, OA is the share of right pixels',
     ),
