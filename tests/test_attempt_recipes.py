@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from tests.attempts import CONFIG, RECIPE, attempt, comparing  # noqa: F401
 from tests.support import REPO
-from tests.test_compare_attempts import CONFIG, RECIPE, attempt, comparing  # noqa: F401
 
 
 def start(folder: Path, name: str, trained: bool, extra: str = '', **recipe) -> None:
@@ -61,6 +61,26 @@ def test_recipes_that_differ_are_named(compare, tmp_path):
         ),
         ("model['decode_head'].update(dropout_ratio=0.3)", 'decoder dropout', 'highest rate'),
         ('model.update(decoder_dropout=0.1)', 'decoder dropout', 'highest rate'),
+        ("train_cfg['max_epochs'] = 4", 'schedule', 'train_cfg.max_epochs'),
+        ("param_scheduler = dict(type='PolyLR')", 'schedule', 'param_scheduler.type'),
+        ("default_hooks['stop']['patience'] = 5", 'schedule', 'hooks.LaleEarlyStopping.patience'),
+        ("custom_hooks = [dict(type='EMAHook')]", 'schedule', 'hooks.EMAHook.type'),
+        ("optim_wrapper['optimizer']['weight_decay'] = 0.5", 'optimizer', 'optim_wrapper.optimizer.weight_decay'),
+        (
+            "train_dataloader['sampler']['samples_per_epoch'] = 100",
+            'samples an epoch and batch',
+            'train_dataloader.sampler.samples_per_epoch',
+        ),
+        ("train_dataloader['batch_size'] = 8", 'samples an epoch and batch', 'train_dataloader.batch_size'),
+        ("data_root = 'other'", 'data, protocol and split', 'data_root'),
+        ("binary_class = 'car'", 'data, protocol and split', 'binary_class'),
+        ("val_dataloader['dataset']['split'] = 'test'", 'data, protocol and split', 'val_dataset.split'),
+        ("val_evaluator['score_classes'] = [0]", 'scoring', 'val_evaluator.score_classes'),
+        (
+            "train_dataloader['dataset']['pipeline'] += [dict(type='SeedDraw')]",
+            'augmentation and training pipeline',
+            'train_pipeline.1.type',
+        ),
     ],
 )
 def test_what_the_network_does_not_decide_is_compared(compare, tmp_path, extra, group, path):
@@ -69,6 +89,29 @@ def test_what_the_network_does_not_decide_is_compared(compare, tmp_path, extra, 
     assert 'recipes agree' not in said
     assert [*content['differences']] == [group]
     assert path in content['differences'][group]
+
+
+def test_the_batch_is_that_of_all_processes(compare, tmp_path):
+    a, b, c = (
+        attempt(tmp_path / name, [50.0] * 3, processes=processes, extra=f"train_dataloader['batch_size'] = {size}")
+        for name, processes, size in (('a', 4, 1), ('b', None, 4), ('c', 4, 4))
+    )
+    _, content = compare(a, b)
+    assert content['differences'] == {}
+    _, content = compare(a, c)
+    assert content['differences'] == {
+        'samples an epoch and batch': {'train_dataloader.batch_size': {'4': ['a'], '16': ['c']}}
+    }
+
+
+def test_starts_of_an_earlier_training_in_the_folder_are_not_of_this_one(compare, tmp_path):
+    folder = attempt(tmp_path / 'a', [50.0] * 3)
+    start(folder, '20200101_120000', trained=True, lr=0.5)
+    start(folder, '20200102_120000', trained=True)
+    assert compare(folder)[1]['attempts'][0]['notes'] == []
+    start(folder, '20200103_120000', trained=True, extra='resume = True', samples=3)
+    note = 'trained in 2 starts whose recipes differ in train_dataloader.sampler.samples_per_epoch'
+    assert compare(folder)[1]['attempts'][0]['notes'] == [note]
 
 
 def test_what_the_network_decides_is_no_difference(compare, tmp_path):
@@ -107,7 +150,7 @@ def test_the_recipe_is_that_of_the_training_not_of_a_later_test(compare, tmp_pat
     start(b, '20260102_000000', trained=False, lr=0.5)
     said, _ = compare(a, b)
     assert 'recipes agree' in said
-    start(b, '20260103_000000', trained=True, samples=200)
+    start(b, '20260103_000000', trained=True, samples=200, extra='resume = True\n')
     said, content = compare(a, b)
     assert [*content['differences']] == ['samples an epoch and batch']
     assert 'b: trained in 2 starts whose recipes differ in train_dataloader.sampler.samples_per_epoch' in said

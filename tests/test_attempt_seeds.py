@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lale_mmseg.evaluation import attempt_plots
-from tests.test_compare_attempts import TOOL, attempt, comparing, rows  # noqa: F401
+from tests.attempts import TOOL, attempt, comparing, rows  # noqa: F401
 from tests.test_docs import load_script
 
 

@@ -122,8 +122,10 @@ def _number_of_seeds(points: Mapping[int, Mapping[int, float]]) -> str:
     return '1 seed' if numbers == [1] else f'{numbers[0]} seeds'
 
 
-def plot_convergence(curves: Sequence[Curve], path: str | PathLike[str], losses: str) -> None:
-    """Draws validation IoU and training loss by epoch, the best epoch of each training marked.
+def plot_convergence(
+    curves: Sequence[Curve], path: str | PathLike[str], losses: str, score: str = 'IoU of building'
+) -> None:
+    """Draws the validation score and training loss by epoch, the best epoch of each training marked.
 
     Trainings of one attempt have its colour, and one entry in the legend: mean and standard deviation of their best.
 
@@ -131,6 +133,7 @@ def plot_convergence(curves: Sequence[Curve], path: str | PathLike[str], losses:
         curves: The trainings; attempts are in the legend in the order of their first ones.
         path: PNG file to write.
         losses: What the training losses are the sum of, such as 'loss_bce + loss_dice'; stands at their axis.
+        score: Name of the score, in percent.
 
     Raises:
         ValueError: No attempt was validated.
@@ -155,7 +158,7 @@ def plot_convergence(curves: Sequence[Curve], path: str | PathLike[str], losses:
                 left.plot([*curve.scores], [*curve.scores.values()], marker=marker, **style)
                 left.plot(best, curve.scores[best], '*', **star)
             right.plot([*curve.losses], [*curve.losses.values()], marker=marker, **style)
-    left.set_ylabel('Validation IoU of building (%)')
+    left.set_ylabel(f'Validation {score} (%)')
     left.set_title('Validation (star: best epoch)')
     right.set_ylabel(f'Training loss ({losses})')
     right.set_title('Training')

@@ -7,11 +7,10 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from _attempt_data import SplitData, read_split
+from _attempt_data import SplitData, read_split, shared_images
 from _recipes import changes, hooks_of, start_of
 from _runs import DIAGNOSTICS, best_of, read_diagnostics, score_of
 from mmengine.config import Config
@@ -101,6 +100,8 @@ def read_attempt(folder: Path, label: str) -> Attempt:
     _settle_start(configs)
     config = configs[-1]
     rows = read_diagnostics(folder)
+    for one in configs:
+        one['processes'] = (rows[-1].get('processes') if rows else None) or 1
     if not rows:
         raise DataError(f'{folder / DIAGNOSTICS}: has no epoch yet; the training has not come that far')
     best = best_of(rows)
@@ -114,7 +115,7 @@ def read_attempt(folder: Path, label: str) -> Attempt:
     if changed:
         notes.append(f'trained in {len(configs)} starts whose recipes differ in {", ".join(changed[:_SHOWN])}')
     test, test_run = _test_scores(folder, notes)
-    outdated = None if test is None else _outdated(folder, test_run, rows)
+    outdated = None if test is None else _outdated(test_run, rows)
     if outdated is not None:
         notes.append(f'TEST is left out: test/metrics.json {outdated}, so it is of an earlier training')
         test, test_run = None, None
@@ -122,6 +123,9 @@ def read_attempt(folder: Path, label: str) -> Attempt:
         notes += _test_notes(test_run, config, best)
     val_data = read_split(folder / 'val', config, 'val')
     test_data = read_split(folder / 'test', config, 'test') if test is not None else None
+    both = shared_images(val_data, test_data)
+    if both:
+        notes.append(f'TEST has {len(both)} images of VAL, by name and labels: {", ".join(both[:_SHOWN])}')
     return Attempt(label, folder, config, rows, best, test, test_run, _reads(folder), notes, val_data, test_data)
 
 
@@ -149,29 +153,23 @@ def read_configs(folder: Path) -> list[dict[str, Any]]:
 
 
 def _logged(folder: Path) -> list[Path]:
-    """Configs beside the logs of the starts that trained, by date."""
-    return [
-        path
-        for path in sorted(folder.glob('*/vis_data/config.py'))
-        if read_curves([path.with_name('scalars.json')]).train
-    ]
-
-
-def _began(folder: Path) -> datetime | None:
-    """When the present training began: the last start that went on from nothing. None where no log says it."""
-    for path in reversed(_logged(folder)):
+    """Configs beside the logs of the starts that trained, by date, from the last one that went on from nothing."""
+    found: list[Path] = []
+    for path in sorted(folder.glob('*/vis_data/config.py')):
         epochs = _logged_epochs(path.with_name('scalars.json'))
-        if _load(path).get('resume') is True or min(epochs, default=1) > 1:
+        if epochs is None:
             continue
-        try:
-            return datetime.strptime(path.parts[-3], '%Y%m%d_%H%M%S')
-        except ValueError:
-            return None
-    return None
+        if min(epochs, default=1) <= 1 and _load(path).get('resume') is not True:
+            found = []
+        found.append(path)
+    return found
 
 
-def _logged_epochs(path: Path) -> list[int]:
-    """Epochs that a log has training losses of."""
+def _logged_epochs(path: Path) -> list[int] | None:
+    """Epochs that a log has training losses of, none of them where it counts iterations; None without losses."""
+    losses = read_curves([path]).train
+    if not losses:
+        return None
     found = []
     for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
         try:
@@ -183,14 +181,12 @@ def _logged_epochs(path: Path) -> list[int]:
     return found
 
 
-def _outdated(folder: Path, run: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) -> str | None:
+def _outdated(run: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) -> str | None:
     """Why a test cannot be of the training that the rows are of; None if it can."""
-    began = _began(folder)
-    # Dates of log folders are local time in whole seconds.
-    written = datetime.fromtimestamp((folder / 'test' / 'metrics.json').stat().st_mtime)
-    if began is not None and written < began:
-        return f'is of {written:%Y-%m-%d %H:%M:%S}, the training began at {began:%Y-%m-%d %H:%M:%S}'
-    epoch, iteration = (run or {}).get('epoch'), (run or {}).get('iter')
+    training, epoch, iteration = ((run or {}).get(name) for name in ('training', 'epoch', 'iter'))
+    of_rows = rows[-1].get('training')
+    if None not in (training, of_rows) and training != of_rows:
+        return f'is of the training {training}, the rows are of {of_rows}'
     if epoch is None:
         return None
     if epoch > int(rows[-1]['epoch']):
@@ -229,8 +225,9 @@ def _test_scores(folder: Path, notes: list[str]) -> tuple[dict[str, float] | Non
         run = None if content.get('run') is None else dict(content['run'])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f'{path}: not the scores of a test ({type(error).__name__}: {error})') from None
-    if source.get('split') not in (None, 'test'):
-        notes.append(f'test/metrics.json is of split {source["split"]!r}, so it is no test')
+    split = source.get('split') or (run or {}).get('split')
+    if split not in (None, 'test'):
+        notes.append(f'test/metrics.json is of split {split!r}, so it is no test')
         return None, None
     if source.get('missing_tiles'):
         notes.append(f'tested without the tiles {", ".join(source["missing_tiles"])}')
@@ -269,9 +266,9 @@ def _reads(folder: Path) -> int | None:
     if not path.is_file():
         return None
     entries, damaged = read_ledger(path)
-    # The number in a line counts reads from other work dirs, too, and a damaged line was a read.
+    # The number in a line counts reads from other work dirs, too; a damaged line was a read, and is not in it.
     numbers = [entry['read'] for entry in entries if isinstance(entry.get('read'), int)]
-    return max([len(entries) + damaged, *numbers])
+    return max(numbers, default=0) + damaged
 
 
 def _ended(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:

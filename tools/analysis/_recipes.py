@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _runs import differing, flatten
+from _runs import differing, flatten, short
 from train import leave_out_pretrained
 
 #: What recipes are compared in, in the order of the output. The network itself is no part of it.
@@ -87,7 +87,8 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             f'data_preprocessor.{path}': leaf for path, leaf in preprocessor.items() if path and path not in _PADDING
         },
         'samples an epoch and batch': {
-            f'train_dataloader.{name}': loader.get(name) for name in ('sampler', 'batch_size')
+            'train_dataloader.sampler': loader.get('sampler'),
+            'train_dataloader.batch_size': _batch(config, loader),
         },
         'optimizer': {'optim_wrapper': config.get('optim_wrapper')},
         'schedule': {
@@ -122,6 +123,12 @@ def _segmentor(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _heads(node: Any) -> list[Mapping[str, Any]]:
     return [node] if isinstance(node, Mapping) else [*(node or ())]
+
+
+def _batch(config: Mapping[str, Any], loader: Mapping[str, Any]) -> int | None:
+    """Samples of a step on all processes together; `processes` is noted beside a config that was trained on several."""
+    size = loader.get('batch_size')
+    return None if size is None else size * config.get('processes', 1)
 
 
 def _losses(heads: Sequence[Mapping[str, Any]]) -> Any:
@@ -254,12 +261,8 @@ def difference_lines(found: Mapping[str, Mapping[str, Mapping[str, Sequence[str]
     lines = []
     for group, paths in found.items():
         for path, by_value in [*paths.items()][:_SHOWN]:
-            values = '; '.join(f'{_short(value)} ({", ".join(labels)})' for value, labels in by_value.items())
+            values = '; '.join(f'{short(value)} ({", ".join(labels)})' for value, labels in by_value.items())
             lines.append(f'{group}: {path}: {values}')
         if len(paths) > _SHOWN:
             lines.append(f'{group}: {len(paths) - _SHOWN} more fields, all in attempts.json')
     return lines
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= 60 else f'{value[:57]}...'

@@ -93,3 +93,8 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Keys of two flat mappings whose values differ, or that one of them lacks."""
     missing = object()
     return [key for key in {**before, **now} if before.get(key, missing) != now.get(key, missing)]
+
+
+def short(text: str, length: int = 60) -> str:
+    """A text, cut off where it is longer."""
+    return text if len(text) <= length else f'{text[: length - 3]}...'

@@ -27,7 +27,7 @@ from mmengine.registry import init_default_scope
 from rich.console import Console
 
 import lale_mmseg.register  # noqa: F401
-from lale_mmseg.errors import ConfigError, InputError
+from lale_mmseg.errors import ConfigError, DataError, InputError
 from lale_mmseg.evaluation.attempt_plots import Curve, draw_predictions, plot_convergence
 from lale_mmseg.files import write_atomic
 
@@ -133,16 +133,18 @@ def differing_data(attempts: Sequence[Attempt]) -> list[str]:
     """Where attempts were not validated, or not tested, on the same images and labels."""
     return [
         *data_lines('validation', {attempt.label: attempt.val_data for attempt in attempts}),
-        *data_lines('test', {attempt.label: attempt.test_data for attempt in attempts}),
+        *data_lines('test', {attempt.label: attempt.test_data for attempt in attempts if attempt.test is not None}),
     ]
 
 
 def check_published(attempts: Sequence[Attempt]) -> None:
     """Raises ConfigError where the published figures would stand beside scores of other data."""
     for attempt in attempts:
-        fault = published_fault(attempt.val_data)
-        if fault is not None:
-            raise ConfigError(f'--published: {attempt.label} ({attempt.folder}) {fault}')
+        faults = [published_fault(attempt.val_data, 'val')]
+        faults += [published_fault(attempt.test_data, 'test')] if attempt.test is not None else []
+        for fault in faults:
+            if fault is not None:
+                raise ConfigError(f'--published: {attempt.label} ({attempt.folder}) {fault}')
 
 
 def draw(attempts: Sequence[Attempt], groups: Sequence[Group], args: argparse.Namespace, out: Path) -> list[Path]:
@@ -159,31 +161,43 @@ def draw(attempts: Sequence[Attempt], groups: Sequence[Group], args: argparse.Na
         for attempt, of_attempt in zip(attempts, losses, strict=True)
     ]
     written = [out / 'convergence.png']
-    plot_convergence(curves, written[0], loss_label)
-    # One training of each attempt, whose seed is not chosen by its score.
+    names = {attempt.val_data.score_name for attempt in attempts if attempt.val_data is not None}
+    plot_convergence(curves, written[0], loss_label, names.pop() if len(names) == 1 else 'mIoU')
+    return [*written, *draw_rows(groups, args, out)]
+
+
+def draw_rows(groups: Sequence[Group], args: argparse.Namespace, out: Path) -> list[Path]:
+    """Writes the predictions of one training of each attempt, whose seed is not chosen by its score."""
     drawn = {group.label: group.attempts[0] for group in groups}
     # A test that is left out of the table is left out here as well.
     shown = {label: one for label, one in drawn.items() if args.pictures == 'val' or one.test is not None}
     places = {label: folder_of(one.folder, args.pictures) for label, one in shown.items()}
     folders = {label: folder for label, (folder, _) in places.items()}
-    rows = rows_of(folders, args.rows)
     target = out / 'predictions.png'
-    if rows:
-        title = title_of({label: when for label, (_, when) in places.items()})
-        if any(len(group.seeds) > 1 for group in groups):
-            title = f'first seed of each attempt, {title}'
-        draw_predictions(rows, [*folders], target, title)
-        written.append(target)
-    else:
-        target.unlink(missing_ok=True)
+    target.unlink(missing_ok=True)  # that of an earlier comparison
+    classes = {one.val_data.classes for one in shown.values() if one.val_data is not None}
+    if any(len(names) > 2 for names in classes):
+        print('no predictions.png: it shows one class against the rest, and there are more than two classes')
+        return []
+    try:
+        rows = rows_of(folders, args.rows)
+    except DataError as error:
+        print(f'no predictions.png: {error}')
+        return []
+    if not rows:
         print(f'no predictions.png: none of the work dirs has images, labels and predictions in {args.pictures}/')
+        return []
     for line in absent(folders, rows):
         print(line)
-    return written
+    title = title_of({label: when for label, (_, when) in places.items()}, next(iter(classes), ('', 'class 1'))[-1])
+    if any(len(group.seeds) > 1 for group in groups):
+        title = f'first seed of each attempt, {title}'
+    draw_predictions(rows, [*folders], target, title)
+    return [target]
 
 
-def title_of(kinds: Mapping[str, str]) -> str:
-    """Heading of the pictures, from what those of each attempt are of."""
+def title_of(kinds: Mapping[str, str], name: str) -> str:
+    """Heading of the pictures of a class, from what those of each attempt are of."""
     names: dict[str, list[str]] = {}
     for label, kind in kinds.items():
         names.setdefault(kind, []).append(label)
@@ -191,7 +205,7 @@ def title_of(kinds: Mapping[str, str]) -> str:
         when = next(iter(names)) + ('' if 'test' in names else ' of each attempt')
     else:
         when = '; '.join(f'{kind} of {", ".join(labels)}' for kind, labels in names.items())
-    return f'{when}\nbuilding: found yellow, false red, missed blue'
+    return f'{when}\n{name}: found yellow, false red, missed blue'
 
 
 def _known(points: dict[int, float | None]) -> dict[int, float]:
