@@ -4,7 +4,8 @@
 
 trains the config `ATTEMPT_..._palette-building-256x256.py` of each attempt by tools/train.py, 400 draws an epoch, with
 each seed, tests the checkpoints that are best on validation once by tools/test.py, and sets all side by side by
-tools/analysis/compare_attempts.py. Finished attempts of the same work dir are kept, an interrupted one is resumed. The
+tools/analysis/compare_attempts.py. Finished attempts of the same work dir are kept, an interrupted one is resumed; one
+of another command is an error. The
 folder of results gets NAME.md, NAME.json and NAME_convergence.png; pictures of predictions hold the images, and stay in
 the work dir.
 """
@@ -18,13 +19,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._timing import REPOSITORY, RESULTS, write_result
 from lale_mmseg.errors import ConfigError
+from lale_mmseg.files import write_atomic
 
 CONFIGS = REPOSITORY / 'configs' / 'buildings'
+IDENTITY = 'attempt.json'
 
 
 def config_of(attempt: str) -> Path:
@@ -44,9 +48,26 @@ def run(*command: object) -> None:
     subprocess.run([sys.executable, *(str(part) for part in command)], cwd=REPOSITORY, check=True)
 
 
+def claim(work_dir: Path, identity: dict[str, Any]) -> None:
+    """Notes in an empty work dir what is trained there.
+
+    Raises:
+        ConfigError: The work dir is of something else.
+    """
+    path = work_dir / IDENTITY
+    if not work_dir.is_dir() or {*work_dir.iterdir()} <= {path}:
+        write_atomic(path, json.dumps(identity, indent=1) + '\n')
+        return
+    before = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    changed = [key for key in identity if key not in before or before[key] != identity[key]]
+    if changed:
+        shown = '; '.join(f'{key} {before.get(key, "unknown")!r}, now {identity[key]!r}' for key in changed)
+        raise ConfigError(f'{work_dir}: was made with another command ({shown}); take another --work-dir')
+
+
 def train_and_test(attempt: str, seed: int, args: argparse.Namespace) -> Path:
     """Trains and tests an attempt unless it was; returns its work dir."""
-    config, work_dir = config_of(attempt), args.work_dir.resolve() / f'{attempt}_seed-{seed}'
+    config, work_dir = config_of(attempt), folder_of(attempt, seed, args)
     options = ['--work-dir', work_dir, '--cfg-options', f'data_root={args.data_root.resolve()}', *args.options]
     of_training = ['--resume', '--seed', seed, *(['--random-init'] if args.random_init else [])]
     if (work_dir / 'test' / 'metrics.json').is_file():
@@ -55,6 +76,11 @@ def train_and_test(attempt: str, seed: int, args: argparse.Namespace) -> Path:
     best = sorted(work_dir.glob('best_mIoU_epoch_*.pth'), key=lambda path: path.stat().st_mtime)[-1]
     run('tools/test.py', config, best, *options)
     return work_dir
+
+
+def folder_of(attempt: str, seed: int, args: argparse.Namespace) -> Path:
+    """The work dir of an attempt."""
+    return args.work_dir.resolve() / f'{attempt}_seed-{seed}'
 
 
 def main() -> None:
@@ -69,9 +95,13 @@ def main() -> None:
     parser.add_argument('--options', nargs='+', default=[], metavar='KEY=VALUE', help='further --cfg-options')
     parser.add_argument('--save', metavar='NAME', help='write benchmarks/results/NAME.*')
     args = parser.parse_args()
-    for attempt in args.attempts:
-        config_of(attempt)
-    folders = [train_and_test(attempt, seed, args) for seed in args.seeds for attempt in args.attempts]
+    wanted = [(attempt, seed) for seed in args.seeds for attempt in args.attempts]
+    same = dict(epochs=args.epochs, options=args.options, random_init=args.random_init)
+    for attempt, seed in wanted:
+        config = config_of(attempt).name
+        identity = dict(config=config, seed=seed, data_root=str(args.data_root.resolve()), **same)
+        claim(folder_of(attempt, seed, args), identity)
+    folders = [train_and_test(attempt, seed, args) for attempt, seed in wanted]
     out = args.work_dir.resolve() / 'compared'
     run('tools/analysis/compare_attempts.py', *folders, '--out', out)
     if args.save:

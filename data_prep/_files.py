@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from data_prep._names import some_of
 from lale_mmseg.errors import DataError, InputError
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows: there a second process is not seen
+    fcntl = None
 
 MANIFEST = 'manifest.json'
 _SUFFIX = '.part'
@@ -60,6 +68,61 @@ def remove_leftovers(folder: Path) -> None:
 def is_leftover(path: Path) -> bool:
     """Whether `remove_leftovers` would remove a file."""
     return path.name.startswith('.') and path.name.endswith(_SUFFIX)
+
+
+@contextmanager
+def only_run(out: str | Path) -> Iterator[None]:
+    """Keeps other processes from a data folder: each would write the manifest without what the others noted.
+
+    A file beside the folder is locked; the kernel frees it when the process ends, also one that is killed.
+
+    Raises:
+        InputError: Another process prepares the folder.
+    """
+    folder = Path(out).resolve()
+    path = folder.with_name(f'.{folder.name}.lock')
+    file = None
+    # Where a lock cannot be made, nothing is locked; a folder that cannot be written is told by what is written next.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open('a+') if fcntl is not None else None
+    if fcntl is None or file is None:
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f'{out}: {file.read() or "another process"} prepares this folder; wait until it ends, or choose '
+                'another folder'
+            ) from None
+        except OSError:  # some network file systems have no locks
+            pass
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {platform.node()}')
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def walk_files(folder: Path, skips: Callable[[str], bool]) -> Iterator[Path]:
+    """Files below a folder in the order of their names, also through links; each folder once.
+
+    Args:
+        folder: Where to begin.
+        skips: Whether folders of a name are left out.
+    """
+    seen = set()
+    for at, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(at)
+        folders[:] = sorted(name for name in folders if not skips(name)) if real not in seen else []
+        if real not in seen:
+            yield from (Path(at, name) for name in sorted(files))
+        seen.add(real)
 
 
 class Manifest:

@@ -33,6 +33,10 @@ def departures(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
         others = sorted({source[name] for source in made.values() if source.get(name, due) != due})
         if others:
             found.append(f'{words} {", ".join(f"{value:g}" for value in others)} ({due:g} is due)')
+    whole = f'{inria.TILE_SIZE}x{inria.TILE_SIZE}'
+    sizes = {'x'.join(map(str, parts[tile]['tile_size'])) for tile in made} - {whole}
+    if sizes:
+        found.append(f'tiles of {", ".join(sorted(sizes))} ({whole} is due)')
     by_hand = [tile for tile, source in made.items() if source.get('nudge') is not None]
     if by_hand:
         found.append(f'windows chosen by hand in {some_of(by_hand)}')

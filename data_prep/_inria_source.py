@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
+from data_prep._files import walk_files
 from data_prep._isprs_source import SourceFile, read_chunks
 from data_prep._isprs_tiles import gdal_settings
 from data_prep._names import some_of
@@ -32,8 +32,8 @@ STRIP = 256
 
 _TIFF = ('.tif', '.tiff')
 _NAME = re.compile(rf'({"|".join(inria.CITIES)})(\d+)')
-#: Archives and parts of archives that have to be unpacked first.
-_PACKED = re.compile(r'\.(7z|rar|zip|tar|gz|tgz)(\.\d+)?$|\.z\d+$', re.IGNORECASE)
+#: Archives and parts of archives that have to be unpacked first; zip files are looked into.
+_PACKED = re.compile(r'\.(7z|rar|tar|gz|tgz)(\.\d+)?$|\.zip\.\d+$|\.z\d+$', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ def find_tiles(source: Path, wanted: Sequence[str], skip_missing: bool = False) 
         path = PurePosixPath(file.name)
         kind = FOLDERS.get(path.parent.name.lower())
         name = _NAME.fullmatch(path.stem)
-        # A folder `images` of the source itself need not lie in train/; one that lies deeper must.
-        if kind is None or name is None or (len(path.parts) > 2 and path.parts[-3].lower() != 'train'):
+        above = PurePosixPath((file.member or file.name).replace('\\', '/')).parts[:-2]
+        # A folder `images` of the source or of an archive itself need not lie in train/; one that lies deeper must.
+        if kind is None or name is None or (above and above[-1].lower() != 'train'):
             continue
         if path.stem not in inria.TILES:
             raise DataError(f'{file.name}: {name[1]} has tiles 1 to {inria.TILES_PER_CITY}, this is none of them')
@@ -107,7 +108,8 @@ def _name_missing(tile: str, found: dict[tuple[str, str], SourceFile]) -> str:
 
 
 def _nothing_found(source: Path, wanted: Sequence[str]) -> str:
-    packed = [source] if source.is_file() else sorted(path for path in source.rglob('*') if _is_packed(path))
+    packed = [source] if source.is_file() else _files(source)
+    packed = [path for path in packed if _PACKED.search(path.name)]
     if packed:
         first = next((path for path in packed if path.name.endswith('.001')), packed[0])
         return (
@@ -131,8 +133,8 @@ def shipped_archive(root: Path) -> Path | None:
     return None
 
 
-def _is_packed(path: Path) -> bool:
-    return path.is_file() and _PACKED.search(path.name) is not None
+def _files(folder: Path) -> list[Path]:
+    return [*walk_files(folder, lambda name: name.startswith('.') or name == '__MACOSX')]
 
 
 def _walk(source: Path) -> Iterator[SourceFile]:
@@ -143,18 +145,15 @@ def _walk(source: Path) -> Iterator[SourceFile]:
         return
     if not source.is_dir():
         raise DataError(f'{source}: no such folder (one that holds AerialImageDataset is due)')
-    for folder, folders, files in os.walk(source):
-        folders[:] = sorted(name for name in folders if not name.startswith('.') and name != '__MACOSX')
-        for name in sorted(files):
-            path = Path(folder, name)
-            relative = path.relative_to(source).as_posix()
-            if name.startswith('.'):
-                continue
-            if path.suffix.lower() == '.zip':
-                yield from _members(path, f'{relative}/')
-            elif path.suffix.lower() in _TIFF:
-                stat = path.stat()
-                yield SourceFile(relative, path, None, stat.st_size, stat.st_mtime_ns)
+    for path in _files(source):
+        relative = path.relative_to(source).as_posix()
+        if path.name.startswith('.'):
+            continue
+        if path.suffix.lower() == '.zip':
+            yield from _members(path, f'{relative}/')
+        elif path.suffix.lower() in _TIFF:
+            stat = path.stat()
+            yield SourceFile(relative, path, None, stat.st_size, stat.st_mtime_ns)
 
 
 def _members(path: Path, prefix: str) -> Iterator[SourceFile]:

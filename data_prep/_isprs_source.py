@@ -7,7 +7,6 @@ holds images, `gts*/` and anything with `ground_truth` in its name holds labels.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import zipfile
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from data_prep._files import whole_file
+from data_prep._files import walk_files, whole_file
 from data_prep._progress import progress_bar
 from lale_mmseg.errors import DataError
 
@@ -219,15 +218,12 @@ def _walk(source: Path, opens: Callable[[str], bool]) -> Iterator[Path]:
         return
     if not source.is_dir():
         raise DataError(f'{source}: no such folder (a folder with the archives or files of ISPRS is due)')
-    for folder, folders, files in os.walk(source):
-        folders[:] = sorted(name for name in folders if not _skips_folder(name))
-        for name in sorted(files):
-            path = Path(folder, name)
-            suffix = path.suffix.lower()
-            if suffix == '.zip' and not name.startswith('.') and opens(path.stem):
-                yield path
-            if suffix in (*_TIFF, '.tfw') and name.lower().startswith('top_'):
-                yield path
+    for path in walk_files(source, _skips_folder):
+        suffix = path.suffix.lower()
+        if suffix == '.zip' and not path.name.startswith('.') and opens(path.stem):
+            yield path
+        if suffix in (*_TIFF, '.tfw') and path.name.lower().startswith('top_'):
+            yield path
 
 
 def _skips_folder(name: str) -> bool:

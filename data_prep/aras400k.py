@@ -22,7 +22,7 @@ if not __package__:
 
 from data_prep._archives import md5_of, unpack
 from data_prep._cli import run_main
-from data_prep._files import Manifest, write_bytes
+from data_prep._files import Manifest, only_run, write_bytes
 from data_prep._pairs import KINDS, describe, list_images
 from data_prep._parquet import count_rows, find_shards, read_rows
 from data_prep._progress import check_workers, map_jobs, progress_bar
@@ -308,16 +308,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     args = build_parser().parse_args(argv)
     common: dict[str, Any] = dict(overwrite=args.overwrite, workers=args.workers)
-    if args.command == 'archives':
-        made = from_archives(args.source, args.out, args.parts, not args.no_verify, **common)
-    elif args.command == 'parquet':
-        made = from_parquet(args.source, args.out, args.parts, **common)
-    else:
-        if args.window < 1:
-            raise ConfigError(f'--window {args.window}: at least 1 pixel is due')
-        made = from_raw(args.source, args.out, Rules(window=args.window, split=_split(args)), **common)
-        left_out = next(iter(made.values()))['left_out']
-        print('windows left out: ' + ', '.join(f'{count:,} ({reason})' for reason, count in left_out.items()))
+    if args.command == 'raw' and args.window < 1:
+        raise ConfigError(f'--window {args.window}: at least 1 pixel is due')
+    with only_run(args.out):
+        if args.command == 'archives':
+            made = from_archives(args.source, args.out, args.parts, not args.no_verify, **common)
+        elif args.command == 'parquet':
+            made = from_parquet(args.source, args.out, args.parts, **common)
+        else:
+            made = from_raw(args.source, args.out, Rules(window=args.window, split=_split(args)), **common)
+            left_out = next(iter(made.values()))['left_out']
+            print('windows left out: ' + ', '.join(f'{count:,} ({reason})' for reason, count in left_out.items()))
     print_table(str(args.out), PALETTE.classes, made)
     return 0
 

@@ -30,7 +30,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep._cli import run_main
-from data_prep._files import MANIFEST, Manifest, read_manifest
+from data_prep._files import MANIFEST, Manifest, only_run, read_manifest
 from data_prep._inria_crops import CENTRE, NONE, STEP, check_nudge, read_nudges
 from data_prep._inria_layout import (
     FEW_SHOT,
@@ -134,10 +134,12 @@ def prepare(
 
     Raises:
         ConfigError: An argument is out of range.
-        InputError: `out` has something else in it, or tiles that were made with other settings.
+        InputError: `out` has something else in it, or tiles that were made with other settings; or another process
+            prepares it.
         DataError: A tile is missing, damaged or not as due, or a label is neither 0 nor 255; nothing is written then.
     """
-    return _prepare(request, Path(source), Path(out), overwrite, workers)[0]
+    with only_run(out):
+        return _prepare(request, Path(source), Path(out), overwrite, workers)[0]
 
 
 def _prepare(
@@ -371,7 +373,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if 'cities' in args:
         args['cities'] = tuple(args['cities'])
     request = Request(**args)
-    made, kept, found = _prepare(request, source, out, overwrite, workers)
+    with only_run(out):
+        made, kept, found = _prepare(request, source, out, overwrite, workers)
     print_summary(request, out, made)
     if kept:
         # All of them: the run had nothing to write.

@@ -27,7 +27,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep._cli import run_main
-from data_prep._files import Manifest
+from data_prep._files import Manifest, only_run
 from data_prep._isprs_compare import require_equal_settings
 from data_prep._isprs_layout import files_by_folder, has_statistics, manifest_kind, missing_files
 from data_prep._isprs_plan import MASKS, MAX_DISTANCE, Request, TilePlan, check_headers
@@ -59,9 +59,14 @@ def prepare(
     Raises:
         ConfigError: An argument is out of range.
         DataError: A file is missing, damaged or not as due, or labels have colours off the palette.
+        InputError: `out` has something else in it, or another process prepares it.
     """
     threads = check_workers(workers)
-    source, out = Path(source), Path(out)
+    with only_run(out):
+        return _prepare(request, Path(source), Path(out), overwrite, threads)
+
+
+def _prepare(request: Request, source: Path, out: Path, overwrite: bool, threads: int) -> dict[str, dict]:
     inputs = list_inputs(source)
     # A folder that is there is looked at first, and one that is not is made last: errors leave nothing behind.
     manifest = _manifest(request, out, overwrite) if out.exists() else None

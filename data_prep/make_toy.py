@@ -21,7 +21,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep._cli import run_main
-from data_prep._files import Manifest, write_if_missing
+from data_prep._files import Manifest, only_run, write_if_missing
 from data_prep._images import count_classes, decode_rgb, encode_png
 from data_prep._parquet import ShardWriter, shard_paths
 from data_prep._progress import check_workers, map_jobs, progress_bar
@@ -227,17 +227,18 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     args = build_parser().parse_args(argv)
-    made = make_toy(
-        args.out,
-        {part: getattr(args, part) for part in PARTS},
-        size=args.size,
-        seed=args.seed,
-        workers=args.workers,
-        folders=not args.no_folders,
-        parquet=args.parquet,
-        rows_per_shard=args.rows_per_shard,
-        overwrite=args.overwrite,
-    )
+    with only_run(args.out):
+        made = make_toy(
+            args.out,
+            {part: getattr(args, part) for part in PARTS},
+            size=args.size,
+            seed=args.seed,
+            workers=args.workers,
+            folders=not args.no_folders,
+            parquet=args.parquet,
+            rows_per_shard=args.rows_per_shard,
+            overwrite=args.overwrite,
+        )
     print_table(f'{args.out}: scenes of {args.size}x{args.size} pixels', PALETTE.classes, made)
     return 0
 

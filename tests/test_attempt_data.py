@@ -1,6 +1,7 @@
 """Scores of other data, labels or classes are not ranked silently; published figures stand beside their own data."""
 
 import re
+import shutil
 
 import pytest
 
@@ -43,6 +44,26 @@ def test_published_figures_stand_beside_scores_of_their_data_only(compare, tmp_p
         with pytest.raises(ConfigError, match=f'--published: {folder.name} .* {found}.*; 6 crops of 1024x1024 pixels'):
             compare(folder, '--published')
     assert not (tmp_path / 'out').exists()
+
+
+def test_published_figures_do_not_stand_beside_crops_of_ones_own(compare, tmp_path):
+    """Of a validation or a test, as the manifest of the crops says."""
+    tiles = ('austin1', 'austin6', 'austin11', 'austin16', 'austin21', 'austin26')
+    folder = attempt(tmp_path / 'a', [50.0], tiles=tiles, side=1024, test=1)
+    source = dict(city='inria', protocol='few-shot')
+    message = r'--published: a .* was {} on crops that were prepared otherwise than the published ones \(manifest\.json'
+    change(folder / 'val' / 'metrics.json', source=dict(source, split='val', published=False))
+    with pytest.raises(ConfigError, match=message.format('validated')):
+        compare(folder, '--published')
+    change(folder / 'val' / 'metrics.json', source=dict(source, split='val', published=True))
+    with pytest.raises(ConfigError, match='was tested on 2 images'):
+        compare(folder, '--published')
+    shutil.rmtree(folder / 'test')
+    write_split(folder / 'test', [f'austin{number}' for number in range(31, 37)], 1, 'test', 1024)
+    compare(folder, '--published')
+    change(folder / 'test' / 'metrics.json', source=dict(source, split='test', published=False))
+    with pytest.raises(ConfigError, match=message.format('tested')):
+        compare(folder, '--published')
 
 
 def test_other_labels_under_one_path_are_said_first(compare, tmp_path):

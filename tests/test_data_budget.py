@@ -6,6 +6,8 @@ are known. The slow one trains.
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +21,11 @@ from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.files import save_png
 from tests.support import REPO, run_tool
 from tests.test_docs import load_script
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
 
 TOOL = 'tools/analysis/data_budget.py'
 TRAINS = """
@@ -160,6 +167,77 @@ def test_a_study(study, tmp_path):
     assert min(picture.shape[:2]) > 300
 
 
+@pytest.mark.parametrize(
+    ('names', 'due'),
+    [(['roof'], 'IoU of roof'), (['water', 'road'], 'mIoU of water, road'), (None, 'mIoU')],
+)
+def test_the_score_is_named_as_the_validation_names_it(study, tmp_path, monkeypatch, tool, names, due):
+    if names:
+        line = f"(folder / 'val' / 'metrics.json').write_text(json.dumps(dict(score_classes={names})))"
+        (tmp_path / 'train.py').write_text(f"{TRAINS}\n(folder / 'val').mkdir(exist_ok=True)\n{line}\n")
+    drawn = []
+    monkeypatch.setattr(tool, 'plot_budget', lambda *args: drawn.append(args[-1]))
+    _, said = study(tiles=[2], seeds=[0])
+    assert f'best validation {due}, percent' in said.out
+    assert f'tiles-02_seed-0: {due} 54.00 at epoch 2 of 3' in said.out
+    content = json.loads((tmp_path / 'study' / 'data_budget.json').read_text())
+    assert (content['score'], drawn) == (f'best validation {due}, percent', [due])
+
+
+def test_an_interrupted_study_ends_its_trainings_and_notes_their_time(study, tmp_path, monkeypatch, tool):
+    (tmp_path / 'train.py').write_text('import time; time.sleep(120)')
+    started = []
+
+    class Noted(tool.Training):
+        def __init__(self, *args):
+            super().__init__(*args)
+            started.append(self)
+
+    def interrupted(_):
+        patch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tool, 'Training', Noted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool.time, 'sleep', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            study(tiles=[2], seeds=[0])
+    assert started[0].process.returncode is not None
+    first = json.loads((tmp_path / 'study' / 'tiles-02_seed-0' / 'budget.json').read_text())
+    assert (first['finished'], first['seconds'] > 0) == (False, True)
+    (tmp_path / 'train.py').write_text(TRAINS)
+    study(tiles=[2], seeds=[0])
+    last = json.loads((tmp_path / 'study' / 'tiles-02_seed-0' / 'budget.json').read_text())
+    assert (last['finished'], last['seconds'] > first['seconds']) == (True, True)
+
+
+@pytest.mark.skipif(fcntl is None, reason='locks of files are of Unix')
+def test_a_training_that_goes_on_keeps_others_from_its_folder(study, tmp_path):
+    """As one whose study was killed: it holds its log, and no second one starts beside it."""
+    command = [sys.executable, '-c', 'import time; time.sleep(120)']
+    lines = [
+        'import subprocess',
+        'from pathlib import Path',
+        f'left = subprocess.Popen({command})',
+        f'Path({str(tmp_path / "left.pid")!r}).write_text(str(left.pid))',
+    ]
+    (tmp_path / 'train.py').write_text('\n'.join(lines))
+    study(tiles=[2], seeds=[0])  # without a result
+    (tmp_path / 'train.py').write_text(TRAINS)
+    try:
+        status, said = study(tiles=[2, 4], seeds=[0])
+    finally:
+        os.kill(int((tmp_path / 'left.pid').read_text()), signal.SIGKILL)
+    assert status == 1
+    assert 'error: tiles-02_seed-0: ' in said.err
+    assert 'tiles-02_seed-0: another training goes on there (it holds budget.log)' in said.err
+    assert not (tmp_path / 'study' / 'tiles-02_seed-0' / 'calls.jsonl').exists()
+    assert len(calls(tmp_path / 'study' / 'tiles-04_seed-0')) == 1
+    with (tmp_path / 'study' / 'tiles-02_seed-0' / 'budget.log').open() as log:
+        fcntl.flock(log, fcntl.LOCK_EX)  # until it has ended
+    assert study(tiles=[2, 4], seeds=[0])[0] == 0
+
+
 def test_the_chart_says_how_many_seeds(tmp_path, monkeypatch):
     from lale_mmseg.evaluation import attempt_plots
 
@@ -170,7 +248,7 @@ def test_the_chart_says_how_many_seeds(tmp_path, monkeypatch):
         ({2: {0: 1.0}, 4: {0: 3.0, 1: 4.0}}, '1 to 2 seeds'),
         ({2: {0: 1.0}}, '1 seed'),
     ):
-        attempt_plots.plot_budget(points, tmp_path / 'a.png', 'title')
+        attempt_plots.plot_budget(points, tmp_path / 'a.png', 'title', 'IoU of roof')
         texts = [text.get_text() for text in figures[-1].axes[0].get_legend().get_texts()]
         assert f'mean and standard deviation (n - 1) of {seeds}' in texts
 
@@ -303,6 +381,12 @@ def test_random_weights_are_asked_of_the_training(study, tmp_path):
         study(tiles=[2], seeds=[0])
 
 
+def test_spaces_in_a_path_are_kept(study, config, tmp_path):
+    """mmengine takes them out of an override, so that another folder is read, or one that nobody named is missing."""
+    (tmp_path / 'data').rename(tmp_path / 'my  data')
+    assert study('--cfg-options', f'data_root={tmp_path}/my  data', tiles=[2], seeds=[0])[0] == 0
+
+
 def test_missing_data_are_named(study, config):
     config.write_text(config.read_text().replace("split='train'", "split='nothing'"))
     with pytest.raises(DataError, match='nothing'):
@@ -321,13 +405,16 @@ def test_real_trainings(config, tmp_path):
     assert result['runs'][0]['IoU'] == max(scores)
     before = (first / 'diagnostics.jsonl').stat().st_mtime_ns
     more = [str(word) for word in [sys.executable, REPO / TOOL, *command[2:4], 2, 6, *command[5:]]]
-    process = subprocess.Popen(more, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(more, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     second = tmp_path / 'study' / 'tiles-06_seed-0'
     while process.poll() is None and not (second / 'epoch_1.pth').exists():
         time.sleep(0.05)
     process.terminate()
-    process.wait()
-    done = run_tool(*more)
+    assert process.communicate()[1].splitlines()[-1] == 'interrupted; the same command goes on'
+    assert process.returncode == 130
+    record = json.loads((second / 'budget.json').read_text())
+    assert (record['finished'], record['seconds'] > 0) == (False, True)
+    done = run_tool(*more)  # its training has ended, or this one could not begin
     assert '2 runs' in done.stdout
     assert (first / 'diagnostics.jsonl').stat().st_mtime_ns == before
     assert [json.loads(line)['epoch'] for line in (second / 'diagnostics.jsonl').read_text().splitlines()] == [1, 2]

@@ -295,6 +295,18 @@ def test_configs_of_the_pages_load_check_and_run(page, name, workspace):
     assert logits.shape == (1, cfg.model.decode_head.num_classes, 16, 24)
 
 
+def test_the_frozen_backbone_of_the_recipe_is_that_of_its_schedule():
+    block = next(block for block in blocks(REPO / 'docs/training_recipe.md', 'python') if 'frozen_backbone' in block)
+    fields: dict = {}
+    exec(block, {}, fields)
+    schedule = Config.fromfile(REPO / 'configs/_base_/schedules/schedule_plateau_60e_freeze_20e.py')
+    # All but the learning rate of the backbone, as the page says.
+    assert fields.pop('optim_wrapper')['paramwise_cfg']['custom_keys']['backbone'] == dict(lr_mult=0.1)
+    for name, hook in fields.pop('default_hooks').items():
+        assert {**schedule.default_hooks[name], **hook} == schedule.default_hooks[name]
+    assert fields == {name: schedule[name] for name in ('find_unused_parameters', 'param_scheduler')}
+
+
 def test_there_are_configs_on_the_pages():
     assert len(snippets()) >= 15
 

@@ -99,7 +99,7 @@ def test_an_attempt_trains_resumes_and_is_tested_once(config, few_shot, tmp_path
     assert scores['num_pixels'] == 2 * SIZE * SIZE
     (line,) = (tmp_path / 'test_ledger.jsonl').read_text().splitlines()
     assert json.loads(line)['read'] == 1
-    assert 'read before' not in tested.stdout + tested.stderr
+    assert 'READ AGAIN' not in tested.stdout + tested.stderr
 
 
 def test_the_attempts_are_compared_and_a_second_read_of_the_test_is_said(few_shot, tmp_path):
@@ -112,7 +112,7 @@ def test_the_attempts_are_compared_and_a_second_read_of_the_test_is_said(few_sho
         run_tool('python', 'tools/train.py', config, *options, *small, 'train_cfg.max_epochs=1')
         for _ in range(2):
             tested = run_tool('python', 'tools/test.py', config, work_dir / 'epoch_1.pth', *options)
-        assert 'before' in tested.stdout + tested.stderr
+        assert 'HELD-OUT TEST READ AGAIN: this is read 2' in tested.stdout + tested.stderr
         assert [json.loads(line)['read'] for line in (work_dir / 'test_ledger.jsonl').read_text().splitlines()] == [
             1,
             2,
@@ -121,6 +121,18 @@ def test_the_attempts_are_compared_and_a_second_read_of_the_test_is_said(few_sho
     run_tool('python', 'tools/analysis/compare_attempts.py', *work_dirs, '--out', tmp_path / 'compared')
     made = {path.name for path in (tmp_path / 'compared').iterdir()}
     assert {'attempts.json', 'attempts.md', 'convergence.png', 'predictions.png'} <= made
+    content = json.loads((tmp_path / 'compared' / 'attempts.json').read_text())
+    assert content['comparable'] is True
+    for row, config in zip(sorted(content['attempts'], key=lambda row: row['label']), chosen, strict=True):
+        work_dir = tmp_path / config.stem
+        scores = json.loads((work_dir / 'test' / 'metrics.json').read_text())
+        assert row['label'] == config.stem
+        assert row['test']['mIoU'] == scores['summary']['mIoU']
+        assert row['val']['mIoU'] == pytest.approx(diagnostics(work_dir)[0]['val']['mIoU'])
+        assert (row['test_run']['checkpoint'], row['test_run']['epoch'], row['test_reads']) == ('epoch_1.pth', 1, 2)
+        assert row['test_run']['training'] == diagnostics(work_dir)[0]['training']
+        # The checkpoint of the epoch that the validation is of, predicted in the same way.
+        assert not [note for note in row['notes'] if 'TEST' in note]
 
 
 def test_training_cannot_open_the_test_split(few_shot, tmp_path):

@@ -3,7 +3,10 @@
 Tiles have 96x96 pixels here, but for the slow tests, and the network is a tiny one with random weights.
 """
 
+import hashlib
 import json
+import os
+import threading
 import zipfile
 from pathlib import Path
 
@@ -170,6 +173,19 @@ def test_a_network_of_whole_crops_gets_windows(small, submit):
     assert (whole != expected).any(), 'the windows make a difference here'
 
 
+def test_files_that_training_starts_from_need_not_be_there(small, submit, monkeypatch):
+    """A part that reads its weights as soon as it is built is told of none."""
+    path = small / 'config.py'
+    path.write_text(
+        path.read_text() + "model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint='gone.pth')\n"
+    )
+    tool, built = load_script(TOOL), []
+    build = tool.build_model
+    monkeypatch.setattr(tool, 'build_model', lambda *args: built.append(build(*args)) or built[0])
+    assert submit('--limit', 1)[0] == 0
+    assert 'gone.pth' not in str(built[0])
+
+
 def test_windows_without_a_slide_mode(small, submit):
     write_config(small, test_cfg="dict(mode='whole')", name='whole')
     assert 'windows of 1024 x 1024 pixels every 768 x 768' in submit(config='whole.py')[1].out
@@ -274,6 +290,72 @@ def test_old_masks_stay_until_the_new_ones_are_whole(small, submit, monkeypatch)
     status, said = submit()
     assert (status, '0 of 3 tiles finished before, 3 to predict' in said.out) == (0, True)
     assert all((out / name).read_bytes() != content for name, content in before.items())
+
+
+@pytest.fixture
+def tiles(small, submit):
+    """The hidden tiles of a folder, as files of a few bytes."""
+    from _submission_tiles import SourceTile
+
+    found = [SourceTile(name, inria.city_of(name), small / 'tiny' / f'{name}.tif') for name in inria.HIDDEN_TILES[:40]]
+    (small / 'tiny').mkdir()
+    for tile in found:
+        tile.path.write_bytes(tile.name.encode())
+    return found
+
+
+def test_two_processes_share_a_folder(small, tiles):
+    """Each has its own tiles and writes the manifest in turn; both know all at the end, and so does a third."""
+    from _submission_tiles import Manifest
+
+    out = small / 'shared'
+
+    def work(mine):
+        manifest = Manifest(out, dict(checkpoint='a'))
+        for tile in manifest.choose(mine):
+            with manifest.updated():
+                (out / f'{tile.name}.tif').write_bytes(b'mask')
+                manifest.finish(tile, hashlib.sha256(b'mask').hexdigest(), 1.0)
+
+    threads = [threading.Thread(target=work, args=(tiles[start::2],)) for start in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [tile.name for tile in tiles if not Manifest(out, dict(checkpoint='a')).is_finished(tile)] == []
+    assert not list(out.glob('.*'))
+    with pytest.raises(InputError, match=r'made otherwise \(checkpoint'):
+        Manifest(out, dict(checkpoint='b'))
+
+
+def test_what_another_process_writes_is_not_taken_for_a_leftover(small, tiles):
+    from _submission_tiles import Manifest
+
+    out = small / 'shared'
+    first = Manifest(out, dict(checkpoint='a'))
+    first.choose(tiles[:1])
+    second = threading.Thread(target=Manifest, args=(out, dict(checkpoint='a')))
+    written = out / f'.{tiles[0].name}.tif.77.tmp'
+    with first.updated():
+        written.write_bytes(b'half')
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+        assert written.exists()
+    second.join()
+    assert not written.exists(), 'now nobody writes'
+
+
+def test_an_image_of_another_content_is_predicted_again(small, submit):
+    """Tiles are not compressed, so an edited one has the same number of bytes; a copy has another time."""
+    submit()
+    os.utime(small / 'images' / 'bellingham1.tif', ns=(1, 1))
+    assert '3 of 3 tiles finished' in submit()[1].out
+    size = (small / 'images' / 'sfo36.tif').stat().st_size
+    write_tile(small / 'images' / 'sfo36.tif', 96, 7)
+    assert (small / 'images' / 'sfo36.tif').stat().st_size == size
+    assert '2 of 3 tiles finished before, 1 to predict' in submit()[1].out
+    assert '3 of 3 tiles finished' in submit()[1].out
 
 
 def test_the_name_that_writing_gives_a_file_is_known_as_a_leftover(tmp_path, submit, monkeypatch):
@@ -416,6 +498,10 @@ def test_the_archive_holds_all_tiles_or_is_not_written(small, submit):
     for options, found in ((('--limit', 1), '--limit 1 may leave'), (('--cities', 'sfo'), '36 of 180 are chosen')):
         with pytest.raises(InputError, match=found):
             submit('--zip', archive, *options, partial=False)
+    assert not (small / 'out').exists()
+    (small / 'folder').mkdir()
+    with pytest.raises(InputError, match=r'--zip .*folder: is a folder'):
+        submit('--zip', small / 'folder', partial=False)
     assert not (small / 'out').exists()
     status, said = submit('--zip', archive, partial=False)
     assert status == 0

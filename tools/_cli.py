@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # First, as it adapts the framework before anything else imports it.
 import lale_mmseg.register  # noqa: F401
@@ -27,6 +28,24 @@ AMP_DTYPES = {'bf16': 'bfloat16', 'fp16': 'float16'}
 _WORKER_ERROR = re.compile(r'lale_mmseg\.errors\.\w+: (.*)\Z', re.DOTALL)
 
 
+#: How a tool that was interrupted goes on, where it does.
+_GOES_ON = {
+    'train.py': '; the same command with --resume goes on',
+    'data_budget.py': '; the same command goes on',
+    'inria_submission.py': '; the same command goes on',
+}
+
+
+class OverrideAction(DictAction):
+    """KEY=VALUE overrides as of mmengine, which takes all spaces out of a value: here a path keeps its own."""
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        text = val.strip('\'"').strip()
+        value = DictAction._parse_iterable(text)
+        return text if ' ' in text and not isinstance(value, list | tuple) else value
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Runs a tool; errors of input become one line on standard error and exit status 2, an interruption one and 130."""
     try:
@@ -40,7 +59,7 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stderr.flush()
         os._exit(2) if os.environ.get('WORLD_SIZE') else sys.exit(2)
     except KeyboardInterrupt:
-        print(f'interrupted{_how_to_go_on()}', file=sys.stderr)
+        print(f'interrupted{_GOES_ON.get(Path(sys.argv[0]).name, "")}', file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # at once: data workers were interrupted, too
@@ -51,17 +70,13 @@ def run(main: Callable[[], int | None]) -> None:
     sys.exit(status or 0)
 
 
-def _how_to_go_on() -> str:
-    return '; the same command with --resume goes on' if Path(sys.argv[0]).name == 'train.py' else ''
-
-
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """Options of tools that run a config."""
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and pictures (default: work_dirs/CONFIG)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OverrideAction,
         default={},
         metavar='KEY=VALUE',
         help='override fields of the config, for example data_root=/data/mine train_dataloader.batch_size=4',

@@ -52,10 +52,11 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     if args.random_init:
         left_out = leave_out_pretrained(cfg.model)
         if cfg.get('load_from') and not resumes_from_load_from(cfg, args.resume):
-            left_out.append(f'load_from={cfg.load_from!r}')
+            left_out['load_from'] = cfg.load_from
             cfg.load_from = None
         if int(os.environ.get('RANK', 0)) == 0:
-            print(f'--random-init: left out {", ".join(left_out) or "nothing: the config names no pretrained weights"}')
+            shown = ', '.join(f'{path}={value!r}' for path, value in left_out.items())
+            print(f'--random-init: left out {shown or "nothing: the config names no pretrained weights"}')
     if args.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
     if args.resume is not None:
@@ -71,7 +72,7 @@ def resumes_from_load_from(cfg: Config, resume: str | None) -> bool:
     return bool(asked) and asked != 'auto'
 
 
-def leave_out_pretrained(node: Any, path: str = 'model') -> list[str]:
+def leave_out_pretrained(node: Any, path: str = 'model') -> dict[str, Any]:
     """Sets every source of pretrained weights in a model's config to None, in place.
 
     Args:
@@ -79,25 +80,26 @@ def leave_out_pretrained(node: Any, path: str = 'model') -> list[str]:
         path: Its name.
 
     Returns:
-        What was there, as `field=value`.
+        What was there, by dotted path.
     """
+    found: dict[str, Any] = {}
     if isinstance(node, list | tuple):
-        return [text for position, item in enumerate(node) for text in leave_out_pretrained(item, f'{path}.{position}')]
-    found: list[str] = []
+        for position, item in enumerate(node):
+            found |= leave_out_pretrained(item, f'{path}.{position}')
     if not isinstance(node, dict):
         return found
     for name, value in node.items():
         if name in PRETRAINED_FIELDS and isinstance(value, str):
-            found.append(f'{path}.{name}={value!r}')
+            found[f'{path}.{name}'] = value
             node[name] = None
         elif name == 'init_cfg':
             entries = list(value) if isinstance(value, list | tuple) else [value]
             kept = [entry for entry in entries if not (entry and entry.get('type') == 'Pretrained')]
             if len(kept) < len(entries):
-                found.append(f'{path}.init_cfg={value!r}')
+                found[f'{path}.init_cfg'] = value
                 node[name] = kept or None
         else:
-            found += leave_out_pretrained(value, f'{path}.{name}')
+            found |= leave_out_pretrained(value, f'{path}.{name}')
     return found
 
 

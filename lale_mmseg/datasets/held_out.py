@@ -35,5 +35,6 @@ def require_open(what: str) -> None:
     if not _open:
         raise ConfigError(
             f'{what} is held out: it is read by tools/test.py alone, after all training and tuning, and each read is '
-            "noted in the work dir; train on split='train' and choose by split='val'"
+            'noted in the work dir, beside the checkpoint and in the data folder; train on '
+            "split='train' and choose by split='val'"
         )

@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 from mmseg.registry import DATASETS
 
 from ..errors import ConfigError, DataError
 from ..metainfo import IGNORE_INDEX, inria
 from ..metainfo.protocols import find_protocol
-from .held_out import require_open
-from .protocol_dataset import ProtocolDataset, require
+from .protocol_dataset import SPLITS, UNITS, ProtocolDataset, require
 
-SPLITS = ('train', 'val', 'test')
-UNITS = ('windows', 'tiles')
 FULL, FEW_SHOT = (protocol.name for protocol in inria.PROTOCOLS)
 #: Folder of what each protocol reads, where it does not depend on the split.
 _CROPS = 'crops'
@@ -49,7 +45,8 @@ class InriaDataset(ProtocolDataset):
     the other: what is held out under 'few-shot' is for training under 'full'.
 
     `metainfo` has `tile_pattern`, a regular expression whose groups `tile` and `city` are in the names of the files,
-    and `source` with city ('inria'), protocol, split, kind of labels, tiles and missing tiles.
+    and `source` with city ('inria'), protocol, split, kind of labels, tiles and missing tiles; for crops also
+    `published`: whether they are those of the published protocol, as the manifest says (None where it does not).
 
     Citation: Maggiori et al., Can semantic labeling methods generalize to any city? The Inria Aerial Image Labeling
     benchmark, IGARSS 2017, https://project.inria.fr/aerialimagelabeling/.
@@ -66,9 +63,6 @@ class InriaDataset(ProtocolDataset):
         header_checks: As of `PaletteDataset`.
         pipeline: Transforms; `LoadBands` and `LoadBinaryLabels` come first.
         test_mode, indices, serialize_data, lazy_init: As of `PaletteDataset`.
-
-    Attributes:
-        held_out: Whether the split is read only while a test runs; known without reading files.
 
     Raises:
         ConfigError: An argument is not one of the known values, the protocol is not of Inria, `unit` is given for
@@ -116,9 +110,10 @@ class InriaDataset(ProtocolDataset):
         self.label_kind = self.protocol.train_labels if split == 'train' else self.protocol.test_labels
         self.image_dir = image_dir or f'{self.unit}/images'
         self.label_dir = label_dir or f'{self.unit}/masks'
-        self._check_protocol(Path(str(data_root)).resolve())
+        self._check_protocol(Path(str(data_root)))
         self.missing_tiles = missing_tiles
         self.header_checks = header_checks
+        self.counts = (_MANIFEST, 'parts', 'pixels')
         source = dict(city=self.city, protocol=self.protocol.name, split=split, clean=False, labels=self.label_kind)
         super().__init__(
             data_root=str(data_root),
@@ -133,35 +128,15 @@ class InriaDataset(ProtocolDataset):
             max_refetch=1,
         )
 
-    def class_pixels(self) -> np.ndarray:
-        """Pixels of each class in the tiles or crops of this split, (2,) int64, from `manifest.json`.
-
-        Raises:
-            ConfigError: The split is held out, and no test runs.
-            DataError: The file is missing, or lacks a tile of this split.
-        """
-        if self.held_out:
-            require_open(f'{type(self).__name__}: {self.where()}')
-        path = Path(self.data_root) / _MANIFEST
-        try:
-            parts = json.loads(path.read_text(encoding='utf-8'))['parts']
-            tiles = [tile for tile in self.tiles if tile in parts or self.missing_tiles == 'error']
-            pixels = np.array([parts[tile]['pixels'] for tile in tiles], np.int64)
-        except OSError as error:
-            raise DataError(f'{path}: cannot be read ({error.strerror}); {self.prepare_hint}') from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f'{path}: has no pixel counts of {error} for split {self.split!r}; {self.prepare_hint}'
-            ) from None
-        return pixels.reshape(-1, len(inria.CLASSES)).sum(axis=0)
-
     def load_data_list(self) -> list[dict]:
         """Data infos of mmengine for the files of the split's tiles, by name, after a look at the headers."""
-        if self.held_out:
-            require_open(f'{type(self).__name__}: {self.where()}')
+        pairs = self.list_pairs()
+        if self.protocol.name == FEW_SHOT:
+            notes = _read_manifest(Path(self.data_root) / _MANIFEST).get('notes') or {}
+            self._metainfo['source']['published'] = notes.get('published')
         return [
             dict(img_path=str(image), seg_map_path=str(label), reduce_zero_label=False, label_map=None)
-            for image, label in self.list_pairs()
+            for image, label in pairs
         ]
 
     def get_data_info(self, idx: int) -> dict:
@@ -178,12 +153,9 @@ class InriaDataset(ProtocolDataset):
 
     def _check_protocol(self, root: Path) -> None:
         """Raises ConfigError where files to read are of a folder that was prepared for another protocol."""
-        folders = {root: None}
-        for name in (self.image_dir, self.label_dir):
-            folder = (root / name).resolve()
-            folders |= dict.fromkeys((folder, *list(folder.parents)[:_ABOVE]))
-        for folder in folders:
-            others = _prepared_for(folder / _MANIFEST) - {self.protocol.name}
+        found = prepared_for(root, above=0) | prepared_for(root / self.image_dir, root / self.label_dir)
+        for folder, protocols in found.items():
+            others = protocols - {self.protocol.name}
             if others:
                 raise ConfigError(
                     f'{type(self).__name__}: protocol={self.protocol.name!r}, but {folder} was prepared for '
@@ -200,21 +172,42 @@ class InriaDataset(ProtocolDataset):
         return unit or ('windows' if self.split == 'train' else 'tiles')
 
 
-def _prepared_for(manifest: Path) -> set[str]:
-    """Protocols that a manifest says its tiles were prepared for; none without one, or where it is of other data.
+def prepared_for(*folders: Path, above: int = _ABOVE) -> dict[Path, set[str]]:
+    """Folders that `data_prep/inria.py` made, with the protocols that it prepared their tiles for.
+
+    Args:
+        folders: Folders of files, each of which may be one or lie in one; links are followed, too.
+        above: How deep.
+
+    Raises:
+        DataError: A manifest cannot be read.
+    """
+    starts = [start for folder in folders for start in (folder.absolute(), folder.resolve())]
+    places = dict.fromkeys(place for start in starts for place in (start, *list(start.parents)[:above]))
+    found = {place: _protocols_of(place / _MANIFEST) for place in places}
+    return {folder: protocols for folder, protocols in found.items() if protocols}
+
+
+def _protocols_of(manifest: Path) -> set[str]:
+    """Protocols that a manifest says its tiles were prepared for; none without one, or where it is of other data."""
+    parts = _read_manifest(manifest).get('parts')
+    entries = parts.values() if isinstance(parts, dict) else ()
+    kinds = {str(entry.get('kind')) for entry in entries if isinstance(entry, dict)}
+    return {kind.removeprefix(_KIND) for kind in kinds if kind.startswith(_KIND)}
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """What a manifest says; nothing without one.
 
     Raises:
         DataError: It cannot be read.
     """
     try:
-        content = json.loads(manifest.read_text(encoding='utf-8'))
+        content = json.loads(path.read_text(encoding='utf-8'))
     except (FileNotFoundError, NotADirectoryError):
-        return set()
+        return {}
     except (OSError, ValueError) as error:
         raise DataError(
-            f'{manifest}: cannot be read ({error}), so the protocol of the folder is not known; prepare it again'
+            f'{path}: cannot be read ({error}), so the protocol of the folder is not known; prepare it again'
         ) from None
-    parts = content.get('parts') if isinstance(content, dict) else None
-    entries = parts.values() if isinstance(parts, dict) else ()
-    kinds = {str(entry.get('kind')) for entry in entries if isinstance(entry, dict)}
-    return {kind.removeprefix(_KIND) for kind in kinds if kind.startswith(_KIND)}
+    return content if isinstance(content, dict) else {}

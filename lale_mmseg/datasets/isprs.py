@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from mmseg.registry import DATASETS
 
-from ..errors import DataError
 from ..metainfo import IGNORE_INDEX, isprs
 from ..metainfo.protocols import find_protocol
-from .protocol_dataset import ProtocolDataset, require
-
-SPLITS = ('train', 'val', 'test')
-UNITS = ('windows', 'tiles')
+from .protocol_dataset import SPLITS, UNITS, ProtocolDataset, require
 
 
 @DATASETS.register_module()
@@ -102,6 +95,7 @@ class ISPRSProtocolDataset(ProtocolDataset):
         self.missing_tiles = missing_tiles
         self.unknown = unknown
         self.header_checks = header_checks
+        self.counts = ('statistics.json', 'tiles', self.label_kind)
         count = len(self.protocol.classes)
         source = dict(city=city, protocol=self.protocol.name, split=split, clean=clean, labels=self.label_kind)
         super().__init__(
@@ -121,26 +115,6 @@ class ISPRSProtocolDataset(ProtocolDataset):
             reduce_zero_label=reduce_zero_label,
             max_refetch=1,
         )
-
-    def class_pixels(self) -> np.ndarray:
-        """Pixels of each class in the tiles of this split, (C,) int64, from `statistics.json`.
-
-        Raises:
-            DataError: The file is missing, or lacks a tile or the labels of this split.
-        """
-        path = Path(self.data_root) / 'statistics.json'
-        try:
-            counted = json.loads(path.read_text(encoding='utf-8'))['tiles']
-            tiles = [tile for tile in self.tiles if tile in counted or self.missing_tiles == 'error']
-            pixels = np.array([counted[tile][self.label_kind] for tile in tiles], np.int64)
-        except OSError as error:
-            raise DataError(f'{path}: cannot be read ({error.strerror}); {self.prepare_hint}') from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f'{path}: has no pixel counts of {error} for {self.label_kind} labels, split {self.split!r}; '
-                f'{self.prepare_hint}'
-            ) from None
-        return pixels.reshape(-1, len(isprs.CLASSES)).sum(axis=0)[: len(self.metainfo['classes'])]
 
     def load_data_list(self) -> list[dict]:
         """Data infos of mmengine for the files of the split's tiles, by name, after a look at the headers."""

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..errors import ConfigError, DataError
 from ..metainfo import IGNORE_INDEX, Palette
 from ..metainfo.layout import Pair, find_layout, list_pairs
-from .image_io import read_size
+from .pair_checks import compare_headers
 
 #: Name of everything else where one class is told from it.
 BACKGROUND = 'background'
@@ -133,16 +132,7 @@ class PaletteDataset(BaseSegDataset):
         return {label: int(name == self.binary_class) for label, name in enumerate(self.palette.classes)}
 
     def _compare_headers(self, pairs: Sequence[Pair]) -> None:
-        count = min(len(pairs), self.header_checks)
-        for index in np.linspace(0, len(pairs) - 1, count).astype(int) if count else ():
-            pair = pairs[index]
-            assert pair.mask is not None
-            image_size, mask_size = read_size(pair.image), read_size(pair.mask)
-            if image_size != mask_size:
-                raise DataError(
-                    f'{pair.mask}: the mask has {mask_size[0]}x{mask_size[1]} pixels (height x width), its image '
-                    f'{pair.image} has {image_size[0]}x{image_size[1]}'
-                )
+        compare_headers([(pair.image, pair.mask) for pair in pairs if pair.mask is not None], self.header_checks)
 
 
 def binary_palette(palette: Palette, binary_class: str) -> Palette:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -23,6 +23,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 
 from ..errors import CheckpointError, ConfigError, InputError
+from .component_check import segmentor_config
 
 fcntl: ModuleType | None
 try:
@@ -31,8 +32,15 @@ except ImportError:  # Windows: lines are still added in one piece, but two test
     fcntl = None
 
 LEDGER_NAME = 'test_ledger.jsonl'
-#: Fields of a config that are of the run and not of the attempt.
-_OF_THE_RUN = ('work_dir', 'experiment_name', 'load_from', 'resume', 'launcher', 'trust_checkpoint')
+#: Fields of a config that make the attempt, beside the segmentor.
+_OF_THE_ATTEMPT = (
+    *['train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness', 'augmentation'],
+    *['binary_class', 'custom_hooks', 'data_preprocessor'],
+)
+#: What is not of the attempt, however deep it lies there: the machine, and how is predicted.
+_LEFT_OUT = (
+    *['data_root', 'num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'cache_cfg', 'test_cfg'],
+)
 _CHUNK = 1 << 20
 #: Between the splits of one read; no name of a split has it.
 _SEPARATOR = ', '
@@ -51,8 +59,8 @@ class _Ledgers:
     """Files to write.
 
     Attributes:
-        own: Those of the work dir and of the checkpoint's folder, all of whose lines are of the attempt.
-        shared: Those of data folders, which have the reads of all attempts; one that cannot be written is passed over.
+        own: Those of the work dir and of the checkpoint's folder; without them nothing is read.
+        shared: Those of data folders; one that cannot be written is passed over.
     """
 
     own: tuple[Path, ...]
@@ -68,9 +76,8 @@ def note_test(
 ) -> HeldOutRead:
     """Adds a line to the ledgers of the work dir, the checkpoint's folder and the data, and warns of earlier reads.
 
-    Earlier reads are the lines of the first two, and those of the data folder with the same config or the same weights
-    and split. How many other attempts have read the split is logged. On several processes the main one writes, and all
-    of them get its result.
+    Earlier reads are their lines of a split of these with the same config or the same weights, each once. How many
+    reads are of other attempts is logged. On several processes the main one writes, and all of them get its result.
 
     Args:
         cfg: Config of the run.
@@ -99,9 +106,20 @@ def note_test(
 
 
 def config_hash(cfg: Config) -> str:
-    """SHA-256 of a config's text without what is of the run (work dir, checkpoint, launcher), in hexadecimal."""
-    content = {name: value for name, value in cfg.to_dict().items() if name not in _OF_THE_RUN}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
+    """SHA-256, in hexadecimal, of what makes an attempt: its network, and how it is trained.
+
+    What is of the run or of the machine (folders, workers), of the evaluation or of how is predicted takes no part.
+    """
+    content = {name: cfg.get(name) for name in _OF_THE_ATTEMPT}
+    content['model'] = segmentor_config(cfg) if 'model' in cfg else None
+    return hashlib.sha256(json.dumps(_plain(content), sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def _plain(node: Any) -> Any:
+    """A part of a config as plain data, without what is not of the attempt."""
+    if isinstance(node, Mapping):
+        return {name: _plain(value) for name, value in node.items() if name not in _LEFT_OUT}
+    return [_plain(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
 def file_digest(path: Path) -> str:
@@ -148,7 +166,7 @@ def _note(
     ledgers = _ledgers(checkpoint, work_dir, data_roots)
     try:
         with _locked(ledgers) as paths:
-            earlier, others = _earlier(ledgers, entry)
+            earlier, others = _earlier((*ledgers.own, *ledgers.shared), entry)
             entry['read'] = len(earlier) + 1
             for path in paths:
                 _append(path, json.dumps(entry))
@@ -191,8 +209,7 @@ def _locked(ledgers: _Ledgers) -> Iterator[list[Path]]:
                 if path in ledgers.own:
                     raise
                 MMLogger.get_current_instance().info(
-                    f'{path} cannot be written ({error.strerror}): reads by copies of this checkpoint are not known '
-                    'from there'
+                    f'{path} cannot be written ({error.strerror}): this read is not noted there'
                 )
                 continue
             held.append(path)
@@ -220,25 +237,12 @@ def _append(path: Path, line: str) -> None:
         os.close(file)
 
 
-def _earlier(ledgers: _Ledgers, entry: dict) -> tuple[list[dict], int]:
-    """Earlier reads of the attempt by date, one that stands in several ledgers once; and the number of other attempts.
-
-    Attempts that share a config or weights are one.
-    """
-    own = _lines(ledgers.own)
+def _earlier(paths: Iterable[Path], entry: dict) -> tuple[list[dict], int]:
+    """Earlier reads of the attempt by date, one that stands in several ledgers once; and the number of other reads."""
     split = set(entry['split'].split(_SEPARATOR))
-    others = []
-    for key, one in _lines(ledgers.shared).items():
-        if _same_attempt(one, entry) and split & set(str(one.get('split')).split(_SEPARATOR)):
-            own[key] = one
-        elif key not in own and split & set(str(one.get('split')).split(_SEPARATOR)):
-            others.append(one)
-    groups: list[list[dict]] = []
-    for one in others:
-        same = [group for group in groups if any(_same_attempt(one, member) for member in group)]
-        groups = [group for group in groups if group not in same]
-        groups.append([one, *(member for group in same for member in group)])
-    return sorted(own.values(), key=lambda one: str(one.get('date'))), len(groups)
+    reads = [one for one in _lines(paths).values() if split & set(str(one.get('split')).split(_SEPARATOR))]
+    earlier = [one for one in reads if _same_attempt(one, entry)]
+    return sorted(earlier, key=lambda one: str(one.get('date'))), len(reads) - len(earlier)
 
 
 def _lines(paths: Iterable[Path]) -> dict[str, dict]:
@@ -263,7 +267,7 @@ def _report(entry: dict, earlier: Sequence[dict], others: int, paths: Sequence[P
     logger = MMLogger.get_current_instance()
     where = ', '.join(str(path) for path in paths)
     if others:
-        logger.info(f'{others} other attempt(s) have read {entry["split"]}, by the ledger of its data')
+        logger.info(f'{others} read(s) of {entry["split"]} by other attempts stand in the ledgers')
     if not earlier:
         logger.info(f'first read of {entry["split"]} by this attempt, noted in {where}')
         return

@@ -22,7 +22,14 @@ from ..evaluation import SegmentationMetric
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
 from .class_weights import drop_class_weights, fill_class_weights
 from .config import check_config, check_folders, complete_config
-from .hooks import BroadcastBuffersHook, EpochSeedHook, PlainCheckpointHook, ResumedValidationHook, SeenTilesHook
+from .hooks import (
+    BroadcastBuffersHook,
+    EpochSeedHook,
+    PlainCheckpointHook,
+    ResumedValidationHook,
+    SeenTilesHook,
+    TrainingNameHook,
+)
 from .ledger import HeldOutRead, note_test
 from .network_check import check_network
 from .pretrained import load_pretrained_parts, take_pretrained_parts
@@ -48,9 +55,9 @@ class LaleRunner(Runner):
     * A model whose data preprocessor is channels-last gets channels-last weights.
     * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
     * Held-out splits are neither trained on nor chosen by; a test of one is noted in a ledger before it is read.
-    * Checkpoints name the tiles that their weights have seen, and runs warn where those are evaluated.
-    * A run by epochs that is resumed from a checkpoint of before a validation does that validation first, and seeds
-      torch at the start of each epoch, so that dropout is that of a straight run.
+    * Checkpoints name their training, and the tiles that their weights have seen; runs warn where those are evaluated.
+    * A run that is resumed from a checkpoint of before a validation does that validation first. One by epochs seeds
+      torch at the start of each, so that dropout after a resume is that of a straight run.
     """
 
     _resume: bool | str
@@ -103,11 +110,13 @@ class LaleRunner(Runner):
         super().register_hooks(default_hooks, custom_hooks)
         self._seen_tiles = SeenTilesHook()
         self.register_hook(self._seen_tiles)
+        self._training = TrainingNameHook()
+        self.register_hook(self._training)
         self.register_hook(EpochSeedHook())
         self.register_hook(ResumedValidationHook())
         self.register_hook(PlainCheckpointHook(), priority='LOWEST')
         if get_world_size() > 1:
-            self.register_hook(BroadcastBuffersHook(), priority='VERY_HIGH')
+            self.register_hook(BroadcastBuffersHook(), priority='LOWEST')  # after EMAHook has put in its own
 
     def train(self) -> nn.Module:
         """Checks the config against its data, then trains."""
@@ -142,9 +151,10 @@ class LaleRunner(Runner):
 
         Raises:
             ConfigError: A held-out split is to be tested, and the weights are of no checkpoint file, or a ledger cannot
-                be written.
+                be written; or a dataset would read one without a line in a ledger.
         """
         check_config(self.cfg, ('test',))
+        refuse_held_out(self.cfg, ('test',))
         check_scoring(self.cfg, ('test',))
         check_folders(self.cfg, ('test',))
         splits = held_out_splits(self.cfg)
@@ -183,7 +193,14 @@ class LaleRunner(Runner):
             meta['source'] = {**(meta.get('source') or {}), 'test_read': read.number}
             loop.evaluator.dataset_meta = meta
         trained = (self.epoch, self.iter) if isinstance(self._train_loop, BaseLoop) else None
-        run = describe_test(self.cfg, self._loaded, trained, None if read is None else read.digest)
+        run = describe_test(
+            self.cfg,
+            self._loaded,
+            trained,
+            digest=None if read is None else read.digest,
+            training=self._training.name,
+            split=getattr(loop.dataloader.dataset, 'split', None),
+        )
         for metric in loop.evaluator.metrics:
             if isinstance(metric, SegmentationMetric):
                 metric.run = run
@@ -240,10 +257,11 @@ class LaleRunner(Runner):
             CheckpointError: The file cannot be read, is not trusted, or does not fit.
         """
         checkpoint = read_checkpoint(filename, map_location, trust=self.cfg.get('trust_checkpoint', False))
+        # Before the hooks: EMAHook takes what has the names of the network, and passes over the rest.
+        checkpoint['state_dict'] = rename_weights(checkpoint['state_dict'], revise_keys or [(r'^module\.', '')])
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         partial = self.cfg.get('partial_load', False) and not strict
-        state_dict = rename_weights(checkpoint['state_dict'], revise_keys or [(r'^module\.', '')])
-        load_weights(unwrapped(self.model), state_dict, filename, partial)
+        load_weights(unwrapped(self.model), checkpoint['state_dict'], filename, partial)
         self._has_loaded = True
         self.logger.info(f'loaded {filename}')
         self._loaded = str(filename), checkpoint.get('meta') or {}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
+from ..datasets.inria import FEW_SHOT, prepared_for
 from ..errors import ConfigError, DataError
 from ..metainfo.protocols import find_protocol
 from .component_check import segmentor_config
@@ -96,18 +99,25 @@ def scenes_of(cfg: Config, phase: str) -> frozenset[str]:
 
 
 def refuse_held_out(cfg: Config, phases: Sequence[str]) -> None:
-    """Checks that nothing is trained on or chosen by a held-out split.
+    """Checks that nothing is trained on or chosen by a held-out split, and that none is read without being noted.
 
     Raises:
-        ConfigError: A dataset of these phases is held out; names its field.
+        ConfigError: A dataset of training or validation is held out, or one of any phase knows of no such split and
+            reads a folder that has one; names its field.
     """
     for phase in phases:
         for path, dataset in leaf_datasets(cfg, phase):
             split = held_out_split(dataset)
-            if split is not None:
+            if split is not None and phase != 'test':
                 raise ConfigError(
                     f'{path} ({dataset["type"]}) is {split}, which is held out: only tools/test.py reads it, as '
                     'test_dataloader, once, after all tuning; train on split train and choose by split val'
+                )
+            folder = _held_out_folder(dataset)
+            if folder is not None:
+                raise ConfigError(
+                    f'{path} ({dataset["type"]}) reads {folder}, which was prepared for {FEW_SHOT!r} and holds '
+                    f'held-out tiles; InriaDataset with protocol={FEW_SHOT!r} reads its splits train, val and test'
                 )
 
 
@@ -131,6 +141,20 @@ def held_out_split(dataset: Mapping[str, Any]) -> str | None:
     source = built.metainfo.get('source') or {}
     protocol = f' ({source["protocol"]})' if 'protocol' in source else ''
     return f'{source.get("city", dataset["type"])} {source.get("split", getattr(built, "split", "test"))}{protocol}'
+
+
+def _held_out_folder(dataset: Mapping[str, Any]) -> Path | None:
+    """Folder with held-out tiles that has the images of a dataset whose class knows of no held-out split."""
+    built = built_lazily(dataset)
+    if hasattr(built, 'held_out'):
+        return None
+    root, prefix = getattr(built, 'data_root', None), getattr(built, 'data_prefix', None) or {}
+    images = (root, prefix.get('img_path'), os.path.join(root or '', getattr(built, 'image_dir', None) or ''))
+    with suppress(DataError):  # a manifest that is no JSON is of other data
+        for folder, protocols in prepared_for(*(Path(image) for image in images if image)).items():
+            if FEW_SHOT in protocols:
+                return folder
+    return None
 
 
 def _evaluators(cfg: Config, phase: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
+from textwrap import fill
 from typing import Any
 
 import cv2
@@ -27,6 +28,8 @@ _CELL = 2.5
 _LONGEST_SIDE = 512
 #: Letters of a line above a picture, and of names that stand three in a row.
 _LINE = 26
+#: Letters of a line along the height of a chart.
+_AXIS = 48
 _SHORT = 36
 
 
@@ -66,13 +69,14 @@ class Row:
     scores: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def plot_budget(points: Mapping[int, Mapping[int, float]], path: str | PathLike[str], title: str) -> None:
-    """Draws the IoU against the number of tiles: each seed a dot, their mean a line, the spread a bar.
+def plot_budget(points: Mapping[int, Mapping[int, float]], path: str | PathLike[str], title: str, score: str) -> None:
+    """Draws a score against the number of tiles: each seed a dot, their mean a line, the spread a bar.
 
     Args:
-        points: IoU in percent by seed, by number of tiles.
+        points: Score in percent by seed, by number of tiles.
         path: PNG file to write.
         title: Heading.
+        score: What the score is, such as 'IoU of building'.
 
     Raises:
         ValueError: There is nothing to draw.
@@ -108,7 +112,7 @@ def plot_budget(points: Mapping[int, Mapping[int, float]], path: str | PathLike[
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.09, y=0.15)
     axes.set_xlabel('Training tiles')
-    axes.set_ylabel('Best validation IoU of building (%)')
+    axes.set_ylabel(fill(f'Best validation {score} (%)', _AXIS))
     axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, loc='lower right')
     _grid(axes)

@@ -205,6 +205,26 @@ def test_threads_and_zip_files_give_the_same(crops, source, tmp_path):
         assert files(tmp_path / f'out{number}') == files(crops)
 
 
+def test_an_archive_with_the_two_folders_at_its_top(crops, source, tmp_path):
+    """As `cd train && zip -r ../train.zip .` makes it; also where it lies in a folder."""
+    (tmp_path / 'zipped').mkdir()
+    packed = zip_folder(source / 'AerialImageDataset' / 'train', tmp_path / 'zipped' / 'train.zip', keep_top=False)
+    for number, place in enumerate((packed, packed.parent)):
+        prepare(few(), place, tmp_path / f'out{number}', workers=1)
+        assert files(tmp_path / f'out{number}') == files(crops)
+
+
+def test_links_are_followed_and_circles_end(crops, source, tmp_path):
+    """A link to the disk of the data, to it once more, and one that leads back."""
+    linked = tmp_path / 'linked'
+    (linked / 'own').mkdir(parents=True)
+    (linked / 'AerialImageDataset').symlink_to(source / 'AerialImageDataset')
+    (linked / 'again').symlink_to(source / 'AerialImageDataset')
+    (linked / 'own' / 'up').symlink_to(linked)
+    prepare(few(), linked, tmp_path / 'out', workers=1)
+    assert files(tmp_path / 'out') == files(crops)
+
+
 def test_whole_tiles_come_out_of_a_zip_file_as_they_are(windows, source, tmp_path):
     packed = zip_folder(source / 'AerialImageDataset', tmp_path / 'a.zip')
     prepare(full(), packed, tmp_path / 'out', workers=1)
@@ -380,20 +400,25 @@ def test_windows_of_another_size_do_not_overlap(source, tmp_path, capsys):
         (dict(size=256, quality=80), 'crops of 256 (1024 is due); JPEG quality 80 (90 is due)'),
         (dict(min_share=0.1), 'a share of building of 0.1 (0.05 is due)'),
         (dict(nudge=[1, 2]), 'windows chosen by hand in austin7'),
+        (dict(tile_size=[1100, 1100]), 'tiles of 1100x1100 (5000x5000 is due)'),
     ],
 )
 def test_what_is_not_the_published_protocol(changes, words):
     settings = dict(size=1024, min_share=0.05, step=4, quality=90, nudge=None)
-    parts = {tile: dict(source=settings, complete=True) for tile in inria.tiles_of('austin')}
+    size = changes.pop('tile_size', [5000, 5000])
+    parts = {tile: dict(source=settings, complete=True, tile_size=size) for tile in inria.tiles_of('austin')}
     for tile in ['austin7'] if 'nudge' in changes else [*parts]:
-        parts[tile] = dict(source=settings | changes, complete=True)
+        parts[tile] = dict(source=settings | changes, complete=True, tile_size=size)
     assert unpublished(parts) == (None if words is None else f'not the published few-shot protocol: {words}')
     assert Request('few-shot', 1024).settings == {name: settings[name] for name in settings if name != 'nudge'}
 
 
 def test_tiles_that_lack_are_not_the_published_protocol():
     settings = dict(size=1024, min_share=0.05, step=4, quality=90, nudge=None)
-    parts = {tile: dict(source=settings, complete=tile != 'austin36') for tile in inria.tiles_of('austin')}
+    parts = {
+        tile: dict(source=settings, complete=tile != 'austin36', tile_size=[5000, 5000])
+        for tile in inria.tiles_of('austin')
+    }
     del parts['austin2'], parts['austin3'], parts['austin31']
     assert departures(parts) == ['4 of 36 tiles are missing (2 of train, 2 of test)']
 
@@ -406,7 +431,8 @@ def test_other_crops_than_the_published_are_told(crops, source, tmp_path, capsys
     (out / 'manifest.json').write_text(json.dumps(content))
     assert main(['few-shot', str(source), str(out), '--size', '64', '--workers', '1']) == 0
     printed = capsys.readouterr().out
-    assert 'note: not the published few-shot protocol: crops of 64 (1024 is due)\n' in printed
+    note = 'note: not the published few-shot protocol: crops of 64 (1024 is due); tiles of 150x150 (5000x5000 is due)'
+    assert f'{note}\n' in printed
     assert 'all 36 tiles were there already' in printed
     assert json.loads((out / 'manifest.json').read_text())['notes']['published'] is False
 

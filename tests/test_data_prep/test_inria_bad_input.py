@@ -1,5 +1,6 @@
 """Inria archives that are wrong: one message, and nothing written."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,14 @@ def test_parts_of_an_archive_have_to_be_unpacked(tmp_path, name):
             prepare(Request('few-shot', CROP), source, tmp_path / 'out', workers=1)
         assert name.partition('.')[0] in str(e.value)
     assert not (tmp_path / 'out').exists()
+
+
+def test_an_archive_without_tiles_need_not_be_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'other.zip', 'w') as zipped:
+        zipped.writestr('read.me', 'nothing')
+    for source in (tmp_path, tmp_path / 'other.zip'):
+        with pytest.raises(DataError, match='no tile was found'):
+            prepare(Request('few-shot', CROP), source, tmp_path / 'out', workers=1)
 
 
 def test_a_zip_file_that_is_cut_off(tmp_path):

@@ -134,15 +134,17 @@ def test_tiles_that_were_left_out_or_are_not_finished(source, tmp_path, capsys):
     assert [(fault['kind'], fault['split']) for fault in found['faults']] == [('unfinished tile', 'train')]
     assert found['notes'] == [
         "1 tiles of split 'test' were not in the source and left out: austin31",
-        'not the published few-shot protocol: crops of 32 (1024 is due); 2 of 36 tiles are missing (1 of train, 1 of '
-        'test)',
+        'not the published few-shot protocol: crops of 32 (1024 is due); tiles of 60x60 (5000x5000 is due); 2 of 36 '
+        'tiles are missing (1 of train, 1 of test)',
     ]
     assert 'note: 1 tiles of split' in capsys.readouterr().out
     prepare(request, part, tmp_path / 'out', workers=1)
     assert report(tmp_path / 'out')[0] == 0
     # The tile comes later.
     prepare(Request('few-shot', CROP), source, tmp_path / 'out', workers=1)
-    assert report(tmp_path / 'out')[1]['notes'] == ['not the published few-shot protocol: crops of 32 (1024 is due)']
+    assert report(tmp_path / 'out')[1]['notes'] == [
+        'not the published few-shot protocol: crops of 32 (1024 is due); tiles of 60x60 (5000x5000 is due)'
+    ]
 
 
 def test_many_tiles_that_were_left_out(tmp_path):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from data_prep import inria, isprs
 from data_prep._cli import run_main
-from data_prep._files import Manifest, remove_leftovers, whole_file, write_bytes
+from data_prep._files import Manifest, only_run, remove_leftovers, whole_file, write_bytes
 from data_prep._progress import check_workers, map_jobs
 from lale_mmseg.errors import ConfigError, DataError, InputError
 
@@ -59,6 +60,54 @@ def test_only_our_leftovers_are_removed(tmp_path):
         (tmp_path / name).write_bytes(b'x')
     remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['.hidden', 'film.part']
+
+
+HOLDS = """
+import sys, time
+from data_prep._files import only_run
+
+with only_run(sys.argv[1]):
+    print('held', flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.mark.parametrize(
+    'prepare',
+    [
+        lambda folder: inria.prepare(inria.Request('few-shot', 8), folder, folder / 'out'),
+        lambda folder: inria.main(['few-shot', str(folder), str(folder / 'out')]),
+        lambda folder: isprs.prepare(isprs.Request('potsdam'), folder, folder / 'out'),
+    ],
+)
+def test_a_second_process_is_refused_until_the_first_ends(tmp_path, prepare):
+    """It also leaves what the first has unpacked; a process that is killed does not keep the next one out."""
+    unpacked = tmp_path / '.out.unpacked' / 'archives' / 'a.zip'
+    unpacked.parent.mkdir(parents=True)
+    unpacked.touch()
+    first = subprocess.Popen(
+        [sys.executable, '-c', HOLDS, tmp_path / 'out'], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert first.stdout.readline() == 'held\n'
+        with pytest.raises(InputError, match=rf'out: process {first.pid} on .* prepares this folder; wait until it'):
+            prepare(tmp_path)
+        assert unpacked.exists()
+    finally:
+        first.kill()
+        first.wait()
+        first.stdout.close()
+    assert (tmp_path / '.out.lock').exists()
+    with pytest.raises(DataError, match=r'no tile (of potsdam )?was found'):
+        prepare(tmp_path)
+    assert not (tmp_path / '.out.lock').exists()
+
+
+def test_a_folder_is_free_after_a_run(tmp_path):
+    for _ in range(2):
+        with only_run(tmp_path / 'a' / 'out'):
+            assert not (tmp_path / 'a' / 'out').exists()
+    assert list((tmp_path / 'a').iterdir()) == []
 
 
 def test_manifest_continues_only_the_same_source(tmp_path):

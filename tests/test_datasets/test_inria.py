@@ -9,12 +9,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from data_prep._inria_layout import manifest_kind
 from lale_mmseg.datasets import held_out
+from lale_mmseg.datasets.protocol_dataset import ProtocolDataset
 from lale_mmseg.datasets.transforms.loading import binary_labels
+from lale_mmseg.engine.seen_tiles import tiles_of_dataset
+from lale_mmseg.engine.splits import check_splits
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.evaluation import SegmentationMetric
 from lale_mmseg.metainfo import inria
@@ -181,11 +185,16 @@ def test_the_data_set_says_what_it_is_of(root):
         labels='full',
         tiles=list(dataset.tiles),
         missing_tiles=[],
+        published=None,
     )
     assert re.match(meta['tile_pattern'], 'vienna3_0_0_512_512')['city'] == 'vienna'
     (root / 'crops' / 'images' / 'austin6.jpg').unlink()
     source = build(root, protocol='few-shot', split='val', missing_tiles='skip').metainfo['source']
     assert (len(source['tiles']), source['missing_tiles']) == (5, ['austin6'])
+    content = json.loads((root / 'manifest.json').read_text())
+    (root / 'manifest.json').write_text(json.dumps({**content, 'notes': {'published': False}}))
+    source = build(root, protocol='few-shot', split='val', missing_tiles='skip').metainfo['source']
+    assert source['published'] is False
 
 
 def test_scores_under_its_protocol_are_those_of_building(prepared):
@@ -277,10 +286,69 @@ def test_pixels_of_the_classes_are_those_of_the_training_tiles(root):
     content = json.loads((root / 'manifest.json').read_text())
     del content['parts']['austin2']
     (root / 'manifest.json').write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"manifest.json: has no pixel counts of 'austin2' for split 'train'"):
+    with pytest.raises(DataError, match=r"has no pixel counts of 'austin2' for full labels, split 'train'"):
         build(root, protocol='few-shot', lazy_init=True).class_pixels()
     skipping = build(root, protocol='few-shot', missing_tiles='skip', lazy_init=True)
     assert skipping.class_pixels()[0] == 23000
     (root / 'manifest.json').unlink()
     with pytest.raises(DataError, match=r'manifest.json: cannot be read'):
         skipping.class_pixels()
+
+
+@pytest.mark.parametrize(('indices', 'left'), [([3, 1], [3, 1]), (2, [0, 1]), (-2, [-2, -1])])
+@pytest.mark.parametrize('lazy', [False, True])
+def test_with_indices_its_tiles_are_those_of_the_samples(root, indices, left, lazy):
+    """Windows of one tile follow each other in the list, so that the first two are of one tile."""
+    for folder, suffix in (('images', '.png'), ('masks', '.png')):
+        window = root / 'windows' / folder / f'austin10_0_0_{SIDE}_{SIDE}{suffix}'
+        shutil.copy(window, window.with_name(f'austin10_0_{SIDE}_{SIDE}_{SIDE}{suffix}'))
+    stems = sorted(path.stem for path in (root / 'windows' / 'images').iterdir())
+    stems = [stem for stem in stems if inria.tile_of(stem) in find_protocol('full').split('inria').train]
+    tiles = sorted({inria.tile_of(stems[index]) for index in left})
+    assert len(tiles) == (1 if indices == 2 else 2)
+    dataset = build(root, indices=indices, lazy_init=lazy)
+    assert dataset.source_tiles == {f'inria/{tile}' for tile in tiles}
+    numbers = [inria.TILES.index(tile) for tile in tiles]
+    assert build(root, indices=indices, lazy_init=lazy).class_pixels().tolist() == [1000 * len(tiles), sum(numbers)]
+    assert sorted(tiles_of_dataset(dataset)['inria']) == tiles
+    assert sorted(tiles_in(dataset)) == sorted(inria.tile_of(stems[index]) for index in left)
+    assert dataset.metainfo['source']['missing_tiles'] == []
+
+
+def test_without_indices_no_file_is_listed_for_its_tiles(tmp_path):
+    (tmp_path / 'manifest.json').write_text(json.dumps(dict(parts={})))
+    dataset = build(tmp_path, missing_tiles='skip', lazy_init=True)
+    assert len(dataset.source_tiles) == 155
+    assert dataset.class_pixels().tolist() == [0, 0]
+
+
+def test_a_held_out_split_states_all_its_tiles(tmp_path):
+    """For the checks before a run, which must not list its files."""
+    assert len(build(tmp_path, protocol='few-shot', split='test', indices=2, lazy_init=True).source_tiles) == 6
+
+
+def test_folds_inside_one_split_share_no_tile(prepared):
+    init_default_scope('mmseg')
+
+    def cfg(train, val):
+        dataset = dict(type='InriaDataset', data_root=str(prepared), protocol='few-shot', split='train')
+        return Config(
+            dict(
+                train_dataloader=dict(dataset=dataset | dict(indices=train)),
+                val_dataloader=dict(dataset=dataset | dict(indices=val)),
+            )
+        )
+
+    check_splits(cfg(20, -4))
+    with pytest.raises(ConfigError, match='train_dataloader and val_dataloader share 1 tiles: inria/austin'):
+        check_splits(cfg(21, -4))
+
+
+def test_what_a_dataset_of_tiles_has_is_stated(prepared):
+    """`unit`, for one, is read by the checks of an evaluation."""
+    stated = ProtocolDataset.__doc__
+    names = ProtocolDataset.__annotations__
+    dataset = build(prepared, split='val')
+    assert {'unit', 'held_out', 'tiles'} <= set(names)
+    assert [name for name in names if not hasattr(dataset, name) or f' {name}: ' not in stated] == []
+    assert [key for key in dataset.metainfo['source'] if f'`{key}`' not in stated] == []

@@ -117,7 +117,7 @@ def test_masks_of_mmsegmentation_count_from_one(root):
             r'label 6 at row 0, column 0 is not a class \(64 pixels.*classes are 0 to 5',
         ),
         (np.full((SIDE, SIDE), 257, np.uint16), r'a mask of 8 bits is due.*uint16'),
-        (np.zeros((SIDE, SIDE + 1), np.uint8), r'the label has 8x9 pixels \(height x width\), its image .* has 8x8'),
+        (np.zeros((SIDE, SIDE + 1), np.uint8), r'the mask has 8x9 pixels \(height x width\), its image .* has 8x8'),
     ],
     ids=['stranger', '16 bits', 'size'],
 )
@@ -183,6 +183,16 @@ def test_pixels_of_the_classes_are_those_of_the_training_tiles(root):
     assert dataset.class_pixels().tolist() == [sum(numbers), 28, 56, 84, 112, 140]
     assert build(root, protocol='rsp', lazy_init=True).class_pixels().shape == (5,)
     assert build(root, protocol='mmseg', lazy_init=True).class_pixels().tolist() == [0, 16, 16, 16, 16, 16]
+
+
+def test_pixels_are_those_of_the_samples_that_are_left(root):
+    dataset = build(root, protocol='boundary', indices=[2, 0], lazy_init=True)
+    tiles = [dataset.tile_of(Path(dataset.get_data_info(index)['img_path']).stem) for index in range(2)]
+    numbers = [isprs.TILES['vaihingen'].index(tile) for tile in tiles]
+    assert len(set(tiles)) == 2
+    assert build(root, protocol='boundary', indices=[2, 0], lazy_init=True).class_pixels().tolist() == [
+        sum(numbers), 2, 4, 6, 8, 10
+    ]  # fmt: skip
 
 
 def test_missing_statistics_are_an_error(root):

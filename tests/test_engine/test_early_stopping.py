@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop
 from mmseg.registry import HOOKS
 
 from lale_mmseg.engine.hooks import LaleEarlyStopping
@@ -82,6 +83,63 @@ def test_a_run_that_was_killed_in_a_validation_does_it_when_it_is_resumed(straig
     assert (tmp_path / 'best_mIoU_epoch_2.pth').is_file()
 
 
+@HOOKS.register_module(force=True)
+class Validated(Hook):
+    """Notes what is validated: epochs, or iterations."""
+
+    seen: list[int] = []
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.seen.append(runner.iter if type(runner.train_loop) is IterBasedTrainLoop else runner.epoch)
+
+
+def validated(cfg):
+    Validated.seen.clear()
+    cfg.custom_hooks = [dict(type='Validated')]
+    build(cfg).train()
+    return [*Validated.seen]
+
+
+def test_the_interval_of_validations_is_that_of_the_epoch(tmp_path):
+    def make(folder, **changes):
+        cfg = config(tmp_path / folder, epochs=4, **changes)
+        cfg.train_cfg.update(val_interval=4, dynamic_intervals=[(3, 1)])
+        cfg.default_hooks.checkpoint.save_best = None
+        return cfg
+
+    assert validated(make('straight')) == [2, 3, 4]
+    for epoch, expected in ((1, [2, 3, 4]), (2, [2, 3, 4]), (3, [3, 4]), (4, [4])):
+        path = tmp_path / f'straight/epoch_{epoch}.pth'
+        assert validated(make(str(epoch), resume=True, load_from=str(path))) == expected
+
+
+def by_iterations(work_dir, **changes):
+    cfg = config(work_dir, early_stopping=dict(patience=2, min_delta=100.0), **changes)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=20, val_interval=2, val_begin=4)
+    cfg.default_hooks.update(diagnostics=None)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1, save_best=None)
+    cfg.train_dataloader.sampler.type = 'InfiniteSampler'
+    cfg.log_processor.by_epoch = False
+    cfg.param_scheduler = []
+    return cfg
+
+
+def test_a_run_by_iterations_ends_where_a_straight_one_does(tmp_path):
+    """Resumed before a validation, where none is due, before the first one, and where the last one ended the run."""
+    assert validated(by_iterations(tmp_path / 'straight')) == [4, 6, 8]
+    for start, expected in ((6, [6, 8]), (5, [6, 8]), (2, [4, 6, 8]), (8, [8])):
+        path = tmp_path / f'straight/iter_{start}.pth'
+        assert validated(by_iterations(tmp_path / str(start), resume=True, load_from=str(path))) == expected
+
+
+def test_what_was_validated_is_not_validated_again(tmp_path):
+    cfg = by_iterations(tmp_path)
+    cfg.default_hooks.checkpoint.save_best = 'mIoU'
+    validated(cfg)
+    best = torch.load(next(tmp_path.glob('best_mIoU_iter_*.pth')), weights_only=True)
+    assert best['meta']['validated'] is True
+
+
 def test_epochs_before_the_beginning_do_not_count(tmp_path):
     scores = [90.0, 10.0, 10.0, 20.0, 20.0, 20.0, 99.0]
     build(config(tmp_path, scores, dict(patience=2, begin=3))).train()
@@ -113,7 +171,10 @@ class Runner:
         (dict(patience=2, min_delta=1.0), [1.0, 1.5, 2.0], [False, False, True]),
         (dict(patience=2, rule='less', min_delta=1.0), [9.0, 8.5, 8.0], [False, False, True]),
         (dict(patience=9), [1.0, float('nan')], [False, True]),
+        (dict(patience=9), [-float('inf')], [True]),
         (dict(patience=9, stopping_threshold=5.0), [5.0, 5.1], [False, True]),
+        (dict(patience=2, stopping_threshold=90.0), [0.0, 0.0, 0.0], [False, False, True]),
+        (dict(patience=9, stopping_threshold=5.0, min_delta=1.0), [4.5, 5.5], [False, True]),
     ],
 )
 def test_what_counts_as_better(options, scores, stops):

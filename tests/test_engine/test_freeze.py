@@ -10,7 +10,9 @@ import torch
 import torch.multiprocessing as multiprocessing
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
+from mmseg.registry import HOOKS
 
 import lale_mmseg.register  # noqa: F401
 from lale_mmseg.engine.hooks import FreezeBackboneHook
@@ -83,6 +85,52 @@ def test_learning_rates_may_fall_at_the_release_once(tmp_path):
     for folder, expected in ((tmp_path, [0.01, 0.01, 0.001, 0.001]), (other, [0.001])):
         rows = [json.loads(line) for line in (folder / 'diagnostics.jsonl').read_text().splitlines()]
         assert [row['lr'] for row in rows][-len(expected) :] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('iteration', [2, 3])
+def test_learning_rates_fall_once_in_runs_resumed_around_the_release(tmp_path, iteration):
+    """Epochs have two iterations; the release is before the third."""
+
+    def make(folder, **changes):
+        cfg = config(tmp_path / folder, 3, 1, **changes)
+        cfg.default_hooks.frozen_backbone.lr_mult = 0.1
+        cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=1)
+        return build(cfg)
+
+    make('straight').train()
+    start = tmp_path / f'straight/iter_{iteration}.pth'
+    assert torch.load(start, weights_only=True)['meta']['epoch'] == iteration - 2
+    runner = make('resumed', resume=True, load_from=str(start))
+    runner.train()
+    assert runner.optim_wrapper.get_lr()['lr'] == pytest.approx([0.001])
+
+
+@HOOKS.register_module(force=True)
+class Trained(Hook):
+    """Notes which parts of the backbone are trained in each epoch."""
+
+    seen: list[str] = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if batch_idx == 0:
+            backbone = runner.model.backbone
+            found = {name for name, value in backbone.named_parameters() if value.requires_grad}
+            self.seen.append(' '.join(sorted({name.split('.')[0] for name in found})))
+
+
+@pytest.mark.parametrize('order', [1, -1])
+def test_parts_that_overlap_are_released_in_stages(tmp_path, order):
+    Trained.seen.clear()
+    stages = [(1, 'backbone'), (3, 'backbone.conv'), (2, 'backbone'), (2, 'backbone.norm')]
+    cfg = config(tmp_path, 4)
+    cfg.default_hooks.update(frozen_backbone=None, diagnostics=None, checkpoint=None)
+    hooks = [dict(type='FreezeBackboneHook', epochs=epochs, part=part) for epochs, part in stages]
+    cfg.custom_hooks = [*hooks[::order], dict(type='Trained')]
+    runner = build(cfg)
+    runner.model.backbone.norm.bias.requires_grad_(False)
+    runner.train()
+    assert Trained.seen == ['', '', 'norm', 'conv norm']
+    assert not runner.model.backbone.norm.bias.requires_grad
 
 
 def test_what_was_frozen_before_stays_so(tmp_path):
@@ -184,6 +232,25 @@ def test_an_average_of_weights_is_resumed_saved_and_tested(tmp_path):
         }
 
 
+@pytest.mark.parametrize('views', [False, True], ids=['plain', 'averaged over flips'])
+def test_an_average_takes_weights_of_any_prefix(straight, tmp_path, views):
+    """A test swaps them in, so random ones would be seen."""
+    weights = state(straight / 'epoch_4.pth', '')
+    torch.save(dict(state_dict={f'module.{name}': value for name, value in weights.items()}), tmp_path / 'prefixed.pth')
+    scores = []
+    for make, source in ((config, straight / 'epoch_4.pth'), (ema, tmp_path / 'prefixed.pth')):
+        cfg = make(tmp_path / make.__name__, load_from=str(source))
+        cfg.test_dataloader.dataset.split = 'val'
+        if views:
+            cfg.model = dict(type='SegTTAModel', module=cfg.model)
+            pack = cfg.test_dataloader.dataset.pipeline[-1]
+            flips = [[dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)], [pack]]
+            pack.meta_keys = (*pack.meta_keys, 'flip', 'flip_direction')
+            cfg.test_dataloader.dataset.pipeline[-1] = dict(type='TestTimeAug', transforms=flips)
+        scores.append(build(cfg).test()['mIoU'])
+    assert scores[0] == scores[1] > 20
+
+
 def worker(rank, port, folder):
     os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE='2')
     os.environ['LOCAL_RANK'] = str(rank)
@@ -196,6 +263,7 @@ def worker(rank, port, folder):
         except ConfigError as error:
             with open(os.path.join(folder, f'{rank}.txt'), 'w') as file:
                 file.write(f'{find_unused}: {error}')
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

@@ -9,7 +9,7 @@ from mmengine.logging import MMLogger
 
 from lale_mmseg.datasets import held_out
 from lale_mmseg.engine.ledger import LEDGER_NAME, read_ledger
-from lale_mmseg.engine.splits import check_scoring, check_splits, held_out_splits
+from lale_mmseg.engine.splits import check_scoring, check_splits, held_out_splits, refuse_held_out
 from lale_mmseg.errors import CheckpointError, ConfigError, DataError
 from tests.test_engine.tiny_run import TinyLoad, TinyRoofs, build, tiny_config, train
 
@@ -139,6 +139,8 @@ def test_scores_say_what_was_tested(trained, tmp_path):
     checkpoint = trained[0] / 'epoch_1.pth'
     assert metrics_of_test(tmp_path / 'a', checkpoint)['run'] == dict(
         checkpoint='epoch_1.pth',
+        training=torch.load(checkpoint, weights_only=True)['meta']['training'],
+        split='test',
         epoch=1,
         iter=2,
         digest=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
@@ -153,8 +155,8 @@ def test_scores_say_what_was_tested(trained, tmp_path):
     cfg.model.update(type='SlidingEncoderDecoder', test_cfg=test_cfg)
     build(cfg).test()
     run = json.loads((tmp_path / 'b/test/metrics.json').read_text())['run']
-    assert run == dict(
-        checkpoint='bare.pth', epoch=None, iter=None, digest=None, mode='slide', views='d4, scales 0.5 1'
+    assert {name: value for name, value in run.items() if value is not None} == dict(
+        checkpoint='bare.pth', split='test', mode='slide', views='d4, scales 0.5 1'
     )
 
 
@@ -187,9 +189,70 @@ def test_it_is_neither_trained_on_nor_chosen_by(tmp_path, phase):
     assert 'test pixels' not in TinyRoofs.listed
 
 
+def prepared(root, kind='inria-few-shot'):
+    """A folder as data_prep makes it, without images."""
+    (root / 'crops' / 'images').mkdir(parents=True)
+    (root / 'crops' / 'classes.csv').write_text('index,name,r,g,b\n0,all,0,0,0\n1,roof,255,255,255\n')
+    (root / 'manifest.json').write_text(json.dumps(dict(parts=dict(austin31=dict(kind=kind)))))
+    return root
+
+
+def foreign(root):
+    """Datasets that know of no held-out split and read the crops there."""
+    prefix = dict(img_path='crops/images', seg_map_path='crops/masks')
+    yield dict(type='BaseSegDataset', data_root=str(root), data_prefix=prefix)
+    yield dict(type='BaseSegDataset', data_prefix={key: str(root / path) for key, path in prefix.items()})
+    yield dict(type='BaseSegDataset', data_root=str(root / 'crops/images'))
+    yield dict(type='PaletteDataset', data_root=str(root / 'crops'))
+
+
+@pytest.mark.parametrize('which', range(4))
+@pytest.mark.parametrize('phase', ['train', 'val'])
+def test_no_other_dataset_trains_on_a_folder_that_has_it(tmp_path, which, phase):
+    cfg = tiny_config(tmp_path / 'run')
+    inner = [*foreign(prepared(tmp_path / 'data'))][which]
+    cfg[f'{phase}_dataloader'].dataset = dict(type='RepeatDataset', dataset=inner, times=1)
+    kind = inner['type']
+    message = (
+        rf'{phase}_dataloader\.dataset\.dataset \({kind}\) reads {tmp_path}/data, which was prepared for .few-shot. '
+        r"and holds held-out tiles; InriaDataset with protocol='few-shot' reads its splits"
+    )
+    with pytest.raises(ConfigError, match=message):
+        build(cfg).train()
+
+
+def test_no_other_dataset_is_tested_on_it_unnoted(tmp_path):
+    cfg = tiny_config(tmp_path / 'run', test=True)
+    cfg.test_dataloader.dataset = next(iter(foreign(prepared(tmp_path / 'data'))))
+    with pytest.raises(ConfigError, match=r'test_dataloader\.dataset \(\w+\) reads .*/data, which was prepared for'):
+        build(cfg).test()
+
+
+def test_not_through_a_link_either(tmp_path):
+    prepared(tmp_path / 'data')
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'images').symlink_to(tmp_path / 'data' / 'crops' / 'images')
+    cfg = tiny_config(tmp_path / 'run')
+    cfg.train_dataloader.dataset = dict(type='BaseSegDataset', data_prefix=dict(img_path=str(tmp_path / 'mine/images')))
+    with pytest.raises(ConfigError, match=f'reads {tmp_path}/data, which was prepared'):
+        refuse_held_out(cfg, ('train',))
+
+
+@pytest.mark.parametrize('kind', ['inria-full', 'mine', None])
+def test_other_folders_are_open(tmp_path, kind):
+    root = prepared(tmp_path, kind)
+    if kind is None:
+        (root / 'manifest.json').write_text('{"a": 1}\n{"a": 2}\n')  # lines of JSON, of other data
+    cfg = tiny_config(tmp_path / 'run')
+    for dataset in foreign(root):
+        cfg.train_dataloader.dataset = dataset
+        refuse_held_out(cfg, ('train', 'val'))
+
+
 def test_a_loader_that_is_built_otherwise_meets_the_lock(tmp_path):
     runner = build(tiny_config(tmp_path))
-    with pytest.raises(ConfigError, match=r"split 'test' is held out: it is read by tools/test\.py alone"):
+    message = r"split 'test' is held out: it is read by tools/test\.py alone.* and in the data folder"
+    with pytest.raises(ConfigError, match=message):
         runner.test_dataloader  # noqa: B018
     assert TinyRoofs.listed == []
 

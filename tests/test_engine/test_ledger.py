@@ -59,8 +59,9 @@ def test_a_second_read_names_the_first(tmp_path, warnings):
     for part in ('this is read 2 of a', first['date'], 'mine.py (same config)', f'{checkpoint} (OTHER weights)'):
         assert part in message
     cfg.model.type = 'B'
-    assert note_test(cfg, str(checkpoint), run, ['a']).number == 3
-    assert warnings[1].count('OTHER config') == 2
+    # The first read shares neither config nor weights with this one.
+    assert note_test(cfg, str(checkpoint), run, ['a']).number == 2
+    assert warnings[1].count('OTHER config') == 1
     assert warnings[1].count('same weights') == 1
 
 
@@ -126,7 +127,7 @@ def test_a_copy_of_the_checkpoint_is_known_from_the_data(tmp_path, warnings):
     assert note_test(cfg, str(copy), tmp_path / 'new', ['a'], [data, str(data)]).number == 3
     # The same config with other weights, as of another seed, is the same attempt.
     checkpoint.write_bytes(b'other weights')
-    assert note_test(cfg, str(checkpoint), tmp_path / 'third', ['a'], [data]).number == 4
+    assert note_test(cfg, str(checkpoint), tmp_path / 'third', ['a'], [data]).number == 3
 
 
 def test_other_attempts_are_counted_and_no_fault(tmp_path, warnings, infos):
@@ -146,9 +147,21 @@ def test_other_attempts_are_counted_and_no_fault(tmp_path, warnings, infos):
     assert (len(warnings), len([text for text in infos if 'other attempt' in text])) == (1, 2)
     infos.clear()
     assert read('three', b'5') == 1
-    assert infos[0] == '2 other attempt(s) have read a, by the ledger of its data'
+    assert infos[0] == '3 read(s) of a by other attempts stand in the ledgers'
     assert infos[1].startswith('first read of a by this attempt')
     assert len(warnings) == 1
+
+
+def test_checkpoints_of_several_attempts_in_one_folder_are_no_second_read(tmp_path, warnings):
+    for number in range(3):
+        cfg, _, _ = attempt(tmp_path)
+        cfg.model.depth = number
+        checkpoint = tmp_path / f'{number}.pth'
+        checkpoint.write_bytes(bytes([number]))
+        assert note_test(cfg, str(checkpoint), tmp_path / f'run{number}', ['a']).number == 1
+    assert note_test(cfg, str(checkpoint), tmp_path / 'run0', ['b']).number == 1  # another split
+    assert warnings == []
+    assert note_test(cfg, str(checkpoint), tmp_path / 'run0', ['a, b']).number == 3
 
 
 def test_data_that_cannot_be_written_are_read_all_the_same(tmp_path, warnings, infos):
@@ -168,12 +181,50 @@ def test_a_checkpoint_in_a_folder_that_cannot_be_written_is_told(tmp_path, monke
     assert not (run / LEDGER_NAME).exists()
 
 
-def test_the_hash_is_of_the_attempt_and_not_of_the_run():
-    cfg = Config(dict(model=dict(type='A', depths=(1, 2)), lr=1e-3))
-    same = Config(dict(lr=1e-3, model=dict(depths=(1, 2), type='A'), work_dir='/a', load_from='/b', resume=True))
-    assert config_hash(same) == config_hash(cfg)
-    for change in (dict(lr=1e-4), dict(data_root='/c')):
-        assert config_hash(Config({**cfg.to_dict(), **change})) != config_hash(cfg)
+LOADER = dict(num_workers=4, batch_size=2, dataset=dict(type='D', data_root='/a', indices=[1]))
+RECIPE = dict(
+    model=dict(type='A', depths=(1, 2), test_cfg=dict(mode='whole')), train_dataloader=LOADER, train_cfg=dict(epochs=2)
+)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(work_dir='/a', load_from='/b', resume=True, launcher='pytorch', data_root='/c'),
+        dict(test_evaluator=dict(pred_dir='out'), default_hooks=dict(report=dict(overlay_dir='show'))),
+        dict(model=dict(type='TTA', module=RECIPE['model'])),
+        dict(model=RECIPE['model'] | dict(test_cfg=dict(mode='slide', views='d4'))),
+        dict(model=dict(test_cfg=dict(), depths=[1, 2], type='A')),
+        dict(train_dataloader=LOADER | dict(num_workers=0, persistent_workers=True, pin_memory=True)),
+        dict(train_dataloader=LOADER | dict(dataset=dict(type='D', data_root='/b', cache_cfg=dict(), indices=[1]))),
+    ],
+)
+def test_the_hash_does_not_know_how_an_attempt_is_tested(change):
+    assert config_hash(Config(RECIPE | change)) == config_hash(Config(RECIPE))
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(model=RECIPE['model'] | dict(depths=(1, 3))),
+        dict(model=dict(type='TTA', module=RECIPE['model'] | dict(depths=(1, 3)))),
+        dict(train_dataloader=LOADER | dict(batch_size=4)),
+        dict(train_dataloader=LOADER | dict(dataset=dict(type='D', indices=[1, 2]))),
+        *[
+            {name: dict(value=1)}
+            for name in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness', 'custom_hooks')
+        ],
+        dict(augmentation='heavy'),
+        dict(binary_class='roof'),
+    ],
+)
+def test_the_hash_knows_network_and_training(change):
+    assert config_hash(Config(RECIPE | change)) != config_hash(Config(RECIPE))
+
+
+def test_a_config_without_a_network_has_a_hash():
+    """That of a runner which was built from parts."""
+    assert len(config_hash(Config(dict(train_cfg=dict(epochs=2))))) == 64
 
 
 def test_a_digest_is_read_in_pieces(tmp_path):

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS, METRICS
 
 from lale_mmseg.engine.hooks import ReportHook, report
-from lale_mmseg.errors import ConfigError, DataError
+from lale_mmseg.errors import ConfigError
 from lale_mmseg.evaluation import TileSegmentationMetric
 from tests.test_engine.tiny_run import build, tiny_config
 
@@ -117,6 +117,32 @@ def test_a_resumed_training_goes_on_from_the_best(tmp_path):
     assert KeepEach.seen == [100, 100]  # epoch 3 is validated again: its checkpoint is of before that
 
 
+@pytest.mark.parametrize('elsewhere', [False, True], ids=['work dir', 'new work dir'])
+def test_the_best_is_that_of_the_checkpoint(tmp_path, elsewhere):
+    """Resumed before the best epoch, whose network is no more: its folder goes, in favour of the best up to there."""
+    cfg = config(tmp_path / 'a', [12, 10, 16])
+    cfg.default_hooks.checkpoint.max_keep_ckpts = -1
+    build(cfg).train()
+    first, _, highest = KeepEach.seen
+    assert highest == 100
+    # Epoch 2 is validated again; what is worse than the first epoch is not kept.
+    resumed = dict(resume=True, load_from=str(tmp_path / 'a/epoch_2.pth'))
+    work_dir = tmp_path / 'b' if elsewhere else tmp_path / 'a'
+    build(config(work_dir, [11, 14, 10, 0], **resumed)).train()
+    before, *after = KeepEach.seen
+    assert before is None
+    assert first < after[0] == after[1] < highest
+
+
+def test_a_damaged_folder_is_not_the_best(tmp_path):
+    file = tmp_path / 'val_best/metrics.json'
+    for text, goes in (('{"summary": {"mIoU": 50.5}}', False), ('{', True), ('{"summary": {}}', True), ('[]', True)):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        assert report._drop_other_best(tmp_path, 'mIoU', 50.5) == goes
+        assert file.parent.exists() != goes
+
+
 def test_a_new_training_begins_without_a_best(tmp_path):
     build(config(tmp_path, [16])).train()
     # Nothing is there to resume: a new training, too.
@@ -161,7 +187,7 @@ def test_a_kill_leaves_the_old_or_the_new_one(tmp_path, monkeypatch, step):
     else:
         report._replace_best(tmp_path, tmp_path / 'val')
     monkeypatch.undo()
-    assert report._find_best(tmp_path, 'mIoU', resumed=True) == (2.0 if step == 5 else 1.0)
+    assert not report._drop_other_best(tmp_path, 'mIoU', 2.0 if step == 5 else 1.0)
     assert content(tmp_path / 'val_best') == whole['val' if step == 5 else 'val_best']
     report._replace_best(tmp_path, tmp_path / 'val')
     assert content(tmp_path / 'val_best') == whole['val']
@@ -185,8 +211,3 @@ def test_errors(tmp_path):
     cfg.default_hooks.report.keep_best = 'mBF1'
     with pytest.raises(ConfigError, match=r"keep_best='mBF1': no SegmentationMetric of val_evaluator has this score"):
         build(cfg).train()
-    build(config(tmp_path, [10])).train()
-    for text in ('{', '{"summary": {}}', '[]'):
-        (tmp_path / 'val_best/metrics.json').write_text(text)
-        with pytest.raises(DataError, match=r'val_best/metrics\.json: has no score mIoU .*remove .*val_best to keep'):
-            build(config(tmp_path, [10, 10], resume='auto')).train()

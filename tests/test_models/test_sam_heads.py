@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmcv.cnn import ConvModule
 from mmseg.registry import MODELS
 from torch import nn
 
@@ -88,6 +89,26 @@ def test_three_dropouts_lie_between_stages(build):
     for drop in head.between:
         drop.train()
     assert not torch.equal(head(maps), head(maps))
+
+
+@pytest.mark.parametrize(('build', 'convolutions'), [(conv_head, 4), (unet_head, 1 + 1 + 2 + 3 + 3 * 3 + 1)])
+def test_each_convolution_has_the_norm_and_activation_of_the_config(build, convolutions):
+    parts = [*build(act_cfg=dict(type='GELU'), align_corners=True).modules()]
+    modules = [part for part in parts if isinstance(part, ConvModule)]
+    assert len(modules) == sum(isinstance(part, nn.GELU) for part in parts) == convolutions
+    assert sum(isinstance(part, nn.BatchNorm2d) for part in parts) == convolutions
+    assert not any(isinstance(part, nn.ReLU) for part in parts)
+    assert all(module.conv.bias is None for module in modules)
+
+
+@pytest.mark.parametrize('build', [conv_head, unet_head])
+def test_corners_are_aligned_where_the_config_says_so(build):
+    torch.manual_seed(0)
+    maps = [torch.randn(1, 256 if build is conv_head else 768, 3, 3) for _ in range(4)]
+    head = build().eval()
+    other = build(align_corners=True).eval()
+    other.load_state_dict(head.state_dict())
+    assert not torch.allclose(head(maps), other(maps))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class SplitData:
     @property
     def score_name(self) -> str:
         """What mIoU of these data is: the IoU of one class, or the mean over some."""
-        classes = self.scoring.get('averaged classes') or ()
+        classes: list[str] = self.scoring.get('averaged classes') or []
         return f'IoU of {classes[0]}' if len(classes) == 1 else 'mIoU'
 
 

@@ -246,11 +246,10 @@ def _test_notes(run: Mapping[str, Any] | None, config: Mapping[str, Any], best: 
     elif run[key] != best.get(key):
         notes.append(f'TEST is of {name} {run[key]}, VAL of {name} {best.get(key)}')
     validated = describe_test(Config(dict(config)), None, None, None)
-    views = run.get('views') or 'none'
-    if views != validated['views']:
-        of_val = '' if validated['views'] == 'none' else f', VAL {_averaged(validated["views"])}'
-        notes.append(f'TEST {_averaged(views)}{of_val}')
-    if run.get('mode') not in (None, validated['mode']):
+    views, of_val = run.get('views'), validated['views']
+    if views is not None and of_val is not None and views != of_val:
+        notes.append(f'TEST {_averaged(views)}' + ('' if of_val == 'none' else f', VAL {_averaged(of_val)}'))
+    if None not in (run.get('mode'), validated['mode']) and run['mode'] != validated['mode']:
         notes.append(f'TEST in {run["mode"]} mode, VAL in {validated["mode"]} mode')
     return notes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -201,6 +202,15 @@ def result_of(run: Run) -> dict[str, Any]:
     if best is None:
         raise DataError(f'{run.folder / DIAGNOSTICS}: no epoch was validated (no val.mIoU)')
     return dict(IoU=score_of(best), best_epoch=int(best['epoch']), epochs=int(rows[-1]['epoch']))
+
+
+def score_name(runs: Sequence[Run]) -> str:
+    """What the best score is: 'IoU of building', or 'mIoU of water, road' where the validation averages several."""
+    for run in runs:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            names = json.loads((run.folder / 'val' / 'metrics.json').read_text(encoding='utf-8'))['score_classes']
+            return f'{"IoU" if len(names) == 1 else "mIoU"} of {", ".join(names)}'
+    return 'mIoU'
 
 
 def summarize(runs: Sequence[Run]) -> list[dict[str, Any]]:

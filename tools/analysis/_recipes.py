@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -146,8 +145,7 @@ def _dropout(model: Mapping[str, Any], heads: Sequence[Mapping[str, Any]]) -> fl
 
 def _pretrained(config: Mapping[str, Any]) -> dict[str, Any]:
     """Sources of pretrained weights by path: what --random-init of tools/train.py would leave out."""
-    found = (text.partition('=') for text in leave_out_pretrained(copy.deepcopy(config.get('model') or {})))
-    return {path: ast.literal_eval(value) for path, _, value in found}
+    return leave_out_pretrained(copy.deepcopy(config.get('model') or {}))
 
 
 def _pipelines(dataset: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,12 @@ from lale_mmseg.engine.ledger import file_digest
 from lale_mmseg.errors import DataError, InputError
 from lale_mmseg.files import write_atomic
 from lale_mmseg.metainfo import inria
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows: there one process at a time is due
+    fcntl = None
 
 MANIFEST = 'manifest.json'
 SUMMARY = 'summary.json'
@@ -120,7 +127,8 @@ def write_mask(source: Path, labels: np.ndarray, target: Path) -> str:
 class Manifest:
     """`manifest.json` of a submission: of which checkpoint and settings its tiles are, which are finished, which begun.
 
-    A tile is noted before its file is written, so a file that the manifest does not know is not of this tool.
+    A tile is noted before its file is written, so a file that the manifest does not know is not of this tool. Several
+    processes may share the folder: each writes, and reads what the others noted, while it holds the folder's lock.
 
     Args:
         out: Folder of the submission; made if missing.
@@ -142,20 +150,33 @@ class Manifest:
         self.begun: set[str] = set()
         if out.exists() and not out.is_dir():
             raise InputError(f'--out {out}: a folder is due, this is a file')
-        leftovers = [path for path in (out.iterdir() if out.is_dir() else ()) if _is_leftover(path)]
-        if self.path.is_file():
-            self._read()
-        elif out.is_dir() and not overwrite and set(out.iterdir()) - set(leftovers):
-            raise InputError(
-                f'--out {out}: is not empty and has no {MANIFEST}; take a new folder, or --overwrite to write among '
-                'the files in it'
-            )
-        self._refuse_strangers()
-        if not overwrite:
-            self._refuse_others()
-        for path in leftovers:
-            path.unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
+        self._lock = out / f'.{MANIFEST}.lock'
+        with _held(self._lock):
+            # Nobody writes now, so what is half written is of a killed run.
+            leftovers = [path for path in out.iterdir() if _is_leftover(path)]
+            if self.path.is_file():
+                self._read()
+            elif not overwrite and set(out.iterdir()) - {*leftovers, self._lock}:
+                raise InputError(
+                    f'--out {out}: is not empty and has no {MANIFEST}; take a new folder, or --overwrite to write '
+                    'among the files in it'
+                )
+            self._refuse_strangers()
+            if not overwrite:
+                self._refuse_others()
+            for path in leftovers:
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def updated(self) -> Iterator[None]:
+        """Holds the folder: what other processes noted is read, and the block's changes are written at its end."""
+        with _held(self._lock):
+            if self.path.is_file():
+                self._read()
+            yield
+            content = dict(made_by=self.made_by, begun=sorted(self.begun), tiles=self.tiles)
+            write_atomic(self.path, json.dumps(content, indent=1) + '\n')
 
     def choose(
         self, tiles: Sequence[SourceTile], overwrite: bool = False, limit: int | None = None
@@ -167,14 +188,13 @@ class Manifest:
             overwrite: Choose finished tiles, too, after the others.
             limit: Choose at most so many.
         """
-        chosen = [tile for tile in tiles if not self.is_finished(tile)]
-        if overwrite:
-            names = {tile.name for tile in chosen}
-            chosen += [tile for tile in tiles if tile.name not in names]
-        chosen = chosen[:limit]
-        self.begun |= {tile.name for tile in chosen}
-        if chosen:
-            self._write()
+        with self.updated():
+            chosen = [tile for tile in tiles if not self.is_finished(tile)]
+            if overwrite:
+                names = {tile.name for tile in chosen}
+                chosen += [tile for tile in tiles if tile.name not in names]
+            chosen = chosen[:limit]
+            self.begun |= {tile.name for tile in chosen}
         return chosen
 
     def is_finished(self, tile: SourceTile) -> bool:
@@ -182,23 +202,31 @@ class Manifest:
         entry, path = self.tiles.get(tile.name), self.out / f'{tile.name}.tif'
         if entry is None or 'made_by' in entry or tile.name in self.begun or not path.is_file():
             return False
-        return entry['image_bytes'] == tile.path.stat().st_size and file_digest(path) == entry['sha256']
+        image = tile.path.stat()
+        if entry['image_bytes'] != image.st_size or file_digest(path) != entry['sha256']:
+            return False
+        if entry.get('image_mtime_ns') != image.st_mtime_ns:
+            if file_digest(tile.path) != entry.get('image_sha256'):
+                return False
+            entry['image_mtime_ns'] = image.st_mtime_ns  # a copy; read once
+        return True
 
     def finish(self, tile: SourceTile, digest: str, building: float) -> None:
-        """Notes a tile; `building` is its share of building in percent."""
-        entry = dict(image_bytes=tile.path.stat().st_size, sha256=digest, building_percent=round(building, 4))
-        self.tiles[tile.name] = entry
+        """Notes a tile, inside of `updated`; `building` is its share of building in percent."""
+        image = tile.path.stat()
+        self.tiles[tile.name] = dict(
+            image_bytes=image.st_size,
+            image_mtime_ns=image.st_mtime_ns,
+            image_sha256=file_digest(tile.path),
+            sha256=digest,
+            building_percent=round(building, 4),
+        )
         self.begun.discard(tile.name)
-        self._write()
 
     def outdated(self) -> list[str]:
         """Tiles whose file is of another checkpoint or other settings, or was to be replaced and is not yet."""
         old = {name for name, entry in self.tiles.items() if 'made_by' in entry} | self.begun
         return [name for name in tile_names() if name in old and (self.out / f'{name}.tif').is_file()]
-
-    def _write(self) -> None:
-        content = dict(made_by=self.made_by, begun=sorted(self.begun), tiles=self.tiles)
-        write_atomic(self.path, json.dumps(content, indent=1) + '\n')
 
     def _read(self) -> None:
         try:
@@ -320,6 +348,28 @@ def write_zip(out: Path, target: Path) -> None:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Holds a lock file, which the kernel frees when its process ends; nothing where there are no locks."""
+    if fcntl is None:
+        yield
+        return
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with contextlib.suppress(OSError):  # some network file systems have none
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file)):
+                break
+        # The process that held it before has removed it meanwhile.
+        os.close(file)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
 
 
 def _is_leftover(path: Path) -> bool:

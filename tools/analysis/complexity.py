@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS
 from torch import nn
@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='of the input image')
     parser.add_argument('--num-classes', type=int, default=7, help='where the config leaves it to data that are absent')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=_cli.OverrideAction, default={}, metavar='KEY=VALUE')
     parser.add_argument('--json', metavar='FILE', help='write the figures to this file, too')
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
 """How much is a labelled tile worth? `python tools/analysis/data_budget.py CONFIG --tiles 5 12 24 --seeds 0 1 2`.
 
-Trains a config on a growing number of its training tiles, several seeds each, and draws the best validation IoU of
-building against the number of tiles. The test split is never read.
+Trains a config on a growing number of its training tiles, several seeds each, and draws the best validation IoU
+against the number of tiles. The test split is never read.
 """
 
 from __future__ import annotations
@@ -11,28 +11,33 @@ import contextlib
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _cli
 from _budget import (
+    RECORD,
     Run,
     check_folder,
     config_digest,
     identity,
     plan,
     result_of,
+    score_name,
     summarize,
     training_set,
     write_config,
     write_record,
 )
+from _recipes import hooks_of
 from _runs import DIAGNOSTICS
 from mmengine.config import Config
 from rich.console import Console
@@ -44,6 +49,12 @@ from lale_mmseg.errors import ConfigError, InputError
 from lale_mmseg.evaluation.attempt_plots import plot_budget
 from lale_mmseg.files import write_atomic
 
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows: there a training that outlives this tool is not seen
+    fcntl = None
+
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 LOG = 'budget.log'
 #: Seconds between two looks at the running trainings.
@@ -52,7 +63,11 @@ _LAST_LINES = 12
 
 
 class Training:
-    """A training in a process of its own; its output goes into `budget.log` of the work dir."""
+    """A training in a process of its own; its output goes into `budget.log` of the work dir.
+
+    Raises:
+        InputError: One that outlived an earlier run of this tool, or that of another, still goes on there.
+    """
 
     def __init__(self, run: Run, command: Sequence[str], of: dict[str, Any], before: float) -> None:
         self.run = run
@@ -60,9 +75,26 @@ class Training:
         self._before = before
         self._start = time.monotonic()
         run.folder.mkdir(parents=True, exist_ok=True)
-        write_record(run, of, before, finished=False)
+        if not (run.folder / RECORD).is_file():
+            write_record(run, of, before, finished=False)
         self._log: IO[bytes] = (run.folder / LOG).open('ab')
+        self._lock()
         self.process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
+
+    def _lock(self) -> None:
+        """Locks the log: the training, whose output it is, holds the lock as long as it lives, whatever ends this."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._log.close()
+            raise InputError(
+                f'{self.run.folder}: another training goes on there (it holds {LOG}); wait until it ends, or end it, '
+                'then run the same command'
+            ) from None
+        except OSError:  # some network file systems have no locks
+            pass
 
     def epochs(self) -> int:
         """Epochs that are done, for the progress."""
@@ -71,29 +103,34 @@ class Training:
         return 0
 
     def stop(self) -> None:
-        """Ends the process; what it trained up to its last checkpoint stays."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self._log.close()
+        """Waits for the terminated process to end; what it trained up to its last checkpoint stays."""
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._note(finished=False)
 
     def conclude(self) -> None:
         """Notes how it ended: `result` or `error` of the run."""
-        self._log.close()
-        seconds = self._before + time.monotonic() - self._start
+        result = None
         if self.process.returncode != 0:
-            write_record(self.run, self.of, seconds, finished=False)
             self.run.error = f'training ended with status {self.process.returncode}\n{end_of(self.run.folder / LOG)}'
-            return
-        try:
-            self.run.result = {**result_of(self.run), 'seconds': seconds}
-        except InputError as error:
-            self.run.error = str(error)
-        write_record(self.run, self.of, seconds, finished=self.run.error is None)
+        else:
+            try:
+                result = result_of(self.run)
+            except InputError as error:
+                self.run.error = str(error)
+        seconds = self._note(finished=result is not None)
+        if result is not None:
+            self.run.result = {**result, 'seconds': seconds}
+
+    def _note(self, finished: bool) -> float:
+        """Writes the record of the run; returns the seconds that its trainings took so far."""
+        seconds = self._before + time.monotonic() - self._start
+        write_record(self.run, self.of, seconds, finished)
+        self._log.close()
+        return seconds
 
 
 def parse_args() -> argparse.Namespace:
@@ -127,8 +164,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 def check_config(cfg: Config) -> None:
     """Raises ConfigError where a run of the config would leave no result."""
-    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
-    if not any(str((hook or {}).get('type')).endswith('EpochDiagnosticsHook') for hook in hooks):
+    if not any(str(hook.get('type')).endswith('EpochDiagnosticsHook') for hook in hooks_of(cfg.to_dict())):
         raise ConfigError(
             'default_hooks has no EpochDiagnosticsHook, which writes the scores of each epoch; add '
             "default_hooks = dict(diagnostics=dict(type='EpochDiagnosticsHook'))"
@@ -163,7 +199,12 @@ def carry_out(todo: Sequence[tuple[Run, Path, dict, float]], args: argparse.Name
             while waiting or trainings:
                 while waiting and len(trainings) < args.jobs:
                     run, config, of, before = waiting.pop(0)
-                    trainings.append(Training(run, command_of(run, config, args), of, before))
+                    try:
+                        trainings.append(Training(run, command_of(run, config, args), of, before))
+                    except InputError as error:
+                        run.error = str(error)
+                        finished += 1
+                        report(run)
                 for training in [*trainings]:
                     if training.process.poll() is not None:
                         training.conclude()
@@ -176,6 +217,8 @@ def carry_out(todo: Sequence[tuple[Run, Path, dict, float]], args: argparse.Name
                 if trainings:
                     time.sleep(_POLL)
         finally:
+            for training in trainings:  # all at once, also where waiting for one is interrupted
+                training.process.terminate()
             for training in trainings:
                 training.stop()
 
@@ -183,7 +226,8 @@ def carry_out(todo: Sequence[tuple[Run, Path, dict, float]], args: argparse.Name
 def report(run: Run) -> None:
     """One line about a run that ended, or why it failed."""
     if run.result is not None:
-        print(f'{run.name}: IoU {run.result["IoU"]:.2f} at epoch {run.result["best_epoch"]} of {run.result["epochs"]}')
+        epochs = f'{run.result["best_epoch"]} of {run.result["epochs"]}'
+        print(f'{run.name}: {score_name([run])} {run.result["IoU"]:.2f} at epoch {epochs}')
     else:
         print(f'error: {run.name}: {run.error}', file=sys.stderr)
 
@@ -194,9 +238,9 @@ def end_of(path: Path) -> str:
     return '\n'.join([f'  {line}' for line in lines[-_LAST_LINES:]] + [f'  all of it: {path}'])
 
 
-def table_of(rows: Sequence[dict[str, Any]]) -> Table:
+def table_of(rows: Sequence[dict[str, Any]], score: str) -> Table:
     """Mean and spread by number of tiles."""
-    table = Table(title='best validation IoU of building, percent', title_justify='left', box=None, pad_edge=False)
+    table = Table(title=f'best validation {score}, percent', title_justify='left', box=None, pad_edge=False)
     for column in ('tiles', 'runs', 'mean', 'std (n - 1)', 'lowest', 'highest', 'best epoch'):
         table.add_column(column, justify='right')
     for row in rows:
@@ -208,7 +252,7 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
 
 def write_results(args: argparse.Namespace, runs: Sequence[Run], of: dict[str, Any], files: Path) -> None:
     """Writes data_budget.json, .csv and .png."""
-    rows = summarize(runs)
+    rows, score = summarize(runs), score_name(runs)
     listed = [
         dict(
             name=run.name,
@@ -225,7 +269,7 @@ def write_results(args: argparse.Namespace, runs: Sequence[Run], of: dict[str, A
         overrides=args.overrides,
         random_init=args.random_init,
         config_digest=config_digest(of),
-        score='best validation IoU of building, percent',
+        score=f'best validation {score}, percent',
         summary=rows,
         runs=listed,
     )
@@ -241,9 +285,8 @@ def write_results(args: argparse.Namespace, runs: Sequence[Run], of: dict[str, A
         for run in runs:
             if run.result is not None:
                 points.setdefault(run.count, {})[run.seed] = run.result['IoU']
-        plot_budget(
-            points, files / 'data_budget.png', f'IoU of building by number of training tiles\n{Path(args.config).stem}'
-        )
+        title = f'Score by number of training tiles\n{Path(args.config).stem}'
+        plot_budget(points, files / 'data_budget.png', title, score)
         written.append('data_budget.png')
     print('written: ' + ', '.join(str(files / name) for name in written))
 
@@ -272,7 +315,7 @@ def main() -> int:
         for run, record, of in todo
     ]
     carry_out(prepared, args, (cfg.get('train_cfg') or {}).get('max_epochs'))
-    Console(width=100, highlight=False).print(table_of(summarize(runs)))
+    Console(width=100, highlight=False).print(table_of(summarize(runs), score_name(runs)))
     write_results(args, runs, identity(cfg, runs[0], args.random_init), files)
     failed = [run for run in runs if run.error is not None]
     for run in failed:
@@ -290,4 +333,6 @@ def progress_bar(total: int) -> Iterator[Any]:
 
 
 if __name__ == '__main__':
+    # As by Ctrl-C: the trainings are ended, too, and noted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _cli.run(main)

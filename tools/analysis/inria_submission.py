@@ -32,7 +32,7 @@ from _submission_tiles import (
     write_mask,
     write_zip,
 )
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -40,6 +40,7 @@ from mmseg.registry import MODELS
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from train import leave_out_pretrained
 
 import lale_mmseg.register  # noqa: F401
 from lale_mmseg.compat import keep_freed_memory
@@ -77,7 +78,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
     parser.add_argument('--zip', metavar='FILE', help='archive of the 180 masks, once all are there')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='as of tools/test.py'
+        '--cfg-options',
+        nargs='+',
+        action=_cli.OverrideAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='as of tools/test.py',
     )
     parser.add_argument('--trust-checkpoint', action='store_true', help='as of tools/test.py')
     parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
@@ -95,6 +101,8 @@ def check_options(args: argparse.Namespace) -> None:
             raise InputError(f'--{name} {value}: a whole number from 1 is due')
     if Path(args.out).resolve() == Path(args.images).resolve():
         raise InputError(f'--out {args.out}: is the folder of the images, whose files have the names of the masks')
+    if args.zip and Path(args.zip).is_dir():
+        raise InputError(f'--zip {args.zip}: is a folder; the name of a file in it is due')
     if args.device is not None:
         try:
             torch.empty(0, device=args.device)
@@ -202,21 +210,13 @@ def build_model(cfg: Config, args: argparse.Namespace, device: str) -> SlidingEn
                 f'{", ".join(inria.CLASSES)}'
             )
     # Weights follow from the checkpoint: those that training starts from need not be on this machine.
-    config = without_init(sliding_config(complete_config(cfg), args))
+    config = sliding_config(complete_config(cfg), args)
+    leave_out_pretrained(config)
     model = revert_sync_batchnorm(MODELS.build(config))
     load_weights(model, rename_weights(checkpoint['state_dict'], [(r'^module\.', '')]), args.checkpoint)
     if getattr(model.data_preprocessor, 'channels_last', False):
         model = model.to(memory_format=torch.channels_last)
     return model.to(device).eval()
-
-
-def without_init(node: Any) -> Any:
-    """A model's config without the weights that training starts from."""
-    if isinstance(node, dict):
-        return type(node)({key: without_init(value) for key, value in node.items() if key != 'init_cfg'})
-    if isinstance(node, (list, tuple)):
-        return type(node)(without_init(value) for value in node)
-    return node
 
 
 def made_by(cfg: Config, model: SlidingEncoderDecoder, args: argparse.Namespace) -> dict[str, Any]:
@@ -269,8 +269,9 @@ def predict_tiles(
                 except DataError as error:
                     failed.append(str(error))
                 else:
-                    digest = write_mask(tile.path, labels, manifest.out / f'{tile.name}.tif')
-                    manifest.finish(tile, digest, 100 * float((labels == 1).mean()))
+                    with manifest.updated():
+                        digest = write_mask(tile.path, labels, manifest.out / f'{tile.name}.tif')
+                        manifest.finish(tile, digest, 100 * float((labels == 1).mean()))
                 progress.update(task, completed=(done + 1) * passes)
     return failed
 
@@ -301,21 +302,22 @@ def conclude(args: argparse.Namespace, failed: Sequence[str], manifest: Manifest
     """Checks the folder, prints and writes the summary, and packs the archive if asked to; the exit status."""
     out = Path(args.out)
     check = check_submission(out)
-    outdated = manifest.outdated()
-    if outdated:
-        check.faults.append(
-            f'{out}: {len(outdated)} tiles are of another checkpoint or other settings, or still to be replaced: '
-            f'{named(outdated)}'
+    with manifest.updated():
+        outdated = manifest.outdated()
+        if outdated:
+            check.faults.append(
+                f'{out}: {len(outdated)} tiles are of another checkpoint or other settings, or still to be replaced: '
+                f'{named(outdated)}'
+            )
+        content = dict(
+            complete=check.complete,
+            made_by=manifest.made_by,
+            cities=check.by_city(),
+            tiles=check.building,
+            missing=check.missing,
+            faults=check.faults,
         )
-    content = dict(
-        complete=check.complete,
-        made_by=manifest.made_by,
-        cities=check.by_city(),
-        tiles=check.building,
-        missing=check.missing,
-        faults=check.faults,
-    )
-    write_atomic(out / SUMMARY, json.dumps(content, indent=1) + '\n')
+        write_atomic(out / SUMMARY, json.dumps(content, indent=1) + '\n')
     Console(width=100, highlight=False).print(table_of(check))
     for message in [*failed, *check.faults]:
         print(f'error: {message}', file=sys.stderr)

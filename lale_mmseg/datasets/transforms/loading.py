@@ -11,6 +11,7 @@ from mmseg.registry import TRANSFORMS
 from ...errors import DataError
 from ...metainfo.inria import LABEL_VALUES
 from ..image_io import checked_indexes, decode_image, decode_label_image, decode_rgb_mask, read_bytes
+from ..pair_checks import check_mask_size
 
 
 @TRANSFORMS.register_module()
@@ -67,11 +68,7 @@ class LoadPaletteMask(BaseTransform):
         source = str(results['seg_map_path'])
         content = results.pop('mask_bytes', None) or read_bytes(source)
         rgb = decode_rgb_mask(content, source)
-        if rgb.shape[:2] != tuple(results['img_shape']):
-            raise DataError(
-                f'{source}: the mask has {rgb.shape[0]}x{rgb.shape[1]} pixels (height x width), its image '
-                f'{results["img_path"]} has {results["img_shape"][0]}x{results["img_shape"][1]}'
-            )
+        check_mask_size(source, rgb.shape[:2], results['img_path'], results['img_shape'])
         labels = results['palette'].decode(rgb, unknown=results['unknown'], source=source)
         results['gt_seg_map'] = _mapped(labels, results.get('label_map'))
         results['seg_fields'].append('gt_seg_map')
@@ -99,11 +96,7 @@ class LoadLabels(BaseTransform):
             return results
         source, palette = str(results['seg_map_path']), results['palette']
         values = decode_label_image(read_bytes(source), source)
-        if values.shape[:2] != tuple(results['ori_shape']):
-            raise DataError(
-                f'{source}: the mask has {values.shape[0]}x{values.shape[1]} pixels (height x width), its image '
-                f'{results["img_path"]} has {results["ori_shape"][0]}x{results["ori_shape"][1]}'
-            )
+        check_mask_size(source, values.shape[:2], results['img_path'], results['ori_shape'])
         if values.ndim == 3:
             labels = palette.decode(values, unknown=results['unknown'], source=source)
         else:
@@ -132,11 +125,7 @@ class LoadBinaryLabels(BaseTransform):
         values = decode_label_image(read_bytes(source), source)
         if values.ndim != 2:
             raise DataError(f'{source}: a mask of one band with values 0 and 255 is due, found {values.shape[2]} bands')
-        if values.shape != tuple(results['ori_shape']):
-            raise DataError(
-                f'{source}: the mask has {values.shape[0]}x{values.shape[1]} pixels (height x width), its image '
-                f'{results["img_path"]} has {results["ori_shape"][0]}x{results["ori_shape"][1]}'
-            )
+        check_mask_size(source, values.shape, results['img_path'], results['ori_shape'])
         results['gt_seg_map'] = binary_labels(values, source)
         results['seg_fields'].append('gt_seg_map')
         return results

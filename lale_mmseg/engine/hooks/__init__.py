@@ -9,6 +9,7 @@ from .freeze import FreezeBackboneHook
 from .report import ReportHook
 from .resumed_validation import ResumedValidationHook
 from .seen_tiles import SeenTilesHook
+from .training_name import TrainingNameHook
 
 __all__ = [
     'BroadcastBuffersHook',
@@ -20,4 +21,5 @@ __all__ = [
     'ReportHook',
     'ResumedValidationHook',
     'SeenTilesHook',
+    'TrainingNameHook',
 ]

@@ -14,7 +14,14 @@ class BroadcastBuffersHook(Hook):
 
     Plain BatchNorm keeps running statistics of its own on each rank, and a checkpoint holds those of rank 0. Without
     this, validation in training scores other networks than the one that is saved.
+
+    `EMAHook(update_buffers=True)` puts its own averages in for the evaluation, which are of each rank, too. This hook
+    comes after it, so those averages are the ones that become equal; the running statistics that go on being trained
+    stay as they are then, and only those of rank 0 are ever saved.
     """
+
+    # After all hooks that change the network for an evaluation.
+    priority = 'LOWEST'
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Broadcasts before validation."""

@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from ...errors import ConfigError
 from ...evaluation import TileReport
 from ...files import write_atomic
 from ..unwrap import unwrapped
+from .by_epochs import require_epochs
+from .training_name import KEY as TRAINING
 
 resource: ModuleType | None
 try:
@@ -53,7 +54,9 @@ class EpochDiagnosticsHook(Hook):
       that the process took since its start, on a CPU; MiB; None where the system does not tell (Windows);
     * `step_time_s` and `data_time_s`: medians of an iteration, waiting for data included, and of that wait alone, from
       `IterTimerHook` (None without it); `epoch_time_s`: seconds of the training part of the epoch;
-    * `parameters` and `trainable_parameters` of the network during the epoch.
+    * `parameters` and `trainable_parameters` of the network during the epoch;
+    * `processes`: number of processes, each of which takes batches of its own; `training`: name of the training, which
+      its checkpoints have, too.
 
     Rows of epochs that are trained again, by a resumed run or another one in the same work dir, are replaced. Numbers
     that are not finite become None. The table has all columns but those of tiles.
@@ -73,11 +76,7 @@ class EpochDiagnosticsHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Checks that the run is by epochs."""
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise ConfigError(
-                'EpochDiagnosticsHook writes a row an epoch, but train_cfg.type is '
-                f'{type(runner.train_loop).__name__}; leave the hook out, or use EpochBasedTrainLoop'
-            )
+        require_epochs(runner, 'EpochDiagnosticsHook writes a row an epoch')
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Writes the row of an epoch without validation, and starts the next."""
@@ -121,6 +120,8 @@ class EpochDiagnosticsHook(Hook):
             epoch_time_s=round(time.perf_counter() - self._start, 3),
             parameters=sum(parameter.numel() for parameter in parameters),
             trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+            processes=get_world_size(),
+            training=runner.message_hub.get_info(TRAINING, None),
         )
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:

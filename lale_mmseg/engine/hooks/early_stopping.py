@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from mmengine.hooks import EarlyStoppingHook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from ...errors import ConfigError
+from .by_epochs import require_epochs
 
 #: Entry of the states in a checkpoint, by name of the score.
 _KEY = 'early_stopping'
@@ -16,8 +19,9 @@ _KEY = 'early_stopping'
 class LaleEarlyStopping(EarlyStoppingHook):
     """mmengine's `EarlyStoppingHook` with these differences.
 
-    * The best score and the count of validations without a better one are in checkpoints, so a resumed run stops where
-      a straight one does; mmengine's starts to count anew.
+    * The best score and the count of validations without a better one are in checkpoints, so a resumed run, by epochs
+      or by iterations, counts on from there; mmengine's starts to count anew. `ResumedValidationHook` does the
+      validation that such a run would miss.
     * A score that equals the best one is not better: a network that predicts nothing, at 0 for ever, ends its run.
     * Validations of the first `begin` epochs are not counted, neither as best score nor as one without a better.
     * A score that a validation lacks is an error.
@@ -29,7 +33,7 @@ class LaleEarlyStopping(EarlyStoppingHook):
         patience: Number of validations without a better score after which the run ends.
         begin: Number of epochs that are not counted, such as those with a frozen backbone.
         check_finite: Whether a score that is NaN or infinite ends the run.
-        stopping_threshold: Score that ends the run when it is reached.
+        stopping_threshold: A score better than this one ends the run.
 
     Raises:
         ConfigError: `begin` is negative, or the run is not by epochs and `begin` is set.
@@ -63,11 +67,8 @@ class LaleEarlyStopping(EarlyStoppingHook):
 
     def before_train(self, runner: Runner) -> None:
         """Checks that the run is by epochs where `begin` needs it; one that had been ended trains no more."""
-        if self.begin and not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise ConfigError(
-                f'LaleEarlyStopping: begin={self.begin} counts epochs, but train_cfg.type is '
-                f'{type(runner.train_loop).__name__}; leave begin out, or use EpochBasedTrainLoop'
-            )
+        if self.begin:
+            require_epochs(runner, f'LaleEarlyStopping: begin={self.begin} counts epochs')
         if self.wait_count >= self.patience:
             runner.train_loop.stop_training = True
             runner.logger.info(
@@ -90,7 +91,9 @@ class LaleEarlyStopping(EarlyStoppingHook):
 
     def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:
         """Whether to stop, and why; mmengine's, but for scores that gain nothing."""
-        if current_score == self.best_score + self.min_delta and self.stopping_threshold is None:
+        limit = self.stopping_threshold
+        ends = not isfinite(current_score) or (limit is not None and self.rule_map[self.rule](current_score, limit))
+        if current_score == self.best_score + self.min_delta and not ends:
             self.wait_count += 1
             message = f'{self.monitor} did not improve in the last {self.wait_count} validations'
             return self.wait_count >= self.patience, f'{message}; the best is {self.best_score:.3f}'

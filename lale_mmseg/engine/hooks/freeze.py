@@ -6,12 +6,16 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import nn
 
 from ...errors import ConfigError
 from ..unwrap import unwrapped
+from .by_epochs import require_epochs
+
+#: Entry of a checkpoint: parts whose `lr_mult` is in its learning rates.
+_KEY = 'frozen_parts_reduced'
 
 
 @HOOKS.register_module()
@@ -19,7 +23,8 @@ class FreezeBackboneHook(Hook):
     """Freezes a part for the first epochs of a run: its weights, and the statistics of its norms (evaluation mode).
 
     Frozen parameters get no gradients, so the optimizer neither moves nor decays them. Those that were frozen before
-    stay so after the release. A resumed run goes on in the phase of its epoch. The learning rate of the part alone is
+    stay so after the release. Several hooks may hold parts that overlap, in any order: a parameter is trained as soon
+    as none of them holds it. A resumed run goes on in the phase of its epoch. The learning rate of the part alone is
     that of its group in the optimizer: `optim_wrapper.paramwise_cfg.custom_keys`, such as
     `dict(backbone=dict(lr_mult=0.1))`.
 
@@ -28,7 +33,7 @@ class FreezeBackboneHook(Hook):
     Args:
         epochs: Number of epochs that the part is frozen for, 1 or more.
         part: Name of the part in the network, such as 'backbone' or 'backbone.layer1'.
-        lr_mult: Factor of all learning rates at the release, above 0 and up to 1.
+        lr_mult: Factor of all learning rates at the release, above 0 and up to 1; once in a run, resumed or not.
 
     Raises:
         ConfigError: An argument is out of range, the network has no such part, the run is not by epochs, or it is on
@@ -49,15 +54,12 @@ class FreezeBackboneHook(Hook):
         self.part = part
         self.lr_mult = lr_mult
         self._frozen: list[nn.Parameter] = []
+        self._reduced = False
 
     def before_train(self, runner: Runner) -> None:
         """Checks the run, and freezes the part if the first epoch is one of those."""
         module = self._module(runner)
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise ConfigError(
-                'FreezeBackboneHook counts epochs, but train_cfg.type is '
-                f'{type(runner.train_loop).__name__}; use EpochBasedTrainLoop'
-            )
+        require_epochs(runner, 'FreezeBackboneHook counts epochs')
         if is_model_wrapper(runner.model) and not getattr(runner.model, 'find_unused_parameters', True):
             raise ConfigError(
                 'FreezeBackboneHook on several processes: they would wait for gradients of the frozen part; set '
@@ -70,7 +72,10 @@ class FreezeBackboneHook(Hook):
                 f'{self.part} is frozen for {self.epochs} epochs, and the run has {runner.max_epochs}: it is never '
                 'trained'
             )
-        self._frozen = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        held = _held(runner)
+        self._frozen = [
+            parameter for parameter in module.parameters() if parameter.requires_grad or id(parameter) in held
+        ]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
             parameter.grad = None
@@ -81,13 +86,16 @@ class FreezeBackboneHook(Hook):
         # Not by what is frozen here: a run that is resumed just after the last frozen epoch is released, too.
         if runner.epoch != self.epochs:
             return
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
-        self._frozen = []
-        if self.lr_mult < 1:
+        released, self._frozen = self._frozen, []
+        held = _held(runner)
+        for parameter in released:
+            parameter.requires_grad_(id(parameter) not in held)
+        factor = 1.0 if self._reduced else self.lr_mult
+        if factor < 1:
             for group in runner.optim_wrapper.param_groups:
-                group['lr'] *= self.lr_mult
-        runner.logger.info(f'{self.part} is trained from now on; learning rates are multiplied by {self.lr_mult:g}')
+                group['lr'] *= factor
+            self._reduced = True
+        runner.logger.info(f'{self.part} is trained from now on; learning rates are multiplied by {factor:g}')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keeps a frozen part in evaluation mode, after the loop has put the network into training mode."""
@@ -95,6 +103,15 @@ class FreezeBackboneHook(Hook):
             module = self._module(runner)
             if module.training:
                 module.eval()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Writes whether `lr_mult` is in the learning rates: a checkpoint may be of within the first epoch after."""
+        if self._reduced:
+            checkpoint.setdefault(_KEY, []).append(self.part)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Reads it where the run is resumed."""
+        self._reduced = bool(runner._resume) and self.part in (checkpoint.get(_KEY) or ())
 
     def _module(self, runner: Runner) -> nn.Module:
         network = unwrapped(runner.model)
@@ -105,3 +122,9 @@ class FreezeBackboneHook(Hook):
                 f'FreezeBackboneHook: the network has no part {self.part!r}; its parts are '
                 f'{", ".join(name for name, _ in network.named_children())}'
             ) from None
+
+
+def _held(runner: Runner) -> set[int]:
+    """Identities of the parameters that hooks of the run hold frozen at the moment."""
+    hooks = (hook for hook in runner.hooks if isinstance(hook, FreezeBackboneHook))
+    return {id(parameter) for hook in hooks for parameter in hook._frozen}

@@ -17,13 +17,14 @@ from mmseg.registry import HOOKS
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError
 from ...evaluation import SegmentationMetric
 from ...evaluation.overlay import MAX_SIDE, panel, to_display
 from ...evaluation.plots import plot_confusion, plot_curves
 from ...evaluation.tile_report import TILE_FILES
 from ...files import save_png, write_atomic
 from ..unwrap import unwrapped
+from .by_epochs import require_epochs
 
 #: Images whose parts are kept where all are drawn.
 _KEPT = 8
@@ -33,6 +34,8 @@ _SCORES = ('metrics.json', *TILE_FILES)
 #: Scores that may be watched: those of the summary, all of which are better where they are larger.
 _WATCHED = ('mIoU', 'mF1', 'mP', 'mR', 'OA', 'kappa', 'mBF1', 'mBIoU')
 BEST_NAME = 'val_best'
+#: Entry of a checkpoint: the highest score so far, by name.
+_KEY = 'keep_best'
 #: The best validation before it, while it is replaced, and the one that is being copied.
 _BEFORE, _NEXT = f'.{BEST_NAME}.before', f'.{BEST_NAME}.next'
 
@@ -51,7 +54,9 @@ class ReportHook(Hook):
 
     With `keep_best`, `val_best/` of the work dir has the pictures, metrics.json, per_tile.csv and per_city.csv of the
     training's validation with the highest score, under the names of `val/`; of equal ones the first, as for the best
-    checkpoint. It is replaced as a whole. A resumed training goes on from the score in it, any other one removes it.
+    checkpoint. It is replaced as a whole. The highest score is in checkpoints, and a resumed training goes on from
+    that. At its start a training removes a folder of another score: of epochs that are trained again, or of a training
+    that is not resumed. So there may be none, where no validation after a resume is better than the best before it.
 
     Args:
         num_overlays: Number of images to draw, evenly spread over the data set; -1 for all of them.
@@ -64,7 +69,6 @@ class ReportHook(Hook):
     Raises:
         ConfigError: `overlay_interval` is set, and the run is not by epochs; `keep_best` is no score, or no metric of
             the validation has it.
-        DataError: `val_best/metrics.json` of a resumed training cannot be read, or lacks the score.
     """
 
     priority = 'LOW'
@@ -87,22 +91,26 @@ class ReportHook(Hook):
             raise ConfigError(f'ReportHook: keep_best={keep_best!r}: one of {", ".join(_WATCHED)} is due')
         self.keep_best = keep_best
         self._best: float | None = None
-        self._resumed = False
         self._drawn: dict[Path, str] = {}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Notes that a training is resumed."""
-        self._resumed = bool(runner._resume)
+        """Reads the best score where a training is resumed."""
+        if runner._resume:
+            self._best = (checkpoint.get(_KEY) or {}).get(self.keep_best)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Writes it."""
+        if self._best is not None:
+            checkpoint[_KEY] = {self.keep_best: self._best}
 
     def before_train(self, runner: Runner) -> None:
-        """Checks that epochs are counted where overlays are kept by epochs; finds the best validation so far."""
-        if self.overlay_interval is not None and not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise ConfigError(
-                f'ReportHook: overlay_interval={self.overlay_interval} counts epochs, but train_cfg.type is '
-                f'{type(runner.train_loop).__name__}; leave it out, or use EpochBasedTrainLoop'
-            )
+        """Checks that epochs are counted where overlays are kept by epochs; removes a best validation of others."""
+        if self.overlay_interval is not None:
+            require_epochs(runner, f'ReportHook: overlay_interval={self.overlay_interval} counts epochs')
         if self.keep_best is not None and is_main_process():
-            self._best = _find_best(Path(runner.work_dir), self.keep_best, self._resumed)
+            folder = Path(runner.work_dir) / BEST_NAME
+            if _drop_other_best(folder.parent, self.keep_best, self._best):
+                runner.logger.info(f'{folder} is not the best validation of this training so far: removed')
 
     def before_val(self, runner: Runner) -> None:
         """Tells the metric where to write."""
@@ -223,25 +231,21 @@ def _metrics(evaluator: Any) -> list[SegmentationMetric]:
     return [metric for metric in evaluator.metrics if isinstance(metric, SegmentationMetric)]
 
 
-def _find_best(work_dir: Path, name: str, resumed: bool) -> float | None:
-    """Score of the validation in `val_best/`; without `resumed` the folder goes."""
-    best, before = work_dir / BEST_NAME, work_dir / _BEFORE
-    if not resumed:
-        for folder in (best, before):
-            shutil.rmtree(folder, ignore_errors=True)
-        return None
-    if before.is_dir() and not best.exists():  # killed while one took the place of the other
-        before.rename(best)
-    path = best / _SCORES[0]
+def _drop_other_best(work_dir: Path, name: str, best: float | None) -> bool:
+    """Removes `val_best/` where its score `name` is not `best`; returns whether it did."""
+    folder, before = work_dir / BEST_NAME, work_dir / _BEFORE
+    if before.is_dir() and not folder.exists():  # killed while one took the place of the other
+        before.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
     try:
-        return float(json.loads(path.read_text(encoding='utf-8'))['summary'][name.rpartition('/')[2]])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f'{path}: has no score {name} ({type(error).__name__}: {error}), so the best validation so far is not '
-            f'known; remove {best} to keep the best from here on'
-        ) from None
+        summary = json.loads((folder / _SCORES[0]).read_text(encoding='utf-8'))['summary']
+        found = summary[name.rpartition('/')[2]]
+    except (OSError, ValueError, KeyError, TypeError):  # damaged, or not there
+        found = None
+    if not folder.exists() or (best is not None and found == best):
+        return False
+    shutil.rmtree(folder)
+    return True
 
 
 def _replace_best(work_dir: Path, scores: Path) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
-#: Entry of a checkpoint's `meta`: whether its epoch was validated before it was saved.
+#: Entry of a checkpoint's `meta`: whether its epoch, or iteration, was validated before it was saved.
 _KEY = 'validated'
 
 
 @HOOKS.register_module()
 class ResumedValidationHook(Hook):
-    """Validates before a resumed run by epochs trains on, if its checkpoint is of before the validation of its epoch.
+    """Validates before a resumed run trains on, if its checkpoint is of before the validation of its epoch.
 
-    mmengine saves at the end of an epoch, then validates. A run that is resumed from there misses that score: for the
-    best checkpoint, for a learning rate that falls on plateaus, and for early stopping, so it would go on otherwise
-    than a straight run. Checkpoints that do not say whether they were validated are taken as they are.
+    mmengine saves at the end of an epoch, then validates; in runs by iterations, so does it after an iteration. A run
+    that is resumed from there misses that score: for the best checkpoint, for a learning rate that falls on plateaus,
+    and for early stopping, so it would go on otherwise than a straight run. Checkpoints that do not say whether they
+    were validated are taken as they are.
     """
 
     # After the other hooks have prepared the training.
@@ -27,14 +30,16 @@ class ResumedValidationHook(Hook):
         self._missed = False
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Notes the epoch; not after the validation, as the best checkpoint is saved then."""
-        if isinstance(runner._train_loop, EpochBasedTrainLoop):
-            self._validated = runner.epoch
+        """Notes where the run is; not after the validation, as the best checkpoint is saved then."""
+        unit = _unit(runner._train_loop)
+        if unit is not None:
+            self._validated = getattr(runner, unit)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Writes whether the epoch was validated."""
-        if isinstance(runner._train_loop, EpochBasedTrainLoop):
-            checkpoint['meta'][_KEY] = self._validated == checkpoint['meta']['epoch']
+        """Writes whether its epoch or iteration was validated."""
+        unit = _unit(runner._train_loop)
+        if unit is not None:
+            checkpoint['meta'][_KEY] = self._validated == checkpoint['meta'][unit]
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Reads it."""
@@ -42,11 +47,20 @@ class ResumedValidationHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Validates; early stopping may end the run by it."""
-        loop = runner.train_loop
-        if not self._missed or runner.val_loop is None or not isinstance(loop, EpochBasedTrainLoop):
+        loop, unit = runner.train_loop, _unit(runner.train_loop)
+        if not self._missed or runner.val_loop is None or unit is None:
             return
         self._missed = False
-        due = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
-        if loop.epoch >= loop.val_begin and due:
-            runner.logger.info(f'epoch {loop.epoch} was saved before its validation, which is done now')
+        loop._decide_current_val_interval()
+        done, last = getattr(loop, unit), getattr(loop, f'max_{unit}s')
+        due = done % loop.val_interval == 0 or done == last
+        if done >= max(loop.val_begin, 1) and due:
+            runner.logger.info(f'{unit} {done} was saved before its validation, which is done now')
             runner.val_loop.run()
+
+
+def _unit(loop: Any) -> str | None:
+    """What a loop counts, by its name in the `meta` of checkpoints; None for other kinds, and for no loop."""
+    if isinstance(loop, EpochBasedTrainLoop):
+        return 'epoch'
+    return 'iter' if isinstance(loop, IterBasedTrainLoop) else None

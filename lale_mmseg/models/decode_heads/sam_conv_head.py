@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
@@ -29,12 +29,10 @@ class SAMConvHead(BaseDecodeHead):
         in_index: Position of the map in the backbone's output.
         decoder_dropout: Probability to drop a channel between two stages, in training.
         norm_cfg: Norm of the convolutions.
-        act_cfg: Activation of the convolutions.
         dropout_ratio: Probability to drop a channel before the classifier, in training.
-        align_corners: Of every bilinear resizing.
-        init_cfg: Initialization; torch's own by default.
-        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, ...), which rejects unknown
-            ones.
+        init_cfg: Initialization of the classifier; torch's own by default. Convolutions start as `ConvModule` has it.
+        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, `act_cfg`, `align_corners` of
+            every bilinear resizing, ...), which rejects unknown ones.
 
     Raises:
         ConfigError: There is no stage, or `decoder_dropout` is no probability.
@@ -48,9 +46,7 @@ class SAMConvHead(BaseDecodeHead):
         in_index: int = 0,
         decoder_dropout: float = 0.3,
         norm_cfg: dict = dict(type='SyncBN'),
-        act_cfg: dict = dict(type='ReLU'),
         dropout_ratio: float = 0.0,
-        align_corners: bool = False,
         init_cfg: dict | None = None,
         **kwargs: Any,
     ) -> None:
@@ -62,18 +58,14 @@ class SAMConvHead(BaseDecodeHead):
             channels=widths[-1],
             in_index=in_index,
             norm_cfg=norm_cfg,
-            act_cfg=act_cfg,
             dropout_ratio=dropout_ratio,
-            align_corners=align_corners,
             init_cfg=init_cfg,
             **kwargs,
         )
-
-        def stage(inputs: int, outputs: int) -> nn.Sequential:
-            conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-            return nn.Sequential(conv, build_norm_layer(norm_cfg, outputs)[1], build_activation_layer(act_cfg))
-
-        self.stages = nn.ModuleList(stage(*pair) for pair in pairwise((in_channels, *widths)))
+        cfgs: dict[str, Any] = dict(bias=False, norm_cfg=norm_cfg, act_cfg=self.act_cfg)
+        self.stages = nn.ModuleList(
+            ConvModule(*pair, 3, padding=1, **cfgs) for pair in pairwise((in_channels, *widths))
+        )
         self.between = nn.ModuleList(nn.Dropout2d(decoder_dropout) for _ in widths[1:])
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmcv.cnn import ConvModule
 from mmseg.models.backbones.unet import BasicConvBlock
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import UpConvBlock, resize
@@ -36,12 +36,10 @@ class SAMUNetHead(BaseDecodeHead):
         in_index: Position of each map in the backbone's output.
         decoder_dropout: Probability to drop a channel between two stages of the decoder, in training.
         norm_cfg: Norm of the convolutions.
-        act_cfg: Activation of the convolutions.
         dropout_ratio: Probability to drop a channel before the classifier, in training.
-        align_corners: Of every bilinear resizing.
-        init_cfg: Initialization; torch's own by default.
-        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, ...), which rejects unknown
-            ones.
+        init_cfg: Initialization of the classifier; torch's own by default. Convolutions start as `ConvModule` has it.
+        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, `act_cfg`, `align_corners` of
+            every bilinear resizing, ...), which rejects unknown ones.
 
     Raises:
         ConfigError: `in_channels`, `widths` and `in_index` differ in length, there are fewer than two maps, or
@@ -57,9 +55,7 @@ class SAMUNetHead(BaseDecodeHead):
         in_index: Sequence[int] = (0, 1, 2, 3),
         decoder_dropout: float = 0.3,
         norm_cfg: dict = dict(type='SyncBN'),
-        act_cfg: dict = dict(type='ReLU'),
         dropout_ratio: float = 0.0,
-        align_corners: bool = False,
         init_cfg: dict | None = None,
         **kwargs: Any,
     ) -> None:
@@ -75,39 +71,32 @@ class SAMUNetHead(BaseDecodeHead):
             in_index=list(in_index),
             input_transform='multiple_select',
             norm_cfg=norm_cfg,
-            act_cfg=act_cfg,
             dropout_ratio=dropout_ratio,
-            align_corners=align_corners,
             init_cfg=init_cfg,
             **kwargs,
         )
+        norm_act: dict[str, Any] = dict(norm_cfg=norm_cfg, act_cfg=self.act_cfg)
 
-        def norm_act(width: int) -> list[nn.Module]:
-            return [build_norm_layer(norm_cfg, width)[1], build_activation_layer(act_cfg)]
-
-        def project(inputs: int, width: int, doublings: int) -> nn.Sequential:
+        def project(inputs: int, width: int, doublings: int) -> nn.Module:
             if not doublings:
-                return nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), *norm_act(width))
-            layers: list[nn.Module] = []
-            for step in range(doublings):
-                conv = nn.ConvTranspose2d(width if step else inputs, width, 2, stride=2, bias=False)
-                layers += [conv, *norm_act(width)]
-            return nn.Sequential(*layers)
+                return ConvModule(inputs, width, 1, bias=False, **norm_act)
+            double: dict[str, Any] = dict(conv_cfg=dict(type='deconv'), stride=2, bias=False, **norm_act)
+            pairs = pairwise((inputs, *[width] * doublings))
+            return nn.Sequential(*(ConvModule(*pair, 2, **double) for pair in pairs))
 
         last = len(widths) - 1
-        resizing = dict(scale_factor=2, mode='bilinear', align_corners=align_corners)
-        blocks: dict[str, Any] = dict(conv_block=BasicConvBlock, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        blocks['upsample_cfg'] = dict(type='InterpConv', upsample_cfg=resizing)
+        resizing = dict(scale_factor=2, mode='bilinear', align_corners=self.align_corners)
+        blocks = dict(conv_block=BasicConvBlock, upsample_cfg=dict(type='InterpConv', upsample_cfg=resizing))
         self.projections = nn.ModuleList(
             project(inputs, width, last - level)
             for level, (inputs, width) in enumerate(zip(in_channels, widths, strict=True))
         )
         self.stages = nn.ModuleList(  # coarsest first
-            UpConvBlock(in_channels=low, skip_channels=high, out_channels=high, **blocks)
+            UpConvBlock(in_channels=low, skip_channels=high, out_channels=high, **blocks, **norm_act)
             for low, high in pairwise(widths[::-1])
         )
         self.between = nn.ModuleList(nn.Dropout2d(decoder_dropout) for _ in self.stages)
-        self.last_stage = nn.Sequential(nn.Conv2d(widths[0], channels, 3, padding=1, bias=False), *norm_act(channels))
+        self.last_stage = ConvModule(widths[0], channels, 3, padding=1, bias=False, **norm_act)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Computes class logits.
