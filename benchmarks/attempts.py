@@ -5,9 +5,8 @@
 trains the config `ATTEMPT_..._palette-building-256x256.py` of each attempt by tools/train.py, 400 draws an epoch, with
 each seed, tests the checkpoints that are best on validation once by tools/test.py, and sets all side by side by
 tools/analysis/compare_attempts.py. Finished attempts of the same work dir are kept, an interrupted one is resumed; one
-of another command is an error. The
-folder of results gets NAME.md, NAME.json and NAME_convergence.png; pictures of predictions hold the images, and stay in
-the work dir.
+of another command is an error. The folder of results gets NAME.md, NAME.json and NAME_convergence.png; pictures of
+predictions hold the images, and stay in the work dir.
 """
 
 from __future__ import annotations

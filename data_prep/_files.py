@@ -9,17 +9,11 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from data_prep._names import some_of
 from lale_mmseg.errors import DataError, InputError
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows: there a second process is not seen
-    fcntl = None
+from lale_mmseg.locks import held
 
 MANIFEST = 'manifest.json'
 _SUFFIX = '.part'
@@ -80,33 +74,21 @@ def only_run(out: str | Path) -> Iterator[None]:
         InputError: Another process prepares the folder.
     """
     folder = Path(out).resolve()
-    path = folder.with_name(f'.{folder.name}.lock')
-    file = None
-    # Where a lock cannot be made, nothing is locked; a folder that cannot be written is told by what is written next.
+    # A folder that cannot be made is told by what is written next.
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open('a+') if fcntl is not None else None
-    if fcntl is None or file is None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder.parent, os.W_OK):
         yield
         return
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
+    path = folder.with_name(f'.{folder.name}.lock')
+    with held(path, wait=False) as mine:
+        if not mine:
             raise InputError(
-                f'{out}: {file.read() or "another process"} prepares this folder; wait until it ends, or choose '
+                f'{out}: {path.read_text() or "another process"} prepares this folder; wait until it ends, or choose '
                 'another folder'
-            ) from None
-        except OSError:  # some network file systems have no locks
-            pass
-        file.truncate(0)
-        file.write(f'process {os.getpid()} on {platform.node()}')
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+            )
+        path.write_text(f'process {os.getpid()} on {platform.node()}')
+        yield
 
 
 def walk_files(folder: Path, skips: Callable[[str], bool]) -> Iterator[Path]:

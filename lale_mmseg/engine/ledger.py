@@ -11,11 +11,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from mmengine.config import Config
@@ -23,13 +22,8 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 
 from ..errors import CheckpointError, ConfigError, InputError
+from ..locks import lock
 from .component_check import segmentor_config
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows: lines are still added in one piece, but two tests at once may get one number
-    fcntl = None
 
 LEDGER_NAME = 'test_ledger.jsonl'
 #: Fields of a config that make the attempt, beside the segmentor.
@@ -213,10 +207,8 @@ def _locked(ledgers: _Ledgers) -> Iterator[list[Path]]:
                 )
                 continue
             held.append(path)
-            # Some network file systems have no locks; lines are still added in one piece there.
-            if fcntl is not None:
-                with suppress(OSError):
-                    fcntl.flock(files[-1], fcntl.LOCK_EX)
+            # Without locks lines are still added in one piece, but two tests at once may get one number.
+            lock(files[-1])
         yield held
     finally:
         for file in files:

@@ -11,10 +11,11 @@ import sys
 sys.modules['fcntl'] = sys.modules['resource'] = None
 from pathlib import Path
 import lale_mmseg.register
+from lale_mmseg import locks
 from lale_mmseg.engine import ledger
 from lale_mmseg.engine.hooks import diagnostics
 from mmengine.config import Config
-assert ledger.fcntl is None and diagnostics.resource is None
+assert locks.fcntl is None and diagnostics.resource is None
 folder = Path(sys.argv[1])
 (folder / 'a.pth').write_bytes(b'weights')
 for number in (1, 2):

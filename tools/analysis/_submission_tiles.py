@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,13 +21,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from lale_mmseg.engine.ledger import file_digest
 from lale_mmseg.errors import DataError, InputError
 from lale_mmseg.files import write_atomic
+from lale_mmseg.locks import held
 from lale_mmseg.metainfo import inria
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows: there one process at a time is due
-    fcntl = None
 
 MANIFEST = 'manifest.json'
 SUMMARY = 'summary.json'
@@ -152,7 +146,7 @@ class Manifest:
             raise InputError(f'--out {out}: a folder is due, this is a file')
         out.mkdir(parents=True, exist_ok=True)
         self._lock = out / f'.{MANIFEST}.lock'
-        with _held(self._lock):
+        with held(self._lock):
             # Nobody writes now, so what is half written is of a killed run.
             leftovers = [path for path in out.iterdir() if _is_leftover(path)]
             if self.path.is_file():
@@ -171,7 +165,7 @@ class Manifest:
     @contextlib.contextmanager
     def updated(self) -> Iterator[None]:
         """Holds the folder: what other processes noted is read, and the block's changes are written at its end."""
-        with _held(self._lock):
+        with held(self._lock):
             if self.path.is_file():
                 self._read()
             yield
@@ -348,28 +342,6 @@ def write_zip(out: Path, target: Path) -> None:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Holds a lock file, which the kernel frees when its process ends; nothing where there are no locks."""
-    if fcntl is None:
-        yield
-        return
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        with contextlib.suppress(OSError):  # some network file systems have none
-            fcntl.flock(file, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(path.stat(), os.fstat(file)):
-                break
-        # The process that held it before has removed it meanwhile.
-        os.close(file)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(file)
 
 
 def _is_leftover(path: Path) -> bool:

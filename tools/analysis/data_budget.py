@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -48,12 +47,7 @@ import lale_mmseg.register  # noqa: F401
 from lale_mmseg.errors import ConfigError, InputError
 from lale_mmseg.evaluation.attempt_plots import plot_budget
 from lale_mmseg.files import write_atomic
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows: there a training that outlives this tool is not seen
-    fcntl = None
+from lale_mmseg.locks import lock
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 LOG = 'budget.log'
@@ -83,18 +77,12 @@ class Training:
 
     def _lock(self) -> None:
         """Locks the log: the training, whose output it is, holds the lock as long as it lives, whatever ends this."""
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(self._log.fileno(), wait=False):
             self._log.close()
             raise InputError(
                 f'{self.run.folder}: another training goes on there (it holds {LOG}); wait until it ends, or end it, '
                 'then run the same command'
-            ) from None
-        except OSError:  # some network file systems have no locks
-            pass
+            )
 
     def epochs(self) -> int:
         """Epochs that are done, for the progress."""
