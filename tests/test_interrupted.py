@@ -17,15 +17,24 @@ def test_an_interrupted_training_ends_in_one_line_and_goes_on(toy_root, tmp_path
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     with log.open('w') as file:
         process = subprocess.Popen(
-            [*command, '--cfg-options', *options], cwd=REPO, env=environment, stdout=file, stderr=subprocess.STDOUT
+            [*command, '--cfg-options', *options],
+            cwd=REPO,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            # Shells make what they start in the background, such as these tests, ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-        end = time.monotonic() + 120
-        while not (tmp_path / 'iter_2.pth').exists():
-            assert process.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < end, log.read_text()[-2000:]
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        try:
+            end = time.monotonic() + 120
+            while not (tmp_path / 'iter_2.pth').exists():
+                assert process.poll() is None, log.read_text()[-2000:]
+                assert time.monotonic() < end, log.read_text()[-2000:]
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
     text = log.read_text()
     assert text.strip().splitlines()[-1] == 'interrupted; the same command with --resume goes on'
     assert 'Traceback' not in text

@@ -41,7 +41,7 @@ def config(work_dir, scores=SCORES, early_stopping=None, epochs=None, **changes)
 
 def rows(work_dir):
     found = [json.loads(line) for line in (work_dir / 'diagnostics.jsonl').read_text().splitlines()]
-    volatile = ('memory_mb', 'step_time_s', 'data_time_s', 'epoch_time_s')
+    volatile = ('memory_mb', 'step_time_s', 'data_time_s', 'epoch_time_s', 'training')
     return [{name: value for name, value in row.items() if name not in volatile} for row in found]
 
 
