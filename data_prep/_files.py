@@ -87,24 +87,36 @@ def only_run(out: str | Path) -> Iterator[None]:
                 f'{out}: {path.read_text() or "another process"} prepares this folder; wait until it ends, or choose '
                 'another folder'
             )
-        path.write_text(f'process {os.getpid()} on {platform.node()}')
+        if path.exists():
+            path.write_text(f'process {os.getpid()} on {platform.node()}')
         yield
 
 
 def walk_files(folder: Path, skips: Callable[[str], bool]) -> Iterator[Path]:
-    """Files below a folder in the order of their names, also through links; each folder once.
+    """Files below a folder in the order of their names, then those behind links to folders; each folder once.
+
+    Where links lead to a folder and to one inside it, the former goes first: the files then have their whole paths.
+    Links to the folder itself, or to one above it, are passed over.
 
     Args:
         folder: Where to begin.
         skips: Whether folders of a name are left out.
     """
-    seen = set()
-    for at, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(at)
-        folders[:] = sorted(name for name in folders if not skips(name)) if real not in seen else []
-        if real not in seen:
-            yield from (Path(at, name) for name in sorted(files))
-        seen.add(real)
+    top, seen, waiting = folder.resolve(), set(), [folder]
+    while waiting:
+        waiting.sort(key=lambda link: len(link.resolve().parts), reverse=True)
+        for at, folders, files in os.walk(waiting.pop()):
+            here, real = Path(at), os.path.realpath(at)
+            kept = sorted(name for name in folders if not skips(name)) if real not in seen else []
+            waiting += [here / name for name in kept if (here / name).is_symlink() and not _is_above(here / name, top)]
+            folders[:] = [name for name in kept if not (here / name).is_symlink()]
+            if real not in seen:
+                yield from (here / name for name in sorted(files))
+            seen.add(real)
+
+
+def _is_above(link: Path, folder: Path) -> bool:
+    return folder.is_relative_to(link.resolve())
 
 
 class Manifest:

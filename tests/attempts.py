@@ -81,7 +81,7 @@ def attempt(
     reads=0,
     side=64,
     extra='',
-    training=None,
+    starts=None,
     processes=None,
     **recipe,
 ):
@@ -95,7 +95,7 @@ def attempt(
             memory_mb=900.0 + epoch, memory_kind='gpu', step_time_s=0.1, data_time_s=0.0, epoch_time_s=10.0 * epoch
         )
         row.update(epoch_time_s=10.0 * epoch, parameters=2_500_000, trainable_parameters=1_250_000)
-        row.update(training=training, processes=processes)
+        row.update(starts=starts, processes=processes)
         write_row(folder, row)
     write_split(folder / 'val', tiles, by, side=side)
     if test is not None:

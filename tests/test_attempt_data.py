@@ -83,7 +83,7 @@ def test_other_labels_under_one_path_are_said_first(compare, tmp_path):
     )
     assert content['data_differences'] == [expected]
     assert content['comparable'] is False
-    assert said.splitlines()[0].startswith('NOT COMPARABLE: the scores are of different data')
+    assert said.splitlines()[0].startswith('NOT COMPARABLE: the scores are of different or unknown data')
     assert said.splitlines()[1] == expected
     assert (tmp_path / 'out' / 'attempts.md').read_text().splitlines()[2].startswith('**NOT COMPARABLE')
     # The same recipes otherwise: the data are not among what agrees.

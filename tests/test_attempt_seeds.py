@@ -6,6 +6,7 @@ import pytest
 
 from lale_mmseg.evaluation import attempt_plots
 from tests.attempts import TOOL, attempt, comparing, rows  # noqa: F401
+from tests.test_attempt_recipes import start
 from tests.test_docs import load_script
 
 
@@ -40,6 +41,7 @@ def test_mean_and_spread_of_an_attempt(compare, tmp_path):
     assert 'seeds: work dirs of one config; mean and standard deviation (n - 1) over them' in said
     # The seeds are no difference of recipes; the samples are.
     assert 'randomness.seed' not in said
+    assert not [line for line in said.splitlines() if line.startswith('recipes agree')]
     assert 'samples_per_epoch' in said
     assert 'not trained with the same seeds' not in said
 
@@ -78,6 +80,7 @@ def test_what_is_no_second_seed(compare, tmp_path):
     assert [row['attempts'] for row in content['over_seeds']] == [['a'], ['a2'], ['a3']]
     assert 'Over seeds' not in (tmp_path / 'out' / 'attempts.md').read_text()
     assert 'seeds: work dirs' not in said
+    assert 'a, a2: one config and one seed, so no mean is taken over them' in said
 
 
 def test_the_work_dir_and_a_resume_are_no_other_config(compare, tmp_path):
@@ -90,28 +93,41 @@ def test_the_work_dir_and_a_resume_are_no_other_config(compare, tmp_path):
 @pytest.mark.parametrize(
     ('labels', 'name'),
     [
-        (['unet_seed-1', 'unet_seed-2'], 'unet'),
-        (['unet_c32_0', 'unet_c32_1'], 'unet_c32'),
-        (['unet seed 10', 'unet seed 12'], 'unet'),
-        (['one', 'two'], 'one'),
-        (['seed0', 'seed1'], 'seed0'),
-        (['unet_c32'], 'unet_c32'),
+        ({1: 'unet_seed-1', 2: 'unet_seed-2'}, 'unet'),
+        ({0: 'unet_c32_0', 1: 'unet_c32_1'}, 'unet_c32'),
+        ({3: 'unet_c32_3', 32: 'unet_c32_32'}, 'unet_c32'),
+        ({10: 'unet seed 10', 12: 'unet seed 12'}, 'unet'),
+        ({0: 'seed-0_unet', 1: 'seed-1_unet'}, 'unet'),
+        ({1: 'one', 2: 'two'}, 'one (mean)'),
+        ({0: 'seed0', 1: 'seed1'}, 'seed0 (mean)'),
+        ({1: 'other_1', 2: 'other_2'}, 'other_1 (mean)'),
     ],
 )
-def test_names(compare, labels, name):
-    from _seeds import _common_label
-
-    assert _common_label(labels) == name
-
-
-def test_attempts_of_one_stem_keep_names_that_differ(compare, tmp_path):
-    a = [attempt(tmp_path / f'u-{seed}', [50.0], extra=f'\nrandomness = dict(seed={seed})\n') for seed in (0, 1)]
-    b = [
-        attempt(tmp_path / f'u-{seed}', [40.0], lr=0.01, extra=f'\nrandomness = dict(seed={seed - 5})\n')
-        for seed in (5, 6)
+def test_names(compare, tmp_path, labels, name):
+    """A mean has no name of a training."""
+    folders = [
+        attempt(tmp_path / label, [50.0], extra=f'\nrandomness = dict(seed={seed})\n') for seed, label in labels.items()
     ]
-    _, content = compare(*a, *b)
-    assert [row['label'] for row in content['over_seeds']] == ['u-0', 'u-5']
+    alone = attempt(tmp_path / 'other', [40.0], lr=0.5)
+    _, content = compare(*folders, alone)
+    assert [row['label'] for row in content['over_seeds']] == [name, 'other']
+
+
+def test_the_machine_is_no_other_attempt_and_what_it_started_from_is(compare, tmp_path):
+    machine = "\ntrain_dataloader['num_workers'] = {}\ndata_root = '/data{}'\nrandomness = dict(seed={})\n"
+    a, b = (attempt(tmp_path / f'a{seed}', [50.0], extra=machine.format(seed, seed, seed)) for seed in (1, 2))
+    c = attempt(tmp_path / 'a3', [50.0], extra="\nload_from = 'coco.pth'\nrandomness = dict(seed=3)\n")
+    _, content = compare(a, b, c)
+    assert [(row['label'], row['seeds']) for row in content['over_seeds']] == [('a', [1, 2]), ('a3', [3])]
+
+
+def test_a_resumed_training_has_the_seed_of_its_first_start(compare, tmp_path):
+    folder, other = (attempt(tmp_path / name, [50.0]) for name in ('a-1', 'a-2'))
+    for name, first in ((folder, 1), (other, 2)):
+        start(name, '20260101_000000', trained=True, extra=f'randomness = dict(seed={first})\n')
+    start(folder, '20260102_000000', trained=True, extra='randomness = dict(seed=0)\nresume = True\n')
+    _, content = compare(folder, other)
+    assert [(row['label'], row['seeds']) for row in content['over_seeds']] == [('a', [1, 2])]
 
 
 def test_pictures_are_of_the_first_seed_and_curves_share_a_colour(compare, tmp_path, monkeypatch):

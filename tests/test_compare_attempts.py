@@ -58,26 +58,37 @@ def test_what_a_training_started_from(compare, tmp_path, extra, start):
 
 
 def test_a_test_of_an_earlier_training_in_the_same_folder_is_left_out(compare, tmp_path):
-    """By the name of the training, whatever the dates of files: they change with copies and time zones."""
-    folder = attempt(tmp_path / 'a', [50.0] * 3, test=1, reads=1, training='roofs_20200101_120000')
+    """By the name of the start, whatever the dates of files: they change with copies and time zones."""
+    folder = attempt(tmp_path / 'a', [50.0] * 3, test=1, reads=1, starts=['roofs_20200101_120000', 'roofs_20200102_1'])
     metrics = folder / 'test' / 'metrics.json'
     run = dict(checkpoint='a.pth', epoch=1, iter=100, mode='whole', views='none')
-    change(metrics, run=dict(run, training='roofs_20200101_120000'))
     os.utime(metrics, (0, 0))
-    assert compare(folder)[1]['attempts'][0]['test'] is not None
-    change(metrics, run=dict(run, training='roofs_20191231_120000'))
+    for start in ('roofs_20200101_120000', 'roofs_20200102_1', None):  # that trained, that validated, not said
+        change(metrics, run=dict(run, start=start))
+        assert compare(folder)[1]['attempts'][0]['test'] is not None
+    change(metrics, run=dict(run, start='roofs_20191231_120000'))
     said, content = compare(folder)
     assert content['attempts'][0]['test'] is None
     note = (
-        'TEST is left out: test/metrics.json is of the training roofs_20191231_120000, the rows are of '
-        'roofs_20200101_120000, so it is of an earlier training'
+        'TEST is left out: test/metrics.json is of epoch 1 as roofs_20191231_120000 trained it, the row of that epoch '
+        'is of roofs_20200101_120000, roofs_20200102_1, so it is of an earlier training'
     )
     assert note in content['attempts'][0]['notes']
     assert f'a: {note}' in said
     assert rows((tmp_path / 'out' / 'attempts.md').read_text())['a'][4:7] == ['-', '-', '-']
     assert 'no predictions.png' in compare(folder, '--pictures', 'test')[0]
-    change(metrics, run=run)  # one that does not say
-    assert compare(folder)[1]['attempts'][0]['test'] is not None
+
+
+def test_reads_are_those_of_the_attempt(compare, tmp_path):
+    """The work dir was another attempt's before."""
+    folder = attempt(tmp_path / 'a', [50.0] * 3, test=1)
+    entry = dict(split='inria test (few-shot)', config_hash='old', checkpoint_digest='1')
+    lines = [dict(entry, read=1), dict(entry, read=2), dict(entry, config_hash='new', checkpoint_digest='2', read=1)]
+    (folder / 'test_ledger.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    run = dict(checkpoint='a.pth', epoch=1, iter=100, mode='whole', views='none')
+    for digest, count in (('2', 1), ('1', 2)):
+        change(folder / 'test' / 'metrics.json', run=dict(run, digest=digest))
+        assert compare(folder)[1]['attempts'][0]['test_reads'] == count
 
 
 @pytest.mark.parametrize(

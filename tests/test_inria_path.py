@@ -130,7 +130,7 @@ def test_the_attempts_are_compared_and_a_second_read_of_the_test_is_said(few_sho
         assert row['test']['mIoU'] == scores['summary']['mIoU']
         assert row['val']['mIoU'] == pytest.approx(diagnostics(work_dir)[0]['val']['mIoU'])
         assert (row['test_run']['checkpoint'], row['test_run']['epoch'], row['test_reads']) == ('epoch_1.pth', 1, 2)
-        assert row['test_run']['training'] == diagnostics(work_dir)[0]['training']
+        assert [row['test_run']['start']] == diagnostics(work_dir)[0]['starts']
         # The checkpoint of the epoch that the validation is of, predicted in the same way.
         assert not [note for note in row['notes'] if 'TEST' in note]
 

@@ -37,7 +37,7 @@ _GOES_ON = {
 
 
 class OverrideAction(DictAction):
-    """KEY=VALUE overrides as of mmengine, which takes all spaces out of a value: here a path keeps its own."""
+    """KEY=VALUE overrides as of mmengine, which takes out all spaces: here paths keep theirs, but in lists."""
 
     @staticmethod
     def _parse_iterable(val: str) -> Any:

@@ -67,6 +67,7 @@ def note_test(
     work_dir: str | Path,
     splits: Sequence[str],
     data_roots: Iterable[str | Path] = (),
+    attempt: str | None = None,
 ) -> HeldOutRead:
     """Adds a line to the ledgers of the work dir, the checkpoint's folder and the data, and warns of earlier reads.
 
@@ -79,6 +80,7 @@ def note_test(
         work_dir: Folder of the run.
         splits: What is read, such as 'inria test (few-shot)'.
         data_roots: Folders of the data that are read.
+        attempt: `config_hash` of the training, if its checkpoint says it; by default that of `cfg`.
 
     Returns:
         The read.
@@ -90,7 +92,7 @@ def note_test(
     outcome: list[Any] = [None]
     if is_main_process():
         try:
-            outcome = [_note(cfg, Path(checkpoint).expanduser(), Path(work_dir), splits, data_roots)]
+            outcome = [_note(cfg, Path(checkpoint).expanduser(), Path(work_dir), splits, data_roots, attempt)]
         except InputError as error:
             outcome = [error]
     broadcast_object_list(outcome)
@@ -145,14 +147,19 @@ def read_ledger(path: Path) -> tuple[list[dict], int]:
 
 
 def _note(
-    cfg: Config, checkpoint: Path, work_dir: Path, splits: Sequence[str], data_roots: Iterable[str | Path]
+    cfg: Config,
+    checkpoint: Path,
+    work_dir: Path,
+    splits: Sequence[str],
+    data_roots: Iterable[str | Path],
+    attempt: str | None,
 ) -> HeldOutRead:
     if not checkpoint.is_file():
         raise CheckpointError(f'{checkpoint}: no such file; a held-out split is tested from a local checkpoint')
     entry: dict[str, Any] = dict(
         date=datetime.now(timezone.utc).isoformat(),
         config=Path(cfg.filename).name if cfg.filename else None,
-        config_hash=config_hash(cfg),
+        config_hash=attempt or config_hash(cfg),
         checkpoint=str(checkpoint.resolve()),
         checkpoint_digest=file_digest(checkpoint),
         split=_SEPARATOR.join(splits),

@@ -23,13 +23,14 @@ from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename
 from .class_weights import drop_class_weights, fill_class_weights
 from .config import check_config, check_folders, complete_config
 from .hooks import (
+    AttemptHook,
     BroadcastBuffersHook,
     EpochSeedHook,
     PlainCheckpointHook,
     ResumedValidationHook,
     SeenTilesHook,
-    TrainingNameHook,
 )
+from .hooks.attempt import KEY as ATTEMPT
 from .ledger import HeldOutRead, note_test
 from .network_check import check_network
 from .pretrained import load_pretrained_parts, take_pretrained_parts
@@ -55,7 +56,7 @@ class LaleRunner(Runner):
     * A model whose data preprocessor is channels-last gets channels-last weights.
     * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
     * Held-out splits are neither trained on nor chosen by; a test of one is noted in a ledger before it is read.
-    * Checkpoints name their training, and the tiles that their weights have seen; runs warn where those are evaluated.
+    * Checkpoints name their attempt, and the tiles that their weights have seen; runs warn where those are evaluated.
     * A run that is resumed from a checkpoint of before a validation does that validation first. One by epochs seeds
       torch at the start of each, so that dropout after a resume is that of a straight run.
     """
@@ -110,8 +111,7 @@ class LaleRunner(Runner):
         super().register_hooks(default_hooks, custom_hooks)
         self._seen_tiles = SeenTilesHook()
         self.register_hook(self._seen_tiles)
-        self._training = TrainingNameHook()
-        self.register_hook(self._training)
+        self.register_hook(AttemptHook())
         self.register_hook(EpochSeedHook())
         self.register_hook(ResumedValidationHook())
         self.register_hook(PlainCheckpointHook(), priority='LOWEST')
@@ -188,7 +188,9 @@ class LaleRunner(Runner):
         read: HeldOutRead | None = None
         if self._held_out:
             assert self._load_from is not None
-            read = note_test(self.cfg, self._load_from, self.work_dir, self._held_out, held_out_roots(self.cfg))
+            attempt = None if self._loaded is None else self._loaded[1].get(ATTEMPT)
+            roots = held_out_roots(self.cfg)
+            read = note_test(self.cfg, self._load_from, self.work_dir, self._held_out, roots, attempt)
             meta = dict(loop.dataloader.dataset.metainfo)
             meta['source'] = {**(meta.get('source') or {}), 'test_read': read.number}
             loop.evaluator.dataset_meta = meta
@@ -198,7 +200,7 @@ class LaleRunner(Runner):
             self._loaded,
             trained,
             digest=None if read is None else read.digest,
-            training=self._training.name,
+            start=self.experiment_name,
             split=getattr(loop.dataloader.dataset, 'split', None),
         )
         for metric in loop.evaluator.metrics:

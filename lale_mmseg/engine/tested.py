@@ -16,7 +16,7 @@ def describe_test(
     loaded: tuple[str, Mapping[str, Any]] | None,
     trained: tuple[int, int] | None,
     digest: str | None,
-    training: str | None = None,
+    start: str | None = None,
     split: str | None = None,
 ) -> dict[str, Any]:
     """Entry `run` of metrics.json.
@@ -26,13 +26,14 @@ def describe_test(
         loaded: Path and `meta` of the checkpoint that is tested; None for none.
         trained: Epochs and iterations done, where the network was trained in this process.
         digest: SHA-256 of the checkpoint, for held-out tests.
-        training: Name of the training in this process, see `TrainingNameHook`.
+        start: Name of the present start, where the network was trained in this process.
         split: Name of the tested split, where the data set has one.
 
     Returns:
         checkpoint: Name of the file, None where the network was trained in this process or has its first weights.
         epoch, iter: Those of the checkpoint, from 1; None where it does not say, and epochs where it counts none.
-        training: Name of the training that the weights are of; None where the checkpoint does not say.
+        start: Name of the start of a training that saved the checkpoint, as `EpochDiagnosticsHook` has it; None where
+            it does not say.
         split, digest: As given.
         mode: 'whole' or 'slide'; None where the config has no model, as of a runner that is built from parts.
         views: What is averaged: 'none', or a name of views (`tta_cfg`), or 'tta_pipeline'; with its scales, if any.
@@ -45,7 +46,7 @@ def describe_test(
         checkpoint=name,
         epoch=int(epoch) if epoch else None,
         iter=int(iteration) if iteration else None,
-        training=training if trained is not None else meta.get('training'),
+        start=start if trained is not None else meta.get('experiment_name'),
         split=split,
         digest=digest,
         mode=mode,

@@ -221,6 +221,7 @@ def test_links_are_followed_and_circles_end(crops, source, tmp_path):
     (linked / 'AerialImageDataset').symlink_to(source / 'AerialImageDataset')
     (linked / 'again').symlink_to(source / 'AerialImageDataset')
     (linked / 'own' / 'up').symlink_to(linked)
+    (linked / '0_quick').symlink_to(source / 'AerialImageDataset' / 'train' / 'images')  # its name is no `images`
     prepare(few(), linked, tmp_path / 'out', workers=1)
     assert files(tmp_path / 'out') == files(crops)
 

@@ -40,7 +40,7 @@ def test_a_row_an_epoch(work_dir):
     assert list(last) == [
         'epoch', 'iter', 'lr', 'lr_backbone', 'train', 'val', 'tiles', 'worst_tile', 'memory_mb', 'memory_kind',
         'step_time_s', 'data_time_s', 'epoch_time_s', 'parameters', 'trainable_parameters',
-        'processes', 'training',
+        'processes', 'starts',
     ]  # fmt: skip
     assert (last['lr'], last['lr_backbone']) == pytest.approx((1e-3, 1e-4))
     assert last['parameters'] == last['trainable_parameters'] == 546

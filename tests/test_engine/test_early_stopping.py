@@ -41,7 +41,7 @@ def config(work_dir, scores=SCORES, early_stopping=None, epochs=None, **changes)
 
 def rows(work_dir):
     found = [json.loads(line) for line in (work_dir / 'diagnostics.jsonl').read_text().splitlines()]
-    volatile = ('memory_mb', 'step_time_s', 'data_time_s', 'epoch_time_s', 'training')
+    volatile = ('memory_mb', 'step_time_s', 'data_time_s', 'epoch_time_s', 'starts')
     return [{name: value for name, value in row.items() if name not in volatile} for row in found]
 
 
@@ -80,6 +80,9 @@ def test_a_run_that_was_killed_in_a_validation_does_it_when_it_is_resumed(straig
     assert (tmp_path / 'epoch_2.pth').is_file()
     build(config(tmp_path, resume='auto')).train()
     assert rows(tmp_path) == rows(straight)
+    # One start trained the epoch, another one validated it.
+    starts = [json.loads(line)['starts'] for line in (tmp_path / 'diagnostics.jsonl').read_text().splitlines()]
+    assert [len(names) for names in starts[:3]] == [1, 2, 1]
     assert (tmp_path / 'best_mIoU_epoch_2.pth').is_file()
 
 

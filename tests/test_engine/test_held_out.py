@@ -139,7 +139,7 @@ def test_scores_say_what_was_tested(trained, tmp_path):
     checkpoint = trained[0] / 'epoch_1.pth'
     assert metrics_of_test(tmp_path / 'a', checkpoint)['run'] == dict(
         checkpoint='epoch_1.pth',
-        training=torch.load(checkpoint, weights_only=True)['meta']['training'],
+        start=torch.load(checkpoint, weights_only=True)['meta']['experiment_name'],
         split='test',
         epoch=1,
         iter=2,

@@ -32,42 +32,38 @@ def run_of(work_dir):
     return json.loads((work_dir / 'test/metrics.json').read_text())['run']
 
 
-def names_of_rows(work_dir):
+def starts_of_rows(work_dir):
     rows = [json.loads(line) for line in (work_dir / 'diagnostics.jsonl').read_text().splitlines()]
-    return [row['training'] for row in rows]
+    return [row['starts'] for row in rows]
 
 
-def test_a_training_and_the_tests_of_its_checkpoints_have_one_name(tmp_path):
-    """Also over a resume; another training in the same folder has another one."""
+def test_rows_and_tests_say_which_start_trained_them(tmp_path):
     free = dict(test_dataloader=dict(dataset=dict(free=True)))
     first = LaleRunner.from_cfg(tiny_config(tmp_path, epochs=1, test=True, **free))
     first.train()
-    name = first.experiment_name
     first.test()
-    assert (run_of(tmp_path)['training'], run_of(tmp_path)['split']) == (name, 'test')
-    assert names_of_rows(tmp_path) == [name]
-
+    assert (run_of(tmp_path)['start'], run_of(tmp_path)['split']) == (first.experiment_name, 'test')
     resumed = LaleRunner.from_cfg(tiny_config(tmp_path, epochs=2, test=True, resume=True, **free))
     resumed.train()
-    assert resumed.experiment_name != name
-    assert names_of_rows(tmp_path) == [name, name]
-
-    LaleRunner.from_cfg(tiny_config(tmp_path, test=True, load_from=str(tmp_path / 'epoch_2.pth'), **free)).test()
-    assert (run_of(tmp_path)['training'], run_of(tmp_path)['epoch']) == (name, 2)
-
-    # Weights of another training do not make this one that training.
-    other = LaleRunner.from_cfg(tiny_config(tmp_path, epochs=1, load_from=str(tmp_path / 'epoch_2.pth')))
-    other.train()
-    assert names_of_rows(tmp_path) == [other.experiment_name]
-    assert other.experiment_name != name
+    assert resumed.experiment_name != first.experiment_name
+    assert starts_of_rows(tmp_path) == [[first.experiment_name], [resumed.experiment_name]]
+    for epoch, start in ((1, first), (2, resumed)):
+        path = str(tmp_path / f'epoch_{epoch}.pth')
+        LaleRunner.from_cfg(tiny_config(tmp_path, test=True, load_from=path, **free)).test()
+        assert (run_of(tmp_path)['start'], run_of(tmp_path)['epoch']) == (start.experiment_name, epoch)
 
 
-def test_checkpoints_that_name_no_training_have_none(tmp_path):
-    LaleRunner.from_cfg(tiny_config(tmp_path, epochs=1)).train()
-    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
-    del checkpoint['meta']['training']
-    torch.save(checkpoint, tmp_path / 'old.pth')
-    cfg = tiny_config(tmp_path, test=True, load_from=str(tmp_path / 'old.pth'))
-    cfg.test_dataloader.dataset.free = True
-    LaleRunner.from_cfg(cfg).test()
-    assert run_of(tmp_path)['training'] is None
+def test_an_attempt_is_the_training_whatever_config_it_is_tested_with(tmp_path):
+    """Seeds of the command line are in the config of the training alone, and a resumed one keeps its first."""
+    hashes = []
+    for seed in (1, 2):
+        folder = tmp_path / str(seed)
+        LaleRunner.from_cfg(tiny_config(folder, epochs=1, randomness=dict(seed=seed))).train()
+        LaleRunner.from_cfg(tiny_config(folder, epochs=2, resume=True, randomness=dict(seed=7))).train()
+        attempts = {torch.load(folder / f'epoch_{epoch}.pth', weights_only=True)['meta']['attempt'] for epoch in (1, 2)}
+        assert len(attempts) == 1
+        hashes += attempts
+        LaleRunner.from_cfg(tiny_config(tmp_path / 'tests', load_from=str(folder / 'epoch_2.pth'))).test()
+        source = json.loads((tmp_path / 'tests/test/metrics.json').read_text())['source']
+        assert source['test_read'] == 1  # another attempt, by the ledger of one work dir
+    assert hashes[0] != hashes[1]

@@ -126,7 +126,9 @@ def read_attempt(folder: Path, label: str) -> Attempt:
     both = shared_images(val_data, test_data)
     if both:
         notes.append(f'TEST has {len(both)} images of VAL, by name and labels: {", ".join(both[:_SHOWN])}')
-    return Attempt(label, folder, config, rows, best, test, test_run, _reads(folder), notes, val_data, test_data)
+    return Attempt(
+        label, folder, config, rows, best, test, test_run, _reads(folder, test_run), notes, val_data, test_data
+    )
 
 
 def read_configs(folder: Path) -> list[dict[str, Any]]:
@@ -183,27 +185,33 @@ def _logged_epochs(path: Path) -> list[int] | None:
 
 def _outdated(run: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) -> str | None:
     """Why a test cannot be of the training that the rows are of; None if it can."""
-    training, epoch, iteration = ((run or {}).get(name) for name in ('training', 'epoch', 'iter'))
-    of_rows = rows[-1].get('training')
-    if None not in (training, of_rows) and training != of_rows:
-        return f'is of the training {training}, the rows are of {of_rows}'
+    start, epoch, iteration = ((run or {}).get(name) for name in ('start', 'epoch', 'iter'))
     if epoch is None:
         return None
-    if epoch > int(rows[-1]['epoch']):
+    row = next((row for row in rows if row['epoch'] == epoch), None)
+    if row is None:
         return f'is of epoch {epoch}, the training has {rows[-1]["epoch"]}'
-    of_epoch = next((row.get('iter') for row in rows if row['epoch'] == epoch), None)
-    if None not in (iteration, of_epoch) and iteration != of_epoch:
-        return f'is of iteration {iteration} at epoch {epoch}, the training has {of_epoch} there'
+    if None not in (iteration, row.get('iter')) and iteration != row['iter']:
+        return f'is of iteration {iteration} at epoch {epoch}, the training has {row["iter"]} there'
+    starts = row.get('starts')
+    if start is not None and starts and start not in starts:
+        return f'is of epoch {epoch} as {start} trained it, the row of that epoch is of {", ".join(starts)}'
     return None
 
 
 def _settle_start(configs: Sequence[dict[str, Any]]) -> None:
-    """Gives starts that resumed from a named checkpoint, which `load_from` names there, the weights of the first."""
-    origin = None
+    """Gives starts that resumed the initial weights and the seed of the first.
+
+    A resumed start names its checkpoint in `load_from`, and goes on with the seed that is in it.
+    """
+    first: dict[str, Any] = {}
     for config in configs:
         if config.get('resume') is True:
-            config['load_from'] = origin
-        origin = config.get('load_from')
+            config['load_from'] = first.get('load_from')
+            if 'randomness' in first:
+                config['randomness'] = first['randomness']
+        else:
+            first = config
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -260,14 +268,17 @@ def _averaged(views: str) -> str:
     return f'with {views} views' if views in VIEWS else f'averaged over {views}'
 
 
-def _reads(folder: Path) -> int | None:
+def _reads(folder: Path, run: Mapping[str, Any] | None) -> int | None:
+    """How often the attempt that was tested read the test; the ledger of a work dir may have reads of others, too."""
     path = folder / LEDGER_NAME
     if not path.is_file():
         return None
     entries, damaged = read_ledger(path)
+    digest = (run or {}).get('digest')
+    attempts = {entry.get('config_hash') for entry in entries if digest in (None, entry.get('checkpoint_digest'))}
     # The number in a line counts reads from other work dirs, too; a damaged line was a read, and is not in it.
-    numbers = [entry['read'] for entry in entries if isinstance(entry.get('read'), int)]
-    return max(numbers, default=0) + damaged
+    same = [entry for entry in entries if entry.get('config_hash') in attempts]
+    return max((entry['read'] for entry in same if isinstance(entry.get('read'), int)), default=0) + damaged
 
 
 def _ended(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from _attempts import SCORES, Attempt
+from mmengine.config import Config
 
-#: Fields of a config that are of one run. Where weights came from is not among them.
-_OF_THE_RUN = ('work_dir', 'experiment_name', 'resume', 'launcher', 'trust_checkpoint', 'log_level')
+from lale_mmseg.engine.ledger import config_hash
+
 #: What stands between the name of an attempt and that of its seed.
-_BETWEEN = ' _-.='
+_BETWEEN = r'[ _\-.=]*'
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,24 @@ def grouped(attempts: Sequence[Attempt]) -> list[Group]:
     groups = []
     for found in members.values():
         ordered = sorted(found, key=lambda attempt: seed_of(attempt.config) or 0)
-        several = len({seed_of(attempt.config) for attempt in ordered}) == len(ordered)
         # The same training twice is no second seed.
-        groups += [ordered] if several else [[attempt] for attempt in ordered]
-    labels = [
-        _common_label([attempt.label for attempt in group]) if len(group) > 1 else group[0].label for group in groups
-    ]
-    if len(set(labels)) < len(labels):
-        labels = [group[0].label for group in groups]
-    made = [
-        Group(label, tuple(seed_of(attempt.config) for attempt in group), tuple(group))
-        for label, group in zip(labels, groups, strict=True)
-    ]
+        groups += [[attempt] for attempt in ordered] if _repeated(ordered) else [ordered]
+    taken = {attempt.label for attempt in attempts}
+    made = []
+    for group in groups:
+        label = group[0].label if len(group) == 1 else _common_label(group)
+        label = label if label is not None and (len(group) == 1 or label not in taken) else f'{group[0].label} (mean)'
+        taken.add(label)
+        made.append(Group(label, tuple(seed_of(attempt.config) for attempt in group), tuple(group)))
     return sorted(made, key=lambda group: -group.val_iou)
+
+
+def repeated_seeds(attempts: Sequence[Attempt]) -> list[str]:
+    """Names of attempts that have one config and one seed, each set of them in a text."""
+    members: dict[tuple[str, int | None], list[str]] = {}
+    for attempt in attempts:
+        members.setdefault((_identity(attempt.config), seed_of(attempt.config)), []).append(attempt.label)
+    return [', '.join(labels) for labels in members.values() if len(labels) > 1]
 
 
 def seed_of(config: Mapping[str, Any]) -> int | None:
@@ -96,21 +101,29 @@ def have_equal_seeds(groups: Sequence[Group]) -> bool:
     return len({group.seeds for group in groups}) == 1 and len(groups[0].seeds) > 1
 
 
+def _repeated(group: Sequence[Attempt]) -> bool:
+    return len({seed_of(attempt.config) for attempt in group}) < len(group)
+
+
 def _identity(config: Mapping[str, Any]) -> str:
-    fields = {name: value for name, value in config.items() if name not in _OF_THE_RUN and value is not None}
-    fields['randomness'] = {**(config.get('randomness') or {}), 'seed': None}
-    return json.dumps(fields, sort_keys=True, default=repr)
+    """What is the same for all seeds of an attempt: the config of its training, what it started from, the processes."""
+    randomness = {**(config.get('randomness') or {}), 'seed': None}
+    content = config_hash(Config({**config, 'randomness': randomness}))
+    return f'{content} {config.get("load_from")} {config.get("processes")}'
 
 
-def _common_label(labels: Sequence[str]) -> str:
-    """What the names of trainings begin with, without that of the seed: 'unet' of 'unet_seed-1' and 'unet_seed-2'."""
-    if len(labels) == 1:
-        return labels[0]
-    stem = os.path.commonprefix(list(labels))  # noqa: RUF071 (characters are meant)
-    if any(label[len(stem) : len(stem) + 1].isdigit() for label in labels):  # amid a number, such as 1 of 10 and 11
-        stem = stem.rstrip('0123456789')
-    stem = stem.rstrip(_BETWEEN)
-    return stem.removesuffix('seed').rstrip(_BETWEEN) or labels[0]
+def _common_label(group: Sequence[Attempt]) -> str | None:
+    """Name of an attempt from those of its trainings, without their seeds: 'unet' of 'unet_seed-1' and 'unet_seed-2'.
+
+    None where that is no name, or not the same for all.
+    """
+    names = set()
+    for attempt in group:
+        number = rf'(?<!\d){seed_of(attempt.config)}(?!\d)'
+        # The last such number: others may be of the network.
+        match = re.fullmatch(rf'(.*?){_BETWEEN}(?:seed{_BETWEEN})?{number}((?:(?!{number}).)*)', attempt.label)
+        names.add('' if match is None else re.sub(rf'^{_BETWEEN}|{_BETWEEN}$', '', match[1] + match[2]))
+    return names.pop() or None if len(names) == 1 else None
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float | None]:

@@ -22,7 +22,7 @@ from _attempt_tables import PUBLISHED, SOURCE, Scores, for_console, markdown, of
 from _attempts import Attempt, labels_of, read_attempt
 from _recipes import GROUPS, compared, difference_lines, differences, own_to_attempts
 from _runs import score_of, training_losses
-from _seeds import Group, grouped, have_equal_seeds
+from _seeds import Group, grouped, have_equal_seeds, repeated_seeds
 from mmengine.registry import init_default_scope
 from rich.console import Console
 
@@ -32,7 +32,7 @@ from lale_mmseg.evaluation.attempt_plots import Curve, draw_predictions, plot_co
 from lale_mmseg.files import write_atomic
 
 _WIDTH = 190
-_NOT_COMPARABLE = 'NOT COMPARABLE: the scores are of different data, so the order of the rows says nothing'
+_NOT_COMPARABLE = 'NOT COMPARABLE: the scores are of different or unknown data, so the order of the rows says nothing'
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,6 +82,9 @@ def notes_of(attempts: Sequence[Attempt], groups: Sequence[Group], found: Any, o
     """What the tables do not say."""
     lines = ['VAL: best epoch, by which attempts are sorted and may be chosen; TEST: not to be chosen by; in percent']
     lines += seed_lines(groups)
+    lines += [
+        f'{labels}: one config and one seed, so no mean is taken over them' for labels in repeated_seeds(attempts)
+    ]
     notes: dict[str, list[str]] = {}
     for attempt in attempts:
         for note in [*attempt.notes, *read_notes(attempt)]:
@@ -104,7 +107,9 @@ def notes_of(attempts: Sequence[Attempt], groups: Sequence[Group], found: Any, o
         lines += [f'  {line}' for line in differing]
     elif len(attempts) > 1:
         agreed = compared([attempt.config for attempt in attempts])
-        kept = [group for group in agreed if group != GROUPS[0] or not differing_data(attempts)]
+        left_out = {GROUPS[0]} if differing_data(attempts) else set()
+        left_out |= {'seed'} if have_equal_seeds(groups) else set()
+        kept = [group for group in agreed if group not in left_out]
         lines.append('recipes agree in: ' + '; '.join(kept))
     if own:
         lines.append('part of the attempts, as configs/buildings defines them:')

@@ -1,5 +1,6 @@
 """Hooks that mmengine and mmsegmentation lack."""
 
+from .attempt import AttemptHook
 from .buffers import BroadcastBuffersHook
 from .checkpoint_data import PlainCheckpointHook
 from .diagnostics import EpochDiagnosticsHook
@@ -9,9 +10,9 @@ from .freeze import FreezeBackboneHook
 from .report import ReportHook
 from .resumed_validation import ResumedValidationHook
 from .seen_tiles import SeenTilesHook
-from .training_name import TrainingNameHook
 
 __all__ = [
+    'AttemptHook',
     'BroadcastBuffersHook',
     'EpochDiagnosticsHook',
     'EpochSeedHook',
@@ -21,5 +22,4 @@ __all__ = [
     'ReportHook',
     'ResumedValidationHook',
     'SeenTilesHook',
-    'TrainingNameHook',
 ]

@@ -24,7 +24,6 @@ from ...evaluation import TileReport
 from ...files import write_atomic
 from ..unwrap import unwrapped
 from .by_epochs import require_epochs
-from .training_name import KEY as TRAINING
 
 resource: ModuleType | None
 try:
@@ -55,8 +54,9 @@ class EpochDiagnosticsHook(Hook):
     * `step_time_s` and `data_time_s`: medians of an iteration, waiting for data included, and of that wait alone, from
       `IterTimerHook` (None without it); `epoch_time_s`: seconds of the training part of the epoch;
     * `parameters` and `trainable_parameters` of the network during the epoch;
-    * `processes`: number of processes, each of which takes batches of its own; `training`: name of the training, which
-      its checkpoints have, too.
+    * `processes`: number of processes, each of which takes batches of its own;
+    * `starts`: name that mmengine gave to the start that trained the epoch, and to the one that validated
+      it, if that is another; a checkpoint has that of the one that saved it (`meta.experiment_name`).
 
     Rows of epochs that are trained again, by a resumed run or another one in the same work dir, are replaced. Numbers
     that are not finite become None. The table has all columns but those of tiles.
@@ -121,7 +121,7 @@ class EpochDiagnosticsHook(Hook):
             parameters=sum(parameter.numel() for parameter in parameters),
             trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
             processes=get_world_size(),
-            training=runner.message_hub.get_info(TRAINING, None),
+            starts=[runner.experiment_name],
         )
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
@@ -157,6 +157,7 @@ class EpochDiagnosticsHook(Hook):
         if self._pending is None:
             return
         row, self._pending = _finite(self._pending), None
+        row['starts'] = list(dict.fromkeys([*row.get('starts', ()), runner.experiment_name]))
         rows = write_row(Path(runner.work_dir), row)
         write_atomic(Path(runner.work_dir) / TABLE_NAME, _table(rows))
         # What mmengine's logger does not have: means of the whole epoch, and tiles. Its own names stay its own.
