@@ -128,6 +128,16 @@ def test_unknown_data_are_not_ranked_silently(compare, tmp_path):
     assert 'data, protocol and split' not in agreed
 
 
+def test_a_part_of_the_validation_and_other_crops_are_said(compare, tmp_path):
+    a = attempt(tmp_path / 'a', [50.0] * 3)
+    source = dict(city='inria', protocol='few-shot', split='val', missing_tiles=['austin16'], published=False)
+    change(a / 'val' / 'metrics.json', source=source)
+    assert compare(a)[1]['attempts'][0]['notes'] == [
+        'validated without the tiles austin16',
+        'validated on crops that were prepared otherwise than the published ones',
+    ]
+
+
 def test_a_validation_is_no_test(compare, tmp_path):
     """By what the run says of its split, or by images and labels that are those of the validation."""
     a = attempt(tmp_path / 'a', [50.0] * 3, test=1)

@@ -1,5 +1,6 @@
 """Recipes of attempts: what compare_attempts calls different, what belongs to the network, and what it calls equal."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,14 @@ from tests.attempts import CONFIG, RECIPE, attempt, comparing  # noqa: F401
 from tests.support import REPO
 
 
-def start(folder: Path, name: str, trained: bool, extra: str = '', **recipe) -> None:
+def start(folder: Path, name: str, trained: bool, extra: str = '', epoch: int = 1, **recipe) -> None:
     """What mmengine leaves of a start of a tool."""
     log = folder / name / 'vis_data'
     log.mkdir(parents=True)
     (log / 'config.py').write_text(CONFIG.format(**{**RECIPE, **recipe}) + extra)
     if trained:
-        (log / 'scalars.json').write_text('{"train/loss": 0.5, "epoch": 1, "iter": 100, "step": 100}\n')
+        row = {'train/loss': 0.5, 'epoch': epoch, 'iter': 100, 'step': 100}
+        (log / 'scalars.json').write_text(f'{json.dumps(row)}\n')
 
 
 def test_recipes_that_differ_are_named(compare, tmp_path):

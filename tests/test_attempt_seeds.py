@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lale_mmseg.evaluation import attempt_plots
-from tests.attempts import TOOL, attempt, comparing, rows  # noqa: F401
+from tests.attempts import TOOL, attempt, change, comparing, rows  # noqa: F401
 from tests.test_attempt_recipes import start
 from tests.test_docs import load_script
 
@@ -60,6 +60,21 @@ def test_the_test_of_an_attempt_needs_that_of_each_seed(compare, tmp_path):
     assert rows((tmp_path / 'out' / 'attempts.md').read_text())['b'][4] == '-'
     # A note that several trainings share is said once.
     assert said.count('no ledger of test reads') == 1
+
+
+def test_tests_that_were_predicted_otherwise_have_no_mean(compare, tmp_path):
+    a, b = seeds_of(tmp_path, 'a', {0: 50.0, 1: 60.0}, test=1, reads=2)
+    run = dict(checkpoint='a.pth', epoch=1, iter=100, mode='whole')
+    for folder in (a, b):
+        change(folder / 'test' / 'metrics.json', run=dict(run, views='none'))
+    said, content = compare(a, b)
+    assert content['over_seeds'][0]['test']['mIoU'] is not None
+    assert rows((tmp_path / 'out' / 'attempts.md').read_text())['a'][4].endswith('!')  # read twice
+    change(b / 'test' / 'metrics.json', run=dict(run, views='d4'))
+    said, content = compare(a, b)
+    assert content['over_seeds'][0]['test']['mIoU'] is None
+    assert content['over_seeds'][0]['val']['mIoU'] is not None
+    assert 'a: no mean of the tests, which were not predicted in one way' in said
 
 
 def test_unequal_seeds_are_said(compare, tmp_path):
@@ -125,7 +140,7 @@ def test_a_resumed_training_has_the_seed_of_its_first_start(compare, tmp_path):
     folder, other = (attempt(tmp_path / name, [50.0]) for name in ('a-1', 'a-2'))
     for name, first in ((folder, 1), (other, 2)):
         start(name, '20260101_000000', trained=True, extra=f'randomness = dict(seed={first})\n')
-    start(folder, '20260102_000000', trained=True, extra='randomness = dict(seed=0)\nresume = True\n')
+    start(folder, '20260102_000000', trained=True, epoch=2, extra="randomness = dict(seed=0)\nresume = 'auto'\n")
     _, content = compare(folder, other)
     assert [(row['label'], row['seeds']) for row in content['over_seeds']] == [('a', [1, 2])]
 

@@ -65,3 +65,34 @@ def test_a_stopped_tool_says_how_it_goes_on(tool, said, monkeypatch, capsys):
     with pytest.raises(SystemExit, match='130'):
         cli.run(stopped)
     assert capsys.readouterr().err == f'{said}\n'
+
+
+def test_a_path_with_spaces_and_no_quotes_is_told(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        parse('tools/train.py', ['CONFIG', '--cfg-options', 'data_root=/x/my', 'data/inria'], monkeypatch)
+    assert '--cfg-options data/inria: KEY=VALUE is due; a value with spaces needs quotes' in capsys.readouterr().err
+
+
+def test_a_stop_while_a_config_is_written_is_one_too(monkeypatch, capsys):
+    """mmengine formats the config for each checkpoint, and takes everything that ends it for a fault of syntax."""
+    cli = load_script('tools/_cli.py')
+
+    def stopped():
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise SyntaxError('Failed to format the config file')  # noqa: B904 (as there)
+
+    def ended(status):
+        raise SystemExit(status)
+
+    def wrong():
+        raise SyntaxError('a fault of ours')
+
+    monkeypatch.setattr('sys.argv', ['tools/train.py'])
+    monkeypatch.setattr(cli.os, '_exit', ended)
+    with pytest.raises(SystemExit, match='130'):
+        cli.run(stopped)
+    assert capsys.readouterr().err == 'interrupted; the same command with --resume goes on\n'
+    with pytest.raises(SyntaxError, match='a fault of ours'):
+        cli.run(wrong)

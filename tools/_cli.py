@@ -39,6 +39,13 @@ _GOES_ON = {
 class OverrideAction(DictAction):
     """KEY=VALUE overrides as of mmengine, which takes out all spaces: here paths keep theirs, but in lists."""
 
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *rest: Any) -> None:
+        """Reads the overrides of the command line."""
+        for text in values:
+            if '=' not in text:
+                parser.error(f'{self.option_strings[0]} {text}: KEY=VALUE is due; a value with spaces needs quotes')
+        super().__call__(parser, namespace, values, *rest)
+
     @staticmethod
     def _parse_iterable(val: str) -> Any:
         text = val.strip('\'"').strip()
@@ -58,7 +65,10 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(2) if os.environ.get('WORLD_SIZE') else sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SyntaxError) as error:
+        # mmengine makes one of the other where it writes a config into a checkpoint.
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
         print(f'interrupted{_GOES_ON.get(Path(sys.argv[0]).name, "")}', file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()

@@ -32,6 +32,7 @@ class SplitData:
         tiles: (pixels labelled as the scored class, pixels) of each tile; empty where the metric keeps no tiles.
         scoring: What was counted and averaged, by the words of messages.
         published: Whether the data are those of the published few-shot protocol; None where they do not say.
+        missing: Tiles of the split that were not there.
     """
 
     kind: dict[str, Any]
@@ -41,6 +42,7 @@ class SplitData:
     tiles: dict[str, tuple[int, int]] = field(default_factory=dict)
     scoring: dict[str, Any] = field(default_factory=dict)
     published: bool | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def score_name(self) -> str:
@@ -73,6 +75,7 @@ def read_split(folder: Path, config: Mapping[str, Any], phase: str) -> SplitData
             tiles=_tiles(folder),
             scoring={words: content[name] for name, words in _SCORING.items() if name in content},
             published=source.get('published'),
+            missing=tuple(source.get('missing_tiles') or ()),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f'{path}: not the scores of a {phase} ({type(error).__name__}: {error})') from None

@@ -46,6 +46,8 @@ def of_groups(groups: Sequence[Group], baseline: Attempt | Group | None, publish
         spreads = group.spreads()
         val, test = ([_mean_and_spread(spreads[split][name]) for name in SCORES] for split in ('val', 'test'))
         seeds = ' '.join('?' if seed is None else str(seed) for seed in group.seeds)
+        again = any((attempt.reads or 0) > 1 for attempt in group.attempts)
+        test = [f'{cell}!' if again and cell != _DASH else cell for cell in test]
         rows.append([group.label, seeds, *val, *_gain(group, baseline), *test])
     columns = ['attempt', 'seeds', *_score_columns(baseline)]
     return Scores(columns, rows, _published_cells(columns) if published else [])

@@ -123,6 +123,10 @@ def read_attempt(folder: Path, label: str) -> Attempt:
         notes += _test_notes(test_run, config, best)
     val_data = read_split(folder / 'val', config, 'val')
     test_data = read_split(folder / 'test', config, 'test') if test is not None else None
+    if val_data is not None and val_data.missing:
+        notes.append(f'validated without the tiles {", ".join(val_data.missing)}')
+    if val_data is not None and val_data.published is False:
+        notes.append('validated on crops that were prepared otherwise than the published ones')
     both = shared_images(val_data, test_data)
     if both:
         notes.append(f'TEST has {len(both)} images of VAL, by name and labels: {", ".join(both[:_SHOWN])}')
@@ -200,18 +204,15 @@ def _outdated(run: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) 
 
 
 def _settle_start(configs: Sequence[dict[str, Any]]) -> None:
-    """Gives starts that resumed the initial weights and the seed of the first.
+    """Gives starts that went on with the training of the first its initial weights and its seed.
 
-    A resumed start names its checkpoint in `load_from`, and goes on with the seed that is in it.
+    Such a start may name its checkpoint in `load_from`, and goes on with the seed that is in it, whatever its config
+    says.
     """
-    first: dict[str, Any] = {}
-    for config in configs:
-        if config.get('resume') is True:
-            config['load_from'] = first.get('load_from')
-            if 'randomness' in first:
-                config['randomness'] = first['randomness']
-        else:
-            first = config
+    for config in configs[1:]:
+        config['load_from'] = configs[0].get('load_from')
+        if 'randomness' in configs[0]:
+            config['randomness'] = configs[0]['randomness']
 
 
 def _load(path: Path) -> dict[str, Any]:

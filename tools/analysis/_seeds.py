@@ -36,15 +36,25 @@ class Group:
         """Mean of the validation IoU of the best epochs, in percent."""
         return statistics.fmean(attempt.val_iou for attempt in self.attempts)
 
+    @property
+    def predicted(self) -> set[tuple[Any, Any]]:
+        """In which ways the tests were predicted: views and mode."""
+        runs = [attempt.test_run or {} for attempt in self.attempts if attempt.test is not None]
+        return {(run.get('views'), run.get('mode')) for run in runs}
+
     def spreads(self) -> dict[str, dict[str, tuple[float, float | None] | None]]:
-        """(mean, standard deviation (n - 1)) of each score in percent, by split; None unless all attempts have it."""
+        """(mean, standard deviation (n - 1)) of each score in percent, by split.
+
+        None unless all attempts have it, and those of a test were predicted in one way.
+        """
         found: dict[str, dict[str, tuple[float, float | None] | None]] = {'val': {}, 'test': {}}
         for split, scores in found.items():
             rows = [attempt.to_dict()[split] or {} for attempt in self.attempts]
             for name in SCORES:
                 values = [row.get(name) for row in rows]
                 known = [value for value in values if value is not None]
-                scores[name] = None if len(known) < len(values) else _spread(known)
+                mixed = split == 'test' and len(self.predicted) > 1
+                scores[name] = None if mixed or len(known) < len(values) else _spread(known)
         return found
 
     def to_dict(self) -> dict[str, Any]:

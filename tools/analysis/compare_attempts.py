@@ -122,6 +122,11 @@ def seed_lines(groups: Sequence[Group]) -> list[str]:
     if not any(len(group.seeds) > 1 for group in groups):
         return []
     lines = ['seeds: work dirs of one config; mean and standard deviation (n - 1) over them']
+    lines += [
+        f'{group.label}: no mean of the tests, which were not predicted in one way'
+        for group in groups
+        if len(group.predicted) > 1
+    ]
     if not have_equal_seeds(groups):
         lines.append('attempts were not trained with the same seeds: means over fewer are less certain')
     return lines
