@@ -40,7 +40,7 @@ class SourceTile:
 
 def tile_names(cities: Sequence[str] | None = None) -> list[str]:
     """Names of hidden tiles, such as 'bellingham1', by city and number; all 180 without `cities`."""
-    return [tile for city in cities or inria.HIDDEN_CITIES for tile in inria.tiles_of(city)]
+    return [tile for tile in inria.HIDDEN_TILES if not cities or inria.city_of(tile) in cities]
 
 
 def named(tiles: Sequence[str]) -> str:
