@@ -32,7 +32,7 @@ from .hooks import (
 )
 from .hooks.attempt import KEY as ATTEMPT
 from .ledger import HeldOutRead, note_test
-from .network_check import check_network
+from .network_check import check_heads
 from .pretrained import load_pretrained_parts, take_pretrained_parts
 from .splits import check_scoring, check_splits, held_out_roots, held_out_splits, refuse_held_out
 from .tested import describe_test
@@ -75,8 +75,8 @@ class LALERunner(Runner):
         """Builds a runner from a config."""
         cfg = complete_config(cfg)
         missing_weights = _fill_or_drop_class_weights(cfg)
-        check_network(cfg)
         runner = super().from_cfg(cfg)
+        check_heads(runner.model)
         runner._missing_weights = missing_weights
         return runner
 
