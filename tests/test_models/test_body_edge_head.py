@@ -334,12 +334,9 @@ def test_positions_at_rest_run_from_border_to_border(size):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(separate_body_edge=False), 'spatial_fusion=True with separate_body_edge=False'),
-        (dict(out_channels=1, num_classes=2), 'one output channel'),
-        (dict(num_classes=1), 'one output channel'),
-        (dict(in_channels=(8, 16)), '2 in_channels for 4 entries of in_index'),
-        (dict(decoder=dict(type='UShapedDecoder', in_channels=[8])), r'decoder\.in_channels=\[8\]: set in_channels of'),
-        (dict(conv_cfg=dict(type='Conv2dAdaptivePadding')), 'conv_cfg='),
+        (dict(separate_body_edge=False), 'spatial_fusion=True requires separate_body_edge=True'),
+        (dict(out_channels=1, num_classes=2), 'single output channel'),
+        (dict(num_classes=1), 'single output channel'),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -350,7 +347,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 def test_missing_edge_targets_name_the_transform():
-    with pytest.raises(ConfigError, match=r'no edge targets; put dict\(type="LaplacianEdges"\) into train_dataloader'):
+    with pytest.raises(ConfigError, match=r'no edge targets; add dict\(type="LaplacianEdges"\) to train_dataloader'):
         losses_of(network('ued-bes'), batch(edges=False))
 
 
@@ -360,5 +357,5 @@ def test_edges_of_another_size_than_the_labels_are_an_error():
         wider = torch.nn.functional.pad(sample.gt_edge_map.data, (0, 1))
         del sample.gt_edge_map
         sample.set_data(dict(gt_edge_map=PixelData(data=wider)))
-    with pytest.raises(ConfigError, match=r'behind all steps that change the size'):
+    with pytest.raises(ConfigError, match=r'after all steps that change the size'):
         losses_of(network('ued-bes'), data)

@@ -10,8 +10,6 @@ from lale_mmseg.metainfo.aras400k import CLASSES, COLORS
 from tests.support import REPO, run_tool
 from tests.test_docs import load_script
 
-pytest.importorskip('segmentation_models_pytorch')
-
 
 @pytest.fixture
 def train(monkeypatch):

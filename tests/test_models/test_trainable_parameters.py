@@ -9,9 +9,6 @@ from mmseg.registry import MODELS
 
 from tests.support import REPO
 
-pytest.importorskip('segmentation_models_pytorch')
-pytest.importorskip('timm')
-
 
 def conv_norm(inputs: int, outputs: int, kernel: int = 3) -> int:
     """A convolution without bias, and a norm with scale and bias."""
