@@ -64,6 +64,6 @@ class ChannelsLastDataPreProcessor(SegDataPreProcessor):
                 raise DataError(f'{name}: {image.shape[0]} bands, but data_preprocessor.mean has {bands} values')
             if not training and image.shape[1:] != inputs[0].shape[1:]:
                 raise DataError(
-                    f'{name}: size {tuple(image.shape[1:])} in a batch of size {tuple(inputs[0].shape[1:])}; set batch_size=1 in '
-                    'the dataloader for images of different sizes'
+                    f'{name}: size {tuple(image.shape[1:])} in a batch of size {tuple(inputs[0].shape[1:])}; set '
+                    'batch_size=1 in the dataloader for images of different sizes'
                 )

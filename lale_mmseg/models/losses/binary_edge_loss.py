@@ -1,7 +1,7 @@
 """Binary cross-entropy of edge logits, averaged over the pixels that are not ignored.
 
-Difference from mmsegmentation's CrossEntropyLoss(use_sigmoid=True): batches without a labelled pixel work, and the number
-of labelled pixels is not copied to the CPU in every step.
+Differences from mmsegmentation's CrossEntropyLoss(use_sigmoid=True): batches without a labelled pixel work, and the
+number of labelled pixels is not copied to the CPU in every step.
 """
 
 from __future__ import annotations
