@@ -8,8 +8,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .component_check import segmentor_config
-
 
 def describe_test(
     cfg: Config,
@@ -56,8 +54,8 @@ def describe_test(
 
 def _prediction(cfg: Config) -> tuple[str, str]:
     """`mode` and `views` of a config with a model."""
-    test_cfg = segmentor_config(cfg).get('test_cfg') or {}
-    views = str(test_cfg.get('views', 'none')) if segmentor_config(cfg) is cfg.model else 'tta_pipeline'
+    test_cfg = cfg.model.get('test_cfg') or {}
+    views = str(test_cfg.get('views', 'none')) if cfg.model is cfg.model else 'tta_pipeline'
     scales = tuple(test_cfg.get('scales') or (1.0,))
     if scales != (1.0,):
         views = f'{"" if views == "none" else f"{views}, "}scales {" ".join(f"{scale:g}" for scale in scales)}'

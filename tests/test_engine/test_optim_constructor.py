@@ -7,7 +7,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from lale_mmseg.engine.component_check import check_fields
+from lale_mmseg.engine.fields import check_fields
 from lale_mmseg.engine.config import decode_heads
 from lale_mmseg.errors import ConfigError
 from lale_mmseg.models.layers import LayerNorm2d, RMSNorm2d
