@@ -59,8 +59,8 @@ class LALERunner(Runner):
     @classmethod
     def from_cfg(cls, cfg: Config) -> LALERunner:
         """Builds a runner from a config."""
-        cfg = complete_config(cfg)
         with located_errors(cfg):
+            cfg = complete_config(cfg)
             check_network(cfg)
             return super().from_cfg(cfg)
 
@@ -93,26 +93,26 @@ class LALERunner(Runner):
 
     def train(self) -> nn.Module:
         """Checks the config against its data, then trains."""
-        check_config(self.cfg, ('train', 'val'))
-        refuse_held_out(self.cfg, ('train', 'val'))
-        check_splits(self.cfg)
-        check_scoring(self.cfg, ('val',))
-        used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
-        if used and not self._resume:
-            self.logger.warning(
-                f'{self.work_dir} has checkpoints of another training ({", ".join(used[:3])}'
-                f'{" ..." if len(used) > 3 else ""}), which this one will mix with: choose another --work-dir '
-                'or continue that training with --resume'
-            )
         with located_errors(self.cfg):
+            check_config(self.cfg, ('train', 'val'))
+            refuse_held_out(self.cfg, ('train', 'val'))
+            check_splits(self.cfg)
+            check_scoring(self.cfg, ('val',))
+            used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
+            if used and not self._resume:
+                self.logger.warning(
+                    f'{self.work_dir} has checkpoints of another training ({", ".join(used[:3])}'
+                    f'{" ..." if len(used) > 3 else ""}), which this one will mix with: choose another --work-dir or '
+                    'continue that training with --resume'
+                )
             return super().train()
 
     def val(self) -> dict:
         """Checks the config against its data, then validates."""
-        check_config(self.cfg, ('val',))
-        refuse_held_out(self.cfg, ('val',))
-        check_scoring(self.cfg, ('val',))
         with located_errors(self.cfg):
+            check_config(self.cfg, ('val',))
+            refuse_held_out(self.cfg, ('val',))
+            check_scoring(self.cfg, ('val',))
             return super().val()
 
     def test(self) -> dict:
