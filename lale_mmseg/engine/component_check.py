@@ -27,7 +27,7 @@ from ..errors import ConfigError
 #: Fields of a config that are read by `Runner.from_cfg`, by mmengine's config machinery or by this package's tools.
 KNOWN_FIELDS = [
     *[f'{phase}_{part}' for phase in ('train', 'val', 'test') for part in ('dataloader', 'cfg')],
-    *['model', 'data_preprocessor', 'tta_model', 'tta_pipeline', 'tta_cfg', 'val_evaluator'],
+    *['model', 'data_preprocessor', 'tta_cfg', 'val_evaluator'],
     *['test_evaluator', 'data_root'],
     *['optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'default_hooks', 'custom_hooks', 'randomness'],
     *['visualizer', 'vis_backends', 'log_processor', 'log_level', 'work_dir', 'experiment_name'],
@@ -57,7 +57,6 @@ _TELLTALE_KEYS = {'data': {'samples_per_gpu'}, 'runner': {'max_iters', 'max_epoc
 
 _DEFAULT_HOOKS = ['runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization']
 _ENV_FIELDS = ['cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit']
-_TEST_FIELDS = ['mode', 'crop_size', 'stride']
 _DATALOADER_FIELDS = {
     *inspect.signature(DataLoader.__init__).parameters,
     *['dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init_fn', 'num_batch_per_epoch'],
@@ -106,13 +105,6 @@ def check_fields(cfg: Config) -> None:
     _require_known('env_cfg', cfg.get('env_cfg') or {}, _ENV_FIELDS)
     seeding = [name for name in inspect.signature(Runner.set_randomness).parameters if name != 'self']
     _require_known('randomness', cfg.get('randomness') or {}, seeding)
-    segmentor = segmentor_config(cfg)
-    heads = segmentor.get('decode_head') or {}
-    kinds = [str(head.get('type')).rpartition('.')[2] for head in ([heads] if isinstance(heads, Mapping) else heads)]
-    # Other segmentors, and PointHead, read keys of their own.
-    if segmentor.get('type') in ('EncoderDecoder', 'mmseg.EncoderDecoder') and 'PointHead' not in kinds:
-        path = 'model.test_cfg' if segmentor is cfg.model else 'model.module.test_cfg'
-        _require_known(path, segmentor.get('test_cfg') or {}, _TEST_FIELDS)
     for path, part, kind in _parts(cfg):
         _check_part(path, part, kind)
 
@@ -156,7 +148,6 @@ def _parts(cfg: Config) -> Iterator[tuple[str, Mapping, str]]:
     """Every dict with a `type` that is built with exactly its own keys: (path, dict, kind of builder)."""
     yield from _nested_parts('model', cfg.model, 'model')
     yield from _each('data_preprocessor', cfg.get('data_preprocessor'), 'part')
-    yield from _each('tta_model', cfg.get('tta_model'), 'part')
     for phase in ('train', 'val', 'test'):
         loader = cfg.get(f'{phase}_dataloader')
         if isinstance(loader, Mapping):

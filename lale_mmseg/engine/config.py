@@ -26,6 +26,7 @@ def complete_config(cfg: Config) -> Config:
     * PaletteDatasets without `binary_class` get the top-level `binary_class`.
     * `SeededAlbu` steps without `transforms` get the top-level `augmentation`.
     * Evaluators `LogitsLossMetric` without `losses` get those of the decode head.
+    * `val_cfg` and `test_cfg` without a type, or with mmengine's loop, get the loop that predicts with a `Predictor`.
     * Heads with `num_classes=None` get the number of classes of the first dataset that can be read.
 
     Raises:
@@ -45,6 +46,7 @@ def complete_config(cfg: Config) -> Config:
     _fill_binary_class(cfg)
     _fill_augmentation(cfg)
     _fill_losses(cfg)
+    _fill_loops(cfg)
     heads = [(path, head) for path, head in decode_heads(cfg) if 'num_classes' in head]
     if any(head['num_classes'] is None for _, head in heads):
         num_classes = _num_classes_of_data(cfg)
@@ -151,6 +153,14 @@ def _fill_losses(cfg: Config) -> None:
                     f'{losses or "not one of a single head"}; write out its losses, with weights of classes as numbers'
                 )
             evaluator['losses'] = copy.deepcopy(losses)
+
+
+def _fill_loops(cfg: Config) -> None:
+    """Makes validation and test predict with `lale_mmseg.inference.Predictor`, as tools/predict.py does."""
+    for phase in ('Val', 'Test'):
+        loop = cfg.get(f'{phase.lower()}_cfg')
+        if loop is not None and loop.get('type') in (None, f'{phase}Loop'):
+            loop['type'] = f'Prediction{phase}Loop'
 
 
 def takes(part: Mapping[str, Any], argument: str) -> bool:

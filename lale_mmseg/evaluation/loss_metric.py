@@ -67,8 +67,8 @@ class LogitsLossMetric(BaseMetric):
             path = str(sample.get('img_path') or 'image')
             if sample.get('seg_logits') is None:
                 raise ConfigError(
-                    f'{path}: its result has no seg_logits to compute losses from; set model.test_cfg.keep_logits=True '
-                    '(a sliding window keeps none by default), or leave LogitsLossMetric out'
+                    f'{path}: its result has no seg_logits to compute losses from; set '
+                    'model.test_cfg.keep_logits=True, or remove LogitsLossMetric from the evaluators'
                 )
             if sample.get('gt_sem_seg') is None:
                 raise DataError(f'{path}: has no label (gt_sem_seg), so it has no loss')
