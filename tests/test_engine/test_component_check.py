@@ -29,7 +29,6 @@ def test_a_config_of_ours_passes(cfg):
         ({'optim_wraper': {}}, "did you mean 'optim_wrapper'"),
         ({'default_hooks.checkpont': {}}, "'default_hooks.checkpont'; did you mean 'checkpoint'"),
         ({'env_cfg.cudnn_benchmarks': True}, "env_cfg: unknown field 'cudnn_benchmarks'; did you mean 'cudnn_bench"),
-        ({'model.test_cfg.strid': (1, 1)}, "model.test_cfg: unknown field 'strid'; did you mean 'stride'"),
         ({'model.backbone.archs': 's1'}, "model.backbone: LALE has no argument 'archs'; did you mean 'arch'"),
         (
             {'model.backbone.type': 'LALLE'},
@@ -51,7 +50,6 @@ def test_a_config_of_ours_passes(cfg):
         ({'param_scheduler.0.eta_maxx': 0}, "param_scheduler.0: OneCycleLR has no argument 'eta_maxx'"),
         ({'default_hooks.logger.intervall': 5}, "default_hooks.logger: LoggerHook has no argument 'intervall'"),
         ({'default_hooks.param_scheduler.when': 5}, "ParamSchedulerHook has no argument 'when'; it takes none"),
-        ({'tta_model.modul': {}}, "tta_model: SegTTAModel has no argument 'modul'; did you mean 'module'"),
         ({'data_preprocessor.stdd': 1}, "data_preprocessor: ChannelsLastDataPreProcessor has no argument 'stdd'"),
         ({'visualizer.alfa': 0.5}, "visualizer: SegLocalVisualizer has no argument 'alfa'; did you mean 'alpha'"),
         ({'visualizer.vis_backends.0.typo': 1}, r"visualizer\.vis_backends\.0: LocalVisBackend has no argument 'typo'"),
@@ -187,18 +185,6 @@ def test_fields_of_old_configs_are_named_with_what_replaced_them(cfg, name, valu
     cfg[name] = value
     with pytest.raises(ConfigError, match=f"^config field '{name}' is of mmsegmentation 0.x .*; use {instead}"):
         check_fields(cfg)
-
-
-def test_keys_of_test_cfg_are_known_for_the_plain_segmentor_only(cfg):
-    cfg.model.test_cfg = dict(mode='whole', subdivision_steps=2)
-    with pytest.raises(ConfigError, match=r"^model\.test_cfg: unknown field 'subdivision_steps'"):
-        check_fields(cfg)
-    cfg.model.type = 'mmseg.EncoderDecoder'
-    with pytest.raises(ConfigError, match=r"^model\.test_cfg: unknown field 'subdivision_steps'"):
-        check_fields(cfg)
-    cfg.model.type = 'CascadeEncoderDecoder'
-    cfg.model.num_stages = 2
-    check_fields(cfg)
 
 
 def test_parts_inside_the_wrapper_of_test_time_augmentation_are_checked(cfg):

@@ -59,14 +59,12 @@ def test_missing_data_are_reported_with_the_command_that_makes_them(cfg):
         check_config(complete_config(cfg), ('train',))
 
 
-def test_the_segmentor_inside_test_time_augmentation_is_completed_and_checked(cfg):
-    cfg.tta_model.module = cfg.model
-    cfg.model = cfg.tta_model
+def test_loops_predict_unless_another_type_is_named(cfg):
+    cfg.val_cfg, cfg.test_cfg = dict(), dict(type='TestLoop', fp16=True)
     done = complete_config(cfg)
-    assert done.model.module.decode_head.num_classes == 7
-    done.model.module.decode_head.num_classes = 5
-    with pytest.raises(ConfigError, match='num_classes is 5, but test_dataloader'):
-        check_config(done, ('test',))
+    assert (done.val_cfg, done.test_cfg) == (dict(type='PredictionValLoop'), dict(type='PredictionTestLoop', fp16=True))
+    cfg.val_cfg.type = 'mmengine.ValLoop'
+    assert complete_config(cfg).val_cfg.type == 'mmengine.ValLoop'
 
 
 def test_a_training_longer_than_its_schedule_is_named(cfg):

@@ -62,7 +62,8 @@ def test_heads_with_one_channel_are_cut_at_their_threshold():
 @pytest.mark.parametrize('direction', [None, 'horizontal', 'vertical'])
 def test_images_that_the_pipeline_resized_and_flipped_come_back(direction):
     batch = data((100, 90), ori_shape=(151, 137), flip=direction is not None, flip_direction=direction)
-    check_equal(segmentor(SLIDE, dict(size_divisor=32)), SLIDE, batch)
+    # Bilinear resizing of flipped logits rounds otherwise where their memory format differs.
+    check_equal(segmentor(SLIDE, dict(size_divisor=32)), SLIDE, batch, exact=direction is None)
 
 
 def test_flipped_images_of_their_own_size_come_back():
