@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import MODELS, TRANSFORMS
 
-from lale_mmseg.engine.fields import check_fields
 from lale_mmseg.engine.config import PHASES, decode_heads, leaf_datasets
+from lale_mmseg.engine.fields import check_fields
 from lale_mmseg.metainfo import isprs
 from lale_mmseg.metainfo.protocols import find_protocol
 from tests.support import REPO

@@ -40,7 +40,10 @@ def complete_config(cfg: Config) -> Config:
         raise ConfigError('the config has no field model')
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     check_fields(cfg)
-    cfg.default_hooks = {**copy.deepcopy(DEFAULT_HOOKS), **(cfg.get('default_hooks') or {})}
+    # Behind the config's own: among hooks of one priority, those of every run come last.
+    own = cfg.get('default_hooks') or {}
+    missing = {name: hook for name, hook in DEFAULT_HOOKS.items() if name not in own}
+    cfg.default_hooks = {**own, **copy.deepcopy(missing)}
 
     for phase in ('Val', 'Test'):
         loop = cfg.get(f'{phase.lower()}_cfg')

@@ -9,7 +9,6 @@ from typing import Any
 from mmengine.config import Config
 
 
-
 def describe_test(
     cfg: Config,
     loaded: tuple[str, Mapping[str, Any]] | None,
