@@ -23,7 +23,6 @@ from mmengine.logging import MMLogger
 
 from ..errors import CheckpointError, ConfigError, InputError
 from ..locks import lock
-from .component_check import segmentor_config
 
 LEDGER_NAME = 'test_ledger.jsonl'
 #: Fields of a config that make the attempt, beside the segmentor.
@@ -107,7 +106,7 @@ def config_hash(cfg: Config) -> str:
     What is of the run or of the machine (folders, workers), of the evaluation or of how is predicted takes no part.
     """
     content = {name: cfg.get(name) for name in _OF_THE_ATTEMPT}
-    content['model'] = segmentor_config(cfg) if 'model' in cfg else None
+    content['model'] = cfg.model if 'model' in cfg else None
     return hashlib.sha256(json.dumps(_plain(content), sort_keys=True, default=repr).encode()).hexdigest()
 
 

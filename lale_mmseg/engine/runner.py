@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size, master_only
+from mmengine.dist import master_only
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import RUNNERS
@@ -17,25 +17,16 @@ from torch import nn
 
 from .. import compat
 from ..datasets import held_out
-from ..errors import ConfigError, InputError
-from ..evaluation import SegmentationMetric
+from ..errors import ConfigError
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
-from .class_weights import drop_class_weights, fill_class_weights
-from .config import check_config, check_folders, complete_config
-from .hooks import (
-    AttemptHook,
-    BroadcastBuffersHook,
-    EpochSeedHook,
-    PlainCheckpointHook,
-    ResumedValidationHook,
-    SeenTilesHook,
-)
+from .config import check_config, complete_config
+from .fields import located_errors
 from .hooks.attempt import KEY as ATTEMPT
+from .hooks.seen_tiles import SeenTilesHook
 from .ledger import HeldOutRead, note_test
 from .network_check import check_heads
 from .pretrained import load_pretrained_parts, take_pretrained_parts
 from .splits import check_scoring, check_splits, held_out_roots, held_out_splits, refuse_held_out
-from .tested import describe_test
 from .unwrap import unwrapped
 
 #: Default hooks that mmengine has itself, and leaves out where a config sets them to None.
@@ -44,28 +35,23 @@ _MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_sch
 
 @RUNNERS.register_module()
 class LALERunner(Runner):
-    """mmengine's runner with these differences, each also there for configs that only inherit `default_runtime.py`.
+    """mmengine's runner with these differences.
 
-    * A config is completed and checked (`lale_mmseg.engine.config`) before anything is built; training and evaluation
-      may not share scenes, and `class_weight='data'` of losses is computed from the training set.
+    * A config is completed and checked (`lale_mmseg.engine.config`) before anything is built. Parts that cannot be
+      built are reported with the path of the config field and the nearest name.
+    * Hooks that every run needs are merged into `default_hooks` (`lale_mmseg.engine.hooks.DEFAULT_HOOKS`).
     * Distributed runs work on CPUs, over gloo; SyncBN becomes BN there.
-    * Checkpoints are written whole or not at all, hold plain data, and are read without running code; weights that
-      do not fit are an error unless the config says `partial_load = True`.
-    * Weights named by `init_cfg=dict(type='Pretrained')` are read in the same way.
-    * `resume` without a path finds the newest readable checkpoint from the files themselves.
+    * Checkpoints are written atomically, hold plain data, and are read without running code; weights that do not fit
+      are an error unless the config sets `partial_load = True`. The same holds for `init_cfg=dict(type='Pretrained')`.
+    * `resume` without a path finds the newest readable checkpoint in the work dir.
     * A model whose data preprocessor is channels-last gets channels-last weights.
     * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
-    * Held-out splits are neither trained on nor chosen by; a test of one is noted in a ledger before it is read.
-    * Checkpoints name their attempt, and the tiles that their weights have seen; runs warn where those are evaluated.
-    * A run that is resumed from a checkpoint of before a validation does that validation first. One by epochs seeds
-      torch at the start of each, so that dropout after a resume is that of a straight run.
+    * Held-out splits are neither trained on nor used to choose; each test of one is recorded in a ledger first.
     """
 
     _resume: bool | str
     _load_from: str | None
-    #: Why `class_weight='data'` could not be filled in: no matter in a test, raised by `train`.
-    _missing_weights: InputError | None = None
-    #: Held-out splits that are tested at the moment.
+    #: Held-out splits that are being tested.
     _held_out: tuple[str, ...] = ()
     #: `meta` of the checkpoint that weights were loaded from, and its path.
     _loaded: tuple[str, dict] | None = None
@@ -73,15 +59,14 @@ class LALERunner(Runner):
     @classmethod
     def from_cfg(cls, cfg: Config) -> LALERunner:
         """Builds a runner from a config."""
-        cfg = complete_config(cfg)
-        missing_weights = _fill_or_drop_class_weights(cfg)
-        runner = super().from_cfg(cfg)
-        check_heads(runner.model)
-        runner._missing_weights = missing_weights
-        return runner
+        with located_errors(cfg):
+            cfg = complete_config(cfg)
+            runner = super().from_cfg(cfg)
+            check_heads(runner.model)
+            return runner
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Sets up the environment; on CPUs joins the process group first, as mmengine's own way needs a GPU."""
+        """Sets up the environment; on CPUs joins the process group first, because mmengine's way needs a GPU."""
         if self.distributed and compat.is_cpu_only():
             timeout = env_cfg.get('dist_cfg', {}).get('timeout', 300)
             compat.init_cpu_process_group(self.launcher, timeout)
@@ -102,47 +87,34 @@ class LALERunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
-        """Registers the hooks of the config, and those that this runner cannot do without.
-
-        A default hook set to None is left out; mmengine knows that for its own hooks only.
-        """
+        """Registers the hooks of the config; mmengine can disable (None) only its own by name, this any."""
         named = (default_hooks or {}).items()
-        default_hooks = {name: hook for name, hook in named if hook is not None or name in _MMENGINE_HOOKS}
-        super().register_hooks(default_hooks, custom_hooks)
-        self._seen_tiles = SeenTilesHook()
-        self.register_hook(self._seen_tiles)
-        self.register_hook(AttemptHook())
-        self.register_hook(EpochSeedHook())
-        self.register_hook(ResumedValidationHook())
-        self.register_hook(PlainCheckpointHook(), priority='LOWEST')
-        if get_world_size() > 1:
-            self.register_hook(BroadcastBuffersHook(), priority='LOWEST')  # after EMAHook has put in its own
+        kept = {name: hook for name, hook in named if hook is not None or name in _MMENGINE_HOOKS}
+        super().register_hooks(kept, custom_hooks)
 
     def train(self) -> nn.Module:
         """Checks the config against its data, then trains."""
-        check_config(self.cfg, ('train', 'val'))
-        refuse_held_out(self.cfg, ('train', 'val'))
-        check_splits(self.cfg)
-        check_scoring(self.cfg, ('val',))
-        if self._missing_weights is not None:
-            raise self._missing_weights
-        check_folders(self.cfg, ('train', 'val'))
-        used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
-        if used and not self._resume:
-            self.logger.warning(
-                f'{self.work_dir} has checkpoints of another training ({", ".join(used[:3])}'
-                f'{" ..." if len(used) > 3 else ""}): they, its pictures and its scores would mix with those of this '
-                'one, and a later --resume takes the one of most iterations; give --work-dir a new folder, or --resume'
-            )
-        return super().train()
+        with located_errors(self.cfg):
+            check_config(self.cfg, ('train', 'val'))
+            refuse_held_out(self.cfg, ('train', 'val'))
+            check_splits(self.cfg)
+            check_scoring(self.cfg, ('val',))
+            used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
+            if used and not self._resume:
+                self.logger.warning(
+                    f'{self.work_dir} has checkpoints of another training ({", ".join(used[:3])}'
+                    f'{" ..." if len(used) > 3 else ""}), which this one will mix with: choose another --work-dir or '
+                    'continue that training with --resume'
+                )
+            return super().train()
 
     def val(self) -> dict:
         """Checks the config against its data, then validates."""
-        check_config(self.cfg, ('val',))
-        refuse_held_out(self.cfg, ('val',))
-        check_scoring(self.cfg, ('val',))
-        check_folders(self.cfg, ('val',))
-        return super().val()
+        with located_errors(self.cfg):
+            check_config(self.cfg, ('val',))
+            refuse_held_out(self.cfg, ('val',))
+            check_scoring(self.cfg, ('val',))
+            return super().val()
 
     def test(self) -> dict:
         """Checks the config against its data, then tests.
@@ -156,7 +128,6 @@ class LALERunner(Runner):
         check_config(self.cfg, ('test',))
         refuse_held_out(self.cfg, ('test',))
         check_scoring(self.cfg, ('test',))
-        check_folders(self.cfg, ('test',))
         splits = held_out_splits(self.cfg)
         if not splits:
             return super().test()
@@ -194,18 +165,6 @@ class LALERunner(Runner):
             meta = dict(loop.dataloader.dataset.metainfo)
             meta['source'] = {**(meta.get('source') or {}), 'test_read': read.number}
             loop.evaluator.dataset_meta = meta
-        trained = (self.epoch, self.iter) if isinstance(self._train_loop, BaseLoop) else None
-        run = describe_test(
-            self.cfg,
-            self._loaded,
-            trained,
-            digest=None if read is None else read.digest,
-            start=self.experiment_name,
-            split=getattr(loop.dataloader.dataset, 'split', None),
-        )
-        for metric in loop.evaluator.metrics:
-            if isinstance(metric, SegmentationMetric):
-                metric.run = run
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
         """Resumes; arguments as of mmengine's, which goes back to the checkpoint's seed: samplers go with it."""
@@ -238,7 +197,10 @@ class LALERunner(Runner):
         parts = take_pretrained_parts(unwrapped(self.model))
         super()._init_model_weights()
         trust = self.cfg.get('trust_checkpoint', False)
-        self._seen_tiles.note(self, load_pretrained_parts([] if self._resume else parts, trust=trust))
+        seen = load_pretrained_parts([] if self._resume else parts, trust=trust)
+        for hook in self.hooks:
+            if isinstance(hook, SeenTilesHook):
+                hook.note(self, seen)
 
     def load_checkpoint(
         self,
@@ -289,20 +251,6 @@ class LALERunner(Runner):
         options = {} if options is True else copy.deepcopy(dict(options))
         compile_networks(unwrapped(self.model), options)
         self.logger.info('networks are compiled at their first use: the first iterations are slow')
-
-
-def _fill_or_drop_class_weights(cfg: Config) -> InputError | None:
-    """Fills in `class_weight='data'`; where that cannot be done, takes it out and returns why.
-
-    Held-out data are not counted.
-    """
-    try:
-        refuse_held_out(cfg, ('train',))
-        fill_class_weights(cfg)
-    except InputError as error:
-        drop_class_weights(cfg)
-        return error
-    return None
 
 
 def compile_networks(model: nn.Module, options: dict) -> None:

@@ -15,8 +15,8 @@ from mmseg.registry import DATASETS
 from ..datasets.inria import FEW_SHOT, prepared_for
 from ..errors import ConfigError, DataError
 from ..metainfo.protocols import find_protocol
-from .component_check import segmentor_config
-from .config import PHASES, built_lazily, leaf_datasets, takes
+from .config import PHASES, built_lazily, leaf_datasets
+from .fields import accepts as takes
 
 #: What a dataset states where its files are cut from larger scenes: names of those of its split.
 _ATTRIBUTE = 'source_tiles'
@@ -71,13 +71,6 @@ def check_scoring(cfg: Config, phases: Sequence[str]) -> None:
             for where, evaluator in _evaluators(cfg, phase):
                 if evaluator.get('protocol') is not None:
                     find_protocol(evaluator['protocol']).check_source(source, f'{path} ({where}.protocol)')
-            mode = (segmentor_config(cfg).get('test_cfg') or {}).get('mode', 'whole')
-            if built.unit == 'tiles' and mode == 'whole':
-                MMLogger.get_current_instance().warning(
-                    f"{path} has whole tiles, and model.test_cfg.mode is 'whole': a tile is predicted in one piece, "
-                    "for which memory may not be enough; model.type='SlidingEncoderDecoder' with mode='slide' goes "
-                    'window by window'
-                )
     shared = scenes_of(cfg, 'train') & scenes_of(cfg, 'test') if 'test' in phases else frozenset()
     if shared:
         MMLogger.get_current_instance().warning(

@@ -8,8 +8,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .component_check import segmentor_config
-
 
 def describe_test(
     cfg: Config,
@@ -36,8 +34,7 @@ def describe_test(
             it does not say.
         split, digest: As given.
         mode: 'whole' or 'slide'; None where the config has no model, as of a runner that is built from parts.
-        views: What is averaged: 'none', or a name of views (`tta_cfg`), or 'tta_pipeline'; with its scales, if any.
-            None as for `mode`.
+        views: Name of the views that are averaged, 'none' by default; with the scales, if any. None as for `mode`.
     """
     name, meta = (None, {}) if loaded is None or trained is not None else (Path(loaded[0]).name, loaded[1])
     epoch, iteration = trained or (meta.get('epoch'), meta.get('iter'))
@@ -56,8 +53,8 @@ def describe_test(
 
 def _prediction(cfg: Config) -> tuple[str, str]:
     """`mode` and `views` of a config with a model."""
-    test_cfg = segmentor_config(cfg).get('test_cfg') or {}
-    views = str(test_cfg.get('views', 'none')) if segmentor_config(cfg) is cfg.model else 'tta_pipeline'
+    test_cfg = cfg.model.get('test_cfg') or {}
+    views = str(test_cfg.get('views', 'none'))
     scales = tuple(test_cfg.get('scales') or (1.0,))
     if scales != (1.0,):
         views = f'{"" if views == "none" else f"{views}, "}scales {" ".join(f"{scale:g}" for scale in scales)}'

@@ -152,7 +152,7 @@ def test_scores_say_what_was_tested(trained, tmp_path):
     cfg = tiny_config(tmp_path / 'b', load_from=str(bare))
     cfg.test_dataloader.dataset.free = True
     test_cfg = dict(mode='slide', crop_size=(16, 16), stride=(16, 16), views='d4', scales=(0.5, 1.0))
-    cfg.model.update(type='SlidingEncoderDecoder', test_cfg=test_cfg)
+    cfg.model.test_cfg = test_cfg
     build(cfg).test()
     run = json.loads((tmp_path / 'b/test/metrics.json').read_text())['run']
     assert {name: value for name, value in run.items() if value is not None} == dict(

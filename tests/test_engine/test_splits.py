@@ -95,8 +95,6 @@ def test_weights_without_counts_are_an_error(tmp_path):
 def scored(root, phase='test', **evaluator):
     cfg = config(root)
     cfg[f'{phase}_evaluator'] = dict(type='SegmentationMetric', **evaluator)
-    cfg.model.type = 'SlidingEncoderDecoder'
-    cfg.model.test_cfg = dict(mode='slide')
     return cfg
 
 
@@ -122,7 +120,7 @@ def test_training_labels_are_not_scored_as_test_labels(tmp_path):
         check_scoring(cfg, ('test',))
 
 
-def test_tested_training_tiles_and_tiles_in_one_piece_are_reported(tmp_path, monkeypatch):
+def test_tested_training_tiles_are_reported(tmp_path, monkeypatch):
     messages = []
     monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', messages.append)
     cfg = scored(tmp_path, protocol='B')
@@ -131,10 +129,6 @@ def test_tested_training_tiles_and_tiles_in_one_piece_are_reported(tmp_path, mon
     cfg.test_dataloader.dataset.split = 'train'
     check_scoring(cfg, ('test',))
     assert [message[:54] for message in messages] == ['16 tested tiles are training tiles of this config: vai']
-    cfg = scored(tmp_path, protocol='B')
-    cfg.model.test_cfg.mode = 'whole'
-    check_scoring(cfg, ('test',))
-    assert 'a tile is predicted in one piece' in messages[1]
 
 
 def test_weights_that_cannot_be_had_are_dropped_for_a_test_and_their_error_is_kept(tmp_path):

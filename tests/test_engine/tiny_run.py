@@ -129,13 +129,13 @@ def tiny_config(work_dir: Path, epochs: int = 2, test: bool = False, **changes) 
                     align_corners=False,
                     loss_decode=LOSSES,
                 ),
-                test_cfg=dict(mode='whole'),
+                test_cfg=dict(mode='whole', keep_logits=True),
             ),
             val_evaluator=[
-                dict(type='TileSegmentationMetric', score_classes=[1]),
+                dict(type='SegmentationMetric', per_tile=True, score_classes=[1]),
                 dict(type='LogitsLossMetric', losses=LOSSES),
             ],
-            test_evaluator=dict(type='TileSegmentationMetric', score_classes=[1]),
+            test_evaluator=dict(type='SegmentationMetric', per_tile=True, score_classes=[1]),
             train_cfg=dict(max_epochs=epochs),
             default_hooks=dict(logger=dict(interval=1)),
         )

@@ -32,7 +32,7 @@ def test_order_of_a_block(block, attention):
     tokens, context = module.norm1(placed), module.norm1(meta)
     expected, expected_meta = to_tokens(x), meta
     if block is CrossBlock:  # the image leaves as it came, without the depthwise convolution
-        expected_meta = meta + module.attn(context, tokens)
+        expected_meta = meta + module.attn(context, tokens, (5, 6))
     elif block is DualBlock:
         read, gathered = module.attn(tokens, context, (5, 6))
         expected, expected_meta = placed + read, meta + gathered

@@ -21,7 +21,7 @@ from lale_mmseg.engine.ledger import LEDGER_NAME, read_ledger
 from lale_mmseg.engine.tested import describe_test
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.evaluation.plots import read_curves
-from lale_mmseg.models.segmentors.views import VIEWS
+from lale_mmseg.inference.views import VIEWS
 
 SCORES = ('mIoU', 'mF1', 'OA')
 _SHOWN = 5

@@ -1,6 +1,5 @@
-"""Segmentors: what happens around backbone and heads, and how large images are tested."""
+"""Segmentors from other libraries."""
 
-from .sliding import SlidingEncoderDecoder
 from .smp import SMPEncoder, SMPHead, SMPSegmentor
 
-__all__ = ['SMPEncoder', 'SMPHead', 'SMPSegmentor', 'SlidingEncoderDecoder']
+__all__ = ['SMPEncoder', 'SMPHead', 'SMPSegmentor']

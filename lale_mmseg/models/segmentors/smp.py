@@ -13,6 +13,7 @@ import timm
 from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
+from mmseg.models import EncoderDecoder
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -20,7 +21,6 @@ from torch import Tensor, nn
 from ...errors import CheckpointError, ConfigError, DataError
 from ..external import download_weights, load_exactly, read_weights, weights_of
 from ..layers import drop_behind
-from .sliding import SlidingEncoderDecoder
 
 #: Prefix of encoders that are networks of timm.
 _TIMM = 'tu-'
@@ -201,7 +201,7 @@ class SMPHead(BaseDecodeHead):
 
 
 @MODELS.register_module()
-class SMPSegmentor(SlidingEncoderDecoder):
+class SMPSegmentor(EncoderDecoder):
     """Any architecture and encoder of smp, trained and tested like every other segmentor of this package.
 
     `backbone` is the network's encoder and `decode_head` its decoder with the classifier, so that hooks, learning rates
@@ -218,7 +218,7 @@ class SMPSegmentor(SlidingEncoderDecoder):
             architecture has itself is set in `network_cfg`.
         network_cfg: Further arguments of `smp.create_model`, such as `encoder_depth` or `decoder_channels`.
         decode_head: Config of `SMPHead`: `num_classes`, `loss_decode`, `align_corners`, ...
-        **kwargs: The other arguments of `SlidingEncoderDecoder`.
+        **kwargs: The other arguments of `EncoderDecoder`.
 
     Raises:
         ConfigError: smp does not know a name or an argument, or the architecture does not fit.
