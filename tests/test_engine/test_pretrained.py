@@ -41,7 +41,7 @@ def test_weights_below_a_prefix_are_loaded_and_others_left_out(tmp_path):
 def test_missing_weights_are_an_error_instead_of_random_ones(tmp_path):
     torch.save({'state_dict': {'stem.weight': torch.zeros(1)}}, tmp_path / 'x.pth')
     with pytest.raises(
-        CheckpointError, match=r'does not fit this model \(0 of .*weights of LRFormer and LeMeViT are converted'
+        CheckpointError, match=r'does not fit this model \(0 of .*convert published weights of LRFormer and LeMeViT'
     ):
         load_pretrained_parts(take_pretrained_parts(network(tmp_path / 'x.pth')))
 

@@ -238,12 +238,6 @@ def test_ignored_pixels_alone_give_finite_losses_and_a_sampler_is_followed():
     assert found['loss_edge'] == expected['loss_edge']
 
 
-def test_small_batches_are_padded_with_their_edges():
-    """The data preprocessor pads labels and edges of a 50x50 image alike."""
-    losses = losses_of(network('ued-bes-sfm', size=64), batch(50, count=2))
-    assert total(losses).isfinite()
-
-
 @every_network
 def test_bf16_autocast_trains_and_predicts_close_to_float32(name):
     model, data = network(name), batch()
@@ -300,15 +294,6 @@ def test_compiles_without_graph_breaks(name):
     with torch.no_grad():
         compiled = torch.compile(model, fullgraph=True, backend='eager')
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
-
-
-@every_network_slowly
-def test_exports_with_any_batch_size(name):
-    model = _Whole(network(name).eval())
-    batch_size = torch.export.Dim('batch', max=8)
-    program = torch.export.export(model, (torch.randn(2, 3, 64, 95),), dynamic_shapes=({0: batch_size},))
-    x = torch.randn(3, 3, 64, 95)
-    torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 @every_network_slowly
