@@ -23,7 +23,8 @@ def complete_config(cfg: Config) -> Config:
     """A copy of a config in which what was left open is filled from the one place that knows it.
 
     * Datasets without `data_root` get the config's top-level `data_root`, so a child config changes one line.
-    * PaletteDatasets without `binary_class` get the top-level `binary_class`.
+    * Datasets that have a `binary_class` or `clean` argument and leave it open get the top-level one. `clean=False`
+      also sets `save_best=None` of the checkpoint hook: validation is then on the test tiles, which must not choose.
     * `SeededAlbu` steps without `transforms` get the top-level `augmentation`.
     * Evaluators `LogitsLossMetric` without `losses` get those of the decode head.
     * Heads with `num_classes=None` get the number of classes of the first dataset that can be read.
@@ -42,7 +43,11 @@ def complete_config(cfg: Config) -> Config:
         for phase in PHASES:
             for _, dataset in leaf_datasets(cfg, phase):
                 dataset.setdefault('data_root', data_root)
-    _fill_binary_class(cfg)
+    _hand_on(cfg, 'binary_class')
+    _hand_on(cfg, 'clean')
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if cfg.get('clean') is False and checkpoint:
+        checkpoint['save_best'] = None
     _fill_augmentation(cfg)
     _fill_losses(cfg)
     heads = [(path, head) for path, head in decode_heads(cfg) if 'num_classes' in head]
@@ -95,20 +100,20 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
                     )
 
 
-def _fill_binary_class(cfg: Config) -> None:
-    """Hands the top-level `binary_class` to the datasets that take one and have none."""
-    name = cfg.get('binary_class')
-    if name is None:
+def _hand_on(cfg: Config, field: str) -> None:
+    """Hands a top-level field to the datasets that have an argument of that name and leave it open."""
+    value = cfg.get(field)
+    if value is None:
         return
     datasets = [dataset for phase in PHASES for _, dataset in leaf_datasets(cfg, phase)]
-    takers = [dataset for dataset in datasets if takes(dataset, 'binary_class')]
+    takers = [dataset for dataset in datasets if takes(dataset, field)]
     for dataset in takers:
-        dataset.setdefault('binary_class', name)
-    # Those that have the same one already: the config of a finished run was filled in before.
-    if not any(dataset['binary_class'] == name for dataset in takers):
-        kinds = ', '.join(sorted({str(dataset.get('type')) for dataset in datasets})) or 'there are none'
-        why = 'each has a binary_class of its own' if takers else 'none takes one, as PaletteDataset does'
-        raise ConfigError(f'binary_class is {name!r}, but of the datasets ({kinds}) {why}')
+        dataset.setdefault(field, value)
+    # Not "was open": the config of a finished run already has the value in its datasets.
+    if not any(dataset[field] == value for dataset in takers):
+        kinds = ', '.join(sorted({str(dataset.get('type')) for dataset in datasets})) or 'none'
+        why = f'each dataset sets its own {field}' if takers else f'no dataset has a {field} argument'
+        raise ConfigError(f'{field} is {value!r}, but {why} (datasets: {kinds}); remove the top-level {field}')
 
 
 def _fill_augmentation(cfg: Config) -> None:
