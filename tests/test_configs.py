@@ -79,7 +79,7 @@ def test_config(path):
     assert NAME.fullmatch(path.stem), f'{path.stem}: names are MODEL_SIZE_GPUSxbBATCH-SCHEDULE_DATASET-CROP'
     cfg = Config.fromfile(path)
     check_fields(cfg)
-    assert cfg.runner_type == 'LaleRunner'
+    assert cfg.runner_type == 'LALERunner'
     assert 'lale_mmseg.register' in cfg.custom_imports['imports']
     for _, head in decode_heads(cfg):
         head.num_classes = head.num_classes or (2 if re.search('_inria-|-building-', path.stem) else 7)

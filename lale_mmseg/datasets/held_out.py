@@ -2,7 +2,7 @@
 
 A protocol that reads its test split once, after all tuning, needs more than good intentions: training and tuning build
 datasets from configs, and a config can name any split. So a dataset asks here before it lists the files of a held-out
-split, and only `LaleRunner.test`, which keeps a ledger of such reads, opens the lock.
+split, and only `LALERunner.test`, which keeps a ledger of such reads, opens the lock.
 """
 
 from __future__ import annotations

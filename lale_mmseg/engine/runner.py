@@ -43,7 +43,7 @@ _MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_sch
 
 
 @RUNNERS.register_module()
-class LaleRunner(Runner):
+class LALERunner(Runner):
     """mmengine's runner with these differences, each also there for configs that only inherit `default_runtime.py`.
 
     * A config is completed and checked (`lale_mmseg.engine.config`) before anything is built; training and evaluation
@@ -71,7 +71,7 @@ class LaleRunner(Runner):
     _loaded: tuple[str, dict] | None = None
 
     @classmethod
-    def from_cfg(cls, cfg: Config) -> LaleRunner:
+    def from_cfg(cls, cfg: Config) -> LALERunner:
         """Builds a runner from a config."""
         cfg = complete_config(cfg)
         missing_weights = _fill_or_drop_class_weights(cfg)

@@ -22,7 +22,7 @@ class LogitsLossMetric(BaseMetric):
     counted.
 
     Args:
-        losses: Configs of losses, as `loss_decode` of a head takes them; by LaleRunner those of the config's head.
+        losses: Configs of losses, as `loss_decode` of a head takes them; by LALERunner those of the config's head.
         ignore_index: Label of pixels that take no part.
         prefix: Put before each name of the result, with a slash.
 

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 from mmseg.registry import HOOKS
 
-from lale_mmseg.engine.hooks import LaleEarlyStopping
+from lale_mmseg.engine.hooks import LALEEarlyStopping
 from lale_mmseg.errors import ConfigError
 from tests.test_engine.tiny_run import build, tiny_config
 
@@ -181,7 +181,7 @@ class Runner:
     ],
 )
 def test_what_counts_as_better(options, scores, stops):
-    hook = LaleEarlyStopping(monitor='mIoU', **options)
+    hook = LALEEarlyStopping(monitor='mIoU', **options)
     runner = Runner()
     for score, stop in zip(scores, stops, strict=True):
         hook.after_val_epoch(runner, dict(mIoU=score))
@@ -190,12 +190,12 @@ def test_what_counts_as_better(options, scores, stops):
 
 def test_a_score_that_is_not_there_is_an_error():
     with pytest.raises(RuntimeError, match='mIoU'):
-        LaleEarlyStopping(monitor='mIoU').after_val_epoch(Runner(), dict(mF1=1.0))
+        LALEEarlyStopping(monitor='mIoU').after_val_epoch(Runner(), dict(mF1=1.0))
 
 
 def test_begin_counts_epochs(tmp_path):
     with pytest.raises(ConfigError, match='begin=-1'):
-        LaleEarlyStopping(monitor='mIoU', begin=-1)
+        LALEEarlyStopping(monitor='mIoU', begin=-1)
     cfg = config(tmp_path, early_stopping=dict(begin=2))
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=1)
     cfg.default_hooks.diagnostics = None

@@ -104,7 +104,7 @@ def tiny_config(work_dir: Path, epochs: int = 2, test: bool = False, **changes) 
         )
     cfg.merge_from_dict(
         dict(
-            runner_type='LaleRunner',
+            runner_type='LALERunner',
             default_scope='mmseg',
             work_dir=str(work_dir),
             experiment_name=f'tiny_{next(_numbers)}',

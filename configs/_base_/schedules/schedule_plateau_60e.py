@@ -28,5 +28,5 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     report=dict(type='ReportHook', overlay_interval=10, keep_best='mIoU'),
     diagnostics=dict(type='EpochDiagnosticsHook'),
-    early_stopping=dict(type='LaleEarlyStopping', monitor='mIoU', rule='greater', patience=10, min_delta=0.0),
+    early_stopping=dict(type='LALEEarlyStopping', monitor='mIoU', rule='greater', patience=10, min_delta=0.0),
 )

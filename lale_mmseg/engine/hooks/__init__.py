@@ -4,7 +4,7 @@ from .attempt import AttemptHook
 from .buffers import BroadcastBuffersHook
 from .checkpoint_data import PlainCheckpointHook
 from .diagnostics import EpochDiagnosticsHook
-from .early_stopping import LaleEarlyStopping
+from .early_stopping import LALEEarlyStopping
 from .epoch_seed import EpochSeedHook
 from .freeze import FreezeBackboneHook
 from .report import ReportHook
@@ -17,7 +17,7 @@ __all__ = [
     'EpochDiagnosticsHook',
     'EpochSeedHook',
     'FreezeBackboneHook',
-    'LaleEarlyStopping',
+    'LALEEarlyStopping',
     'PlainCheckpointHook',
     'ReportHook',
     'ResumedValidationHook',

@@ -16,7 +16,7 @@ _KEY = 'early_stopping'
 
 
 @HOOKS.register_module()
-class LaleEarlyStopping(EarlyStoppingHook):
+class LALEEarlyStopping(EarlyStoppingHook):
     """mmengine's `EarlyStoppingHook` with these differences.
 
     * The best score and the count of validations without a better one are in checkpoints, so a resumed run, by epochs
@@ -62,13 +62,13 @@ class LaleEarlyStopping(EarlyStoppingHook):
             stopping_threshold=stopping_threshold,
         )
         if isinstance(begin, bool) or not isinstance(begin, int) or begin < 0:
-            raise ConfigError(f'LaleEarlyStopping: begin={begin!r}: a whole number of epochs is due, 0 or more')
+            raise ConfigError(f'LALEEarlyStopping: begin={begin!r}: a whole number of epochs is due, 0 or more')
         self.begin = begin
 
     def before_train(self, runner: Runner) -> None:
         """Checks that the run is by epochs where `begin` needs it; one that had been ended trains no more."""
         if self.begin:
-            require_epochs(runner, f'LaleEarlyStopping: begin={self.begin} counts epochs')
+            require_epochs(runner, f'LALEEarlyStopping: begin={self.begin} counts epochs')
         if self.wait_count >= self.patience:
             runner.train_loop.stop_training = True
             runner.logger.info(
