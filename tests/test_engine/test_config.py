@@ -161,15 +161,6 @@ def test_an_augmentation_that_nothing_takes_is_an_error():
         complete_config(cfg)
 
 
-@pytest.mark.parametrize('name', ['light', 'medium', 'heavy', 'extreme'])
-def test_each_base_names_its_preset(name, palette_cfg, tmp_path):
-    base = REPO / f'configs/_base_/augmentations/{name}.py'
-    palette_cfg.merge_from_dict(Config.fromfile(base).to_dict())
-    assert augmentation_of(complete_config(palette_cfg)) == name
-    (tmp_path / 'child.py').write_text(f"_base_ = ['{base}']\naugmentation = 'light'\n")
-    assert Config.fromfile(tmp_path / 'child.py').augmentation == 'light'
-
-
 def test_one_class_is_told_from_everything_else_in_all_phases(palette_cfg):
     palette_cfg.augmentation = 'light'
     palette_cfg.binary_class = 'roof'
@@ -188,12 +179,12 @@ def test_one_class_is_told_from_everything_else_in_all_phases(palette_cfg):
 
 def test_one_class_that_no_data_set_takes_is_an_error(cfg, palette_cfg):
     cfg.binary_class = 'tree'
-    with pytest.raises(ConfigError, match=r"binary_class is 'tree', but of the datasets \(ARAS400kDataset\) none"):
+    with pytest.raises(ConfigError, match=r"binary_class is 'tree', but no dataset has a binary_class argument"):
         complete_config(cfg)
     palette_cfg.update(binary_class='tree', augmentation='light')
     for phase in ('train', 'val', 'test'):
         palette_cfg[f'{phase}_dataloader'].dataset.binary_class = 'roof'
-    with pytest.raises(ConfigError, match=r'\(PaletteDataset\) each has a binary_class of its own'):
+    with pytest.raises(ConfigError, match='each dataset sets its own binary_class'):
         complete_config(palette_cfg)
 
 
