@@ -3,8 +3,8 @@
     python benchmarks/attempts.py DATA_ROOT --epochs 5 --attempts unet_c32 lale_s1 --seeds 0 1 2 --save NAME
 
 trains the config `ATTEMPT_..._inria-few-shot-1024x1024.py` of each attempt by tools/train.py, with palette data in
-place of Inria's, 400 draws an epoch, with each seed, tests the best checkpoints on validation once by tools/test.py, and
-compares all of them by tools/analysis/compare_attempts.py. Finished attempts in the same work dir are kept, an
+place of Inria's, 400 draws an epoch, with each seed, tests the best checkpoints on validation once by tools/test.py,
+and compares all of them by tools/analysis/compare_attempts.py. Finished attempts in the same work dir are kept, an
 interrupted one is resumed; one of another command is an error. The folder of results gets NAME.md, NAME.json and
 NAME_convergence.png; pictures of predictions contain the images and stay in the work dir.
 """
