@@ -43,8 +43,8 @@ FAULTS = [
         r"model\.backbone \(LRFormer\): arch='tiny': known sizes are t, s, b, l, xl",
     ),
     (
-        'lale_s1-lrsa_1xb8-onecycle-400_palette-256x256',
-        {'model.backbone.attn_cfg.q_size': 0},
+        'lale_s1_1xb8-onecycle-400_palette-256x256',
+        {'model.backbone.attn_cfg': dict(type='LowResolutionSelfAttention', q_size=0)},
         r'model\.backbone \(LALE\): q_size=0: ',
     ),
 ]
