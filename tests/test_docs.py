@@ -15,8 +15,8 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS, TRANSFORMS
 
-from lale_mmseg.engine.fields import check_overrides
 from lale_mmseg.engine.config import check_config, complete_config, leaf_datasets
+from lale_mmseg.engine.fields import check_overrides
 from tests.support import REPO
 
 README = REPO / 'README.md'
