@@ -2,11 +2,11 @@
 
     python benchmarks/attempts.py DATA_ROOT --epochs 5 --attempts unet_c32 lale_s1 --seeds 0 1 2 --save NAME
 
-trains the config `ATTEMPT_..._palette-building-256x256.py` of each attempt by tools/train.py, 400 draws an epoch, with
-each seed, tests the checkpoints that are best on validation once by tools/test.py, and sets all side by side by
-tools/analysis/compare_attempts.py. Finished attempts of the same work dir are kept, an interrupted one is resumed; one
-of another command is an error. The folder of results gets NAME.md, NAME.json and NAME_convergence.png; pictures of
-predictions hold the images, and stay in the work dir.
+trains the config `ATTEMPT_..._inria-few-shot-1024x1024.py` of each attempt by tools/train.py, with palette data in
+place of Inria's, 400 draws an epoch, with each seed, tests the best checkpoints on validation once by tools/test.py,
+and compares all of them by tools/analysis/compare_attempts.py. Finished attempts in the same work dir are kept, an
+interrupted one is resumed; one of another command is an error. The folder of results gets NAME.md, NAME.json and
+NAME_convergence.png; pictures of predictions contain the images and stay in the work dir.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ CONFIGS = REPOSITORY / 'configs' / 'buildings'
 IDENTITY = 'attempt.json'
 
 
-def config_of(attempt: str) -> Path:
-    """The config of an attempt for palette data.
+def config_of(attempt: str, work_dir: Path) -> Path:
+    """Writes the config of an attempt with palette data in place of Inria's, and returns its path.
 
     Raises:
-        ConfigError: There is none; names those that are there.
+        ConfigError: There is no such attempt; names the known ones.
     """
-    found = {path.stem.partition('_1xb')[0]: path for path in sorted(CONFIGS.glob('*_palette-building-*.py'))}
+    found = {path.stem.partition('_1xb')[0]: path for path in sorted(CONFIGS.glob('*_inria-few-shot-*.py'))}
     if attempt not in found:
-        raise ConfigError(f'--attempts {attempt}: not known; known: {", ".join(found)}')
-    return found[attempt]
+        raise ConfigError(f'--attempts {attempt}: unknown attempt; expected one of {", ".join(found)}')
+    text = found[attempt].read_text(encoding='utf-8').replace("'../_base_", f"'{CONFIGS.parent}/_base_")
+    path = work_dir.resolve() / 'configs' / f'{attempt}_palette-building.py'
+    write_atomic(path, text.replace('inria_few_shot', 'palette_building'))
+    return path
 
 
 def run(*command: object) -> None:
@@ -66,7 +69,7 @@ def claim(work_dir: Path, identity: dict[str, Any]) -> None:
 
 def train_and_test(attempt: str, seed: int, args: argparse.Namespace) -> Path:
     """Trains and tests an attempt unless it was; returns its work dir."""
-    config, work_dir = config_of(attempt), folder_of(attempt, seed, args)
+    config, work_dir = config_of(attempt, args.work_dir), folder_of(attempt, seed, args)
     options = ['--work-dir', work_dir, '--cfg-options', f'data_root={args.data_root.resolve()}', *args.options]
     of_training = ['--resume', '--seed', seed, *(['--random-init'] if args.random_init else [])]
     if (work_dir / 'test' / 'metrics.json').is_file():
@@ -97,7 +100,7 @@ def main() -> None:
     wanted = [(attempt, seed) for seed in args.seeds for attempt in args.attempts]
     same = dict(epochs=args.epochs, options=args.options, random_init=args.random_init)
     for attempt, seed in wanted:
-        config = config_of(attempt).name
+        config = config_of(attempt, args.work_dir).name
         identity = dict(config=config, seed=seed, data_root=str(args.data_root.resolve()), **same)
         claim(folder_of(attempt, seed, args), identity)
     folders = [train_and_test(attempt, seed, args) for attempt, seed in wanted]

@@ -172,21 +172,24 @@ def test_a_start_that_resumed_has_the_initial_weights_of_the_first(compare, tmp_
 
 def test_attempts_of_this_repository_differ_in_what_their_recipe_says(compare, tmp_path):
     """SAM's batch and learning rate, the frozen encoder's epochs, published weights; nothing else."""
-    names = [
-        'unet_c32_1xb4-plateau-60e',
-        'unet_r34_1xb4-plateau-60e-freeze-20e',
-        'deeplabv3plus_r34_1xb4-plateau-60e-freeze-20e',
-        'sam-conv_b_1xb2-plateau-60e',
-        'sam-unet_b_1xb2-plateau-60e',
-        'lale_s1_1xb4-plateau-60e',
-        'lale_s2_1xb4-plateau-60e',
-        'lale_s1-lrsa_1xb4-plateau-60e',
-        'ued-bes-sfm_x10_1xb4-plateau-60e',
+    lrsa = {'model.backbone.attn_cfg.type': 'LowResolutionSelfAttention'}
+    attempts = [
+        ('unet_c32_1xb4-plateau-60e', {}),
+        ('unet_r34_1xb4-plateau-60e-freeze-20e', {}),
+        ('deeplabv3plus_r34_1xb4-plateau-60e-freeze-20e', {}),
+        ('sam-conv_b_1xb2-plateau-60e', {}),
+        ('sam-unet_b_1xb2-plateau-60e', {}),
+        ('lale_s1_1xb4-plateau-60e', {}),
+        ('lale_s1_1xb4-plateau-60e', {'model.backbone.arch': 's2'}),
+        ('lale_s1_1xb4-plateau-60e', lrsa),
+        ('ued-bes-sfm_x10_1xb4-plateau-60e', {}),
     ]
     folders = []
-    for number, name in enumerate(names, 1):
+    for number, (name, options) in enumerate(attempts, 1):
         folders.append(attempt(tmp_path / str(number), [50.0] * 60))
-        Config.fromfile(REPO / f'configs/buildings/{name}_inria-few-shot-1024x1024.py').dump(folders[-1] / 'roofs.py')
+        cfg = Config.fromfile(REPO / f'configs/buildings/{name}_inria-few-shot-1024x1024.py')
+        cfg.merge_from_dict(options)
+        cfg.dump(folders[-1] / 'roofs.py')
     said, content = compare(*folders)
     everyone, frozen_first = {*'123456789'}, {*'23'}
     assert content['differences'] == {}

@@ -44,7 +44,7 @@ def check_splits(cfg: Config) -> None:
     if chosen_by and shared:
         # A protocol whose test labels are hidden has nothing else to score.
         has_clean = all(takes(dataset, 'clean') for _, dataset in leaf_datasets(cfg, 'test'))
-        instead = '`clean=True` in the three datasets takes validation tiles from the training tiles, and '
+        instead = 'top-level `clean=True` takes validation tiles from the training tiles, and '
         MMLogger.get_current_instance().warning(
             f'the best checkpoint is chosen by {chosen_by} on {len(shared)} tiles that are also tested, so its test '
             f'scores are {"optimistic" if has_clean else "validation scores, and optimistic"}; '

@@ -22,7 +22,7 @@ def train(monkeypatch):
     [
         ('unet', {}),
         ('unet_r34', {'model.encoder_weights': 'imagenet'}),
-        ('sam_unet_lora', {'model.backbone.weights': 'sa1b'}),
+        ('sam_unet', {'model.backbone.weights': 'sa1b'}),
     ],
 )
 def test_sources_of_the_bases(train, name, left_out):
