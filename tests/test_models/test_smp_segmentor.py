@@ -293,7 +293,6 @@ def test_files_that_do_not_fit_are_errors(tmp_path, content, message):
         (dict(decode_head=dict(type='LALEHead')), r"model\.decode_head\.type='LALEHead': SMPSegmentor has a SMPHead"),
         (dict(decode_head=dict(num_classes=None)), r'model\.decode_head\.num_classes is None'),
         (dict(decode_head=dict(dropout_ratio=0.1)), r'model\.decode_head\.dropout_ratio=0\.1: the network settles it'),
-        (dict(test_cfg=dict(mode='whole', crop=1)), r"model\.test_cfg: unknown field 'crop'"),
     ],
 )
 def test_wrong_fields_are_named(changes, message):
