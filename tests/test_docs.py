@@ -168,7 +168,8 @@ def test_commands_are_accepted_by_the_scripts(page, monkeypatch):
         except SystemExit:
             raise AssertionError(f'{command}\n{message.getvalue()}') from None
         if getattr(args, 'cfg_options', None):
-            config = ANY_CONFIG if args.config == 'CONFIG' else args.config
+            config = getattr(args, 'config', 'CONFIG')  # tools/predict.py has that of the checkpoint
+            config = ANY_CONFIG if config == 'CONFIG' else config
             check_overrides(Config.fromfile(REPO / config), args.cfg_options)
 
 

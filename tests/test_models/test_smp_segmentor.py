@@ -284,7 +284,6 @@ def test_files_that_do_not_fit_are_errors(tmp_path, content, message):
         (dict(network_cfg=dict(decoder_chanels=1)), r'network_cfg\.decoder_chanels: unknown .*decoder_channels'),
         (dict(network_cfg=dict(activation='sigmoid')), r'network_cfg\.activation: not supported'),
         (dict(network_cfg=dict(encoder_depth=9)), 'smp cannot build'),
-        (dict(test_cfg=dict(mode='whole', crop=1)), r"model\.test_cfg: unknown field 'crop'"),
     ],
 )
 def test_wrong_fields_are_named(changes, message):
