@@ -33,7 +33,7 @@ KNOWN_FIELDS = [
     *['visualizer', 'vis_backends', 'log_processor', 'log_level', 'work_dir', 'experiment_name'],
     *['load_from', 'resume', 'partial_load', 'trust_checkpoint', 'default_scope', 'custom_imports', 'runner_type'],
     *['launcher', 'env_cfg', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile'],
-    *['augmentation', 'binary_class'],
+    *['augmentation', 'binary_class', 'allow_held_out'],
 ]
 #: Variables that the configs of mmsegmentation and of this package use, beside the fields that are read.
 _USUAL_VARIABLES = [

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import CheckpointError
 from .checkpoint import load_weights, read_checkpoint, rename_weights
-from .seen_tiles import SeenTiles, merged, seen_by_checkpoint
+from .provenance import tiles_seen
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def take_pretrained_parts(model: nn.Module) -> list[PretrainedPart]:
     return found
 
 
-def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) -> SeenTiles:
+def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) -> frozenset[str]:
     """Loads the weights of parts, or raises.
 
     mmengine runs code that such a file holds, and trains from random weights when no name matches. Here files are read
@@ -57,13 +57,13 @@ def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) 
         trust: As of `read_checkpoint`.
 
     Returns:
-        Tiles that the files say their weights have seen in training.
+        Tiles that the weights were trained on, as the files record them.
 
     Raises:
         CheckpointError: A file cannot be read, or lacks weights of its part.
     """
     logger = MMLogger.get_current_instance()
-    seen: SeenTiles = {}
+    seen: frozenset[str] = frozenset()
     for name, part, init_cfg in ((entry.name, entry.part, entry.init_cfg) for entry in parts):
         source = str(init_cfg['checkpoint'])
         prefix = str(init_cfg.get('prefix') or '').rstrip('.')
@@ -83,7 +83,7 @@ def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) 
         logger.info(f'{name}.init_cfg: loaded {len(weights)} of {len(own)} entries of {name} from {source}')
         if extra:
             logger.info(f'{source}: {len(extra)} entries are not of {name}: {extra[:5]}')
-        seen = merged(seen, seen_by_checkpoint(checkpoint))
+        seen |= tiles_seen(checkpoint)
     return seen
 
 

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size, master_only
+from mmengine.dist import get_world_size, is_main_process, master_only
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import RUNNERS
 from torch import nn
 
 from .. import compat
-from ..datasets import held_out
-from ..errors import ConfigError, InputError
-from ..evaluation import SegmentationMetric
+from ..errors import InputError
+from ..files import write_atomic
+from . import held_out
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
 from .class_weights import drop_class_weights, fill_class_weights
 from .config import check_config, check_folders, complete_config
 from .hooks import (
-    AttemptHook,
     BroadcastBuffersHook,
     EpochSeedHook,
     PlainCheckpointHook,
+    ProvenanceHook,
     ResumedValidationHook,
-    SeenTilesHook,
 )
-from .hooks.attempt import KEY as ATTEMPT
-from .ledger import HeldOutRead, note_test
 from .network_check import check_network
 from .pretrained import load_pretrained_parts, take_pretrained_parts
-from .splits import check_scoring, check_splits, held_out_roots, held_out_splits, refuse_held_out
-from .tested import describe_test
+from .provenance import config_hash, describe_test
+from .splits import check_scoring, check_splits
 from .unwrap import unwrapped
 
 #: Default hooks that mmengine has itself, and leaves out where a config sets them to None.
@@ -55,8 +53,11 @@ class LaleRunner(Runner):
     * `resume` without a path finds the newest readable checkpoint from the files themselves.
     * A model whose data preprocessor is channels-last gets channels-last weights.
     * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
-    * Held-out splits are neither trained on nor chosen by; a test of one is noted in a ledger before it is read.
-    * Checkpoints name their attempt, and the tiles that their weights have seen; runs warn where those are evaluated.
+    * Held-out splits are neither trained on nor selected by; a test of one needs `allow_held_out = True` and is
+      recorded in a ledger (`lale_mmseg.engine.held_out`).
+    * A test writes run.json, what it tested and how, beside its scores.
+    * Checkpoints hold the hash of their training config and the tiles they were trained on; a run that evaluates
+      such tiles warns.
     * A run that is resumed from a checkpoint of before a validation does that validation first. One by epochs seeds
       torch at the start of each, so that dropout after a resume is that of a straight run.
     """
@@ -65,10 +66,10 @@ class LaleRunner(Runner):
     _load_from: str | None
     #: Why `class_weight='data'` could not be filled in: no matter in a test, raised by `train`.
     _missing_weights: InputError | None = None
-    #: Held-out splits that are tested at the moment.
-    _held_out: tuple[str, ...] = ()
     #: `meta` of the checkpoint that weights were loaded from, and its path.
     _loaded: tuple[str, dict] | None = None
+    #: Content of run.json, once a test has begun.
+    _tested: dict[str, Any] | None = None
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> LaleRunner:
@@ -109,9 +110,7 @@ class LaleRunner(Runner):
         named = (default_hooks or {}).items()
         default_hooks = {name: hook for name, hook in named if hook is not None or name in _MMENGINE_HOOKS}
         super().register_hooks(default_hooks, custom_hooks)
-        self._seen_tiles = SeenTilesHook()
-        self.register_hook(self._seen_tiles)
-        self.register_hook(AttemptHook())
+        self.register_hook(ProvenanceHook())
         self.register_hook(EpochSeedHook())
         self.register_hook(ResumedValidationHook())
         self.register_hook(PlainCheckpointHook(), priority='LOWEST')
@@ -121,7 +120,7 @@ class LaleRunner(Runner):
     def train(self) -> nn.Module:
         """Checks the config against its data, then trains."""
         check_config(self.cfg, ('train', 'val'))
-        refuse_held_out(self.cfg, ('train', 'val'))
+        held_out.check(self.cfg, ('train', 'val'))
         check_splits(self.cfg)
         check_scoring(self.cfg, ('val',))
         if self._missing_weights is not None:
@@ -139,38 +138,29 @@ class LaleRunner(Runner):
     def val(self) -> dict:
         """Checks the config against its data, then validates."""
         check_config(self.cfg, ('val',))
-        refuse_held_out(self.cfg, ('val',))
+        held_out.check(self.cfg, ('val',))
         check_scoring(self.cfg, ('val',))
         check_folders(self.cfg, ('val',))
         return super().val()
 
     def test(self) -> dict:
-        """Checks the config against its data, then tests.
+        """Checks the config against its data, tests, and writes run.json into `test/` of the work dir.
 
-        A read of a held-out split is noted when all is ready, right before its first image is read.
+        A read of a held-out split is recorded when all is ready, right before its first image is read.
 
         Raises:
-            ConfigError: A held-out split is to be tested, and the weights are of no checkpoint file, or a ledger cannot
-                be written; or a dataset would read one without a line in a ledger.
+            ConfigError: A held-out split is to be tested without `allow_held_out = True`, or its ledger cannot be
+                written.
+            CheckpointError: A held-out split is to be tested with weights that come from no checkpoint file.
         """
         check_config(self.cfg, ('test',))
-        refuse_held_out(self.cfg, ('test',))
+        held_out.check(self.cfg, ('test',))
         check_scoring(self.cfg, ('test',))
         check_folders(self.cfg, ('test',))
-        splits = held_out_splits(self.cfg)
-        if not splits:
-            return super().test()
-        if self._load_from is None or self._resume or isinstance(self._train_loop, BaseLoop):
-            raise ConfigError(
-                f'{splits[0]} is held out: it is tested from a checkpoint file (load_from), in a process that does not '
-                'train or resume, as by "python tools/test.py CONFIG CHECKPOINT"'
-            )
-        self._held_out = tuple(splits)
-        try:
-            with held_out.opened():
-                return super().test()
-        finally:
-            self._held_out = ()
+        metrics = super().test()
+        if is_main_process():
+            write_atomic(Path(self.work_dir) / 'test' / 'run.json', json.dumps(self._tested, indent=1) + '\n')
+        return metrics
 
     def load_or_resume(self) -> None:
         """Loads or resumes.
@@ -181,31 +171,16 @@ class LaleRunner(Runner):
         self._find_resumed()
         super().load_or_resume()
         if isinstance(self._test_loop, BaseLoop):
-            self._begin_test(self._test_loop)
+            self._tested = self._describe_test()
+            # Weights and data are ready: nothing but the test itself can fail after the read is recorded.
+            self._tested['test_read'] = held_out.note_read(self.cfg, self._tested)
 
-    def _begin_test(self, loop: BaseLoop) -> None:
-        """Notes the read of a held-out split, and tells the metrics what is tested."""
-        read: HeldOutRead | None = None
-        if self._held_out:
-            assert self._load_from is not None
-            attempt = None if self._loaded is None else self._loaded[1].get(ATTEMPT)
-            roots = held_out_roots(self.cfg)
-            read = note_test(self.cfg, self._load_from, self.work_dir, self._held_out, roots, attempt)
-            meta = dict(loop.dataloader.dataset.metainfo)
-            meta['source'] = {**(meta.get('source') or {}), 'test_read': read.number}
-            loop.evaluator.dataset_meta = meta
-        trained = (self.epoch, self.iter) if isinstance(self._train_loop, BaseLoop) else None
-        run = describe_test(
-            self.cfg,
-            self._loaded,
-            trained,
-            digest=None if read is None else read.digest,
-            start=self.experiment_name,
-            split=getattr(loop.dataloader.dataset, 'split', None),
-        )
-        for metric in loop.evaluator.metrics:
-            if isinstance(metric, SegmentationMetric):
-                metric.run = run
+    def _describe_test(self) -> dict[str, Any]:
+        """Content of run.json, without the number of the read."""
+        checkpoint, meta = self._loaded or (None, {})
+        if isinstance(self._train_loop, BaseLoop):  # trained in this process
+            checkpoint, meta = None, dict(epoch=self.epoch, iter=self.iter, config_hash=config_hash(self.cfg))
+        return describe_test(self.cfg, checkpoint, meta, getattr(self.test_dataloader.dataset, 'split', None))
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
         """Resumes; arguments as of mmengine's, which goes back to the checkpoint's seed: samplers go with it."""
@@ -238,7 +213,8 @@ class LaleRunner(Runner):
         parts = take_pretrained_parts(unwrapped(self.model))
         super()._init_model_weights()
         trust = self.cfg.get('trust_checkpoint', False)
-        self._seen_tiles.note(self, load_pretrained_parts([] if self._resume else parts, trust=trust))
+        seen = load_pretrained_parts([] if self._resume else parts, trust=trust)
+        self.call_hook('after_load_pretrained', seen=seen)
 
     def load_checkpoint(
         self,
@@ -297,7 +273,7 @@ def _fill_or_drop_class_weights(cfg: Config) -> InputError | None:
     Held-out data are not counted.
     """
     try:
-        refuse_held_out(cfg, ('train',))
+        held_out.check(cfg, ('train',))
         fill_class_weights(cfg)
     except InputError as error:
         drop_class_weights(cfg)

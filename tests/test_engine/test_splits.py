@@ -57,7 +57,7 @@ def test_a_choice_on_test_tiles_is_reported(tmp_path, monkeypatch):
     cfg = config(tmp_path)
     cfg.default_hooks = dict(checkpoint=dict(save_best='mF1'))
     (message,) = warnings_of(monkeypatch, cfg)
-    assert 'chosen by mF1 on 17 tiles that are also tested' in message
+    assert 'selected by mF1 on 17 tiles that are also tested' in message
     clean = {phase: dict(clean=True) for phase in ('train', 'val', 'test')}
     cfg = config(tmp_path, **clean)
     cfg.default_hooks = dict(checkpoint=dict(save_best='mF1'))
@@ -95,8 +95,6 @@ def test_weights_without_counts_are_an_error(tmp_path):
 def scored(root, phase='test', **evaluator):
     cfg = config(root)
     cfg[f'{phase}_evaluator'] = dict(type='SegmentationMetric', **evaluator)
-    cfg.model.type = 'SlidingEncoderDecoder'
-    cfg.model.test_cfg = dict(mode='slide')
     return cfg
 
 
@@ -104,12 +102,12 @@ def test_data_are_scored_under_the_protocol_that_they_are_read_under(tmp_path):
     check_scoring(scored(tmp_path, protocol='mmseg'), ('test',))
     check_scoring(scored(tmp_path, protocol='B'), ('test',))
     check_scoring(scored(tmp_path), ('test',))
-    message = r"dataset \(test_evaluator.protocol\) is read under protocol 'mmseg', but scored under 'boundary'"
+    message = r"test_dataloader.dataset is read under protocol 'mmseg' but scored under 'boundary'"
     with pytest.raises(ConfigError, match=message):
         check_scoring(scored(tmp_path, protocol='D'), ('test',))
     cfg = scored(tmp_path)
     cfg.test_evaluator = [dict(type='IoUMetric'), dict(type='SegmentationMetric', protocol='A')]
-    with pytest.raises(ConfigError, match=r"test_evaluator.1.protocol\) is read under protocol 'mmseg'"):
+    with pytest.raises(ConfigError, match="is read under protocol 'mmseg' but scored under 'geoseg'"):
         check_scoring(cfg, ('val', 'test'))
 
 
@@ -120,21 +118,6 @@ def test_training_labels_are_not_scored_as_test_labels(tmp_path):
         ConfigError, match=r"has full labels \(split 'train'\), but protocol 'geoseg' \(A\) scores eroded"
     ):
         check_scoring(cfg, ('test',))
-
-
-def test_tested_training_tiles_and_tiles_in_one_piece_are_reported(tmp_path, monkeypatch):
-    messages = []
-    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', messages.append)
-    cfg = scored(tmp_path, protocol='B')
-    check_scoring(cfg, ('test',))
-    assert messages == []
-    cfg.test_dataloader.dataset.split = 'train'
-    check_scoring(cfg, ('test',))
-    assert [message[:54] for message in messages] == ['16 tested tiles are training tiles of this config: vai']
-    cfg = scored(tmp_path, protocol='B')
-    cfg.model.test_cfg.mode = 'whole'
-    check_scoring(cfg, ('test',))
-    assert 'a tile is predicted in one piece' in messages[1]
 
 
 def test_weights_that_cannot_be_had_are_dropped_for_a_test_and_their_error_is_kept(tmp_path):
@@ -163,5 +146,5 @@ def test_where_the_test_labels_are_hidden_no_clean_split_is_promised(tmp_path, m
     }
     hooks = dict(checkpoint=dict(type='CheckpointHook', save_best='mF1'))
     (message,) = warnings_of(monkeypatch, Config(dict(default_hooks=hooks, **loaders)))
-    assert 'chosen by mF1 on 25 tiles that are also tested' in message
+    assert 'selected by mF1 on 25 tiles that are also tested' in message
     assert 'clean' not in message
