@@ -26,7 +26,7 @@ val_dataloader = dict(dataset=dict(type='InriaDataset', protocol='few-shot', spl
 val_evaluator = dict(type='TileSegmentationMetric', protocol='few-shot')
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr={lr}, weight_decay=1e-4))
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs={max_epochs})
-default_hooks = dict(stop=dict(type='LaleEarlyStopping', monitor='mIoU', patience=10), report=dict(type='ReportHook'))
+default_hooks = dict(stop=dict(type='LALEEarlyStopping', monitor='mIoU', patience=10), report=dict(type='ReportHook'))
 randomness = dict(seed=42)
 """
 VAL_TILES = ('austin1', 'austin6', 'austin11')

@@ -65,7 +65,7 @@ def test_recipes_that_differ_are_named(compare, tmp_path):
         ('model.update(decoder_dropout=0.1)', 'decoder dropout', 'highest rate'),
         ("train_cfg['max_epochs'] = 4", 'schedule', 'train_cfg.max_epochs'),
         ("param_scheduler = dict(type='PolyLR')", 'schedule', 'param_scheduler.type'),
-        ("default_hooks['stop']['patience'] = 5", 'schedule', 'hooks.LaleEarlyStopping.patience'),
+        ("default_hooks['stop']['patience'] = 5", 'schedule', 'hooks.LALEEarlyStopping.patience'),
         ("custom_hooks = [dict(type='EMAHook')]", 'schedule', 'hooks.EMAHook.type'),
         ("optim_wrapper['optimizer']['weight_decay'] = 0.5", 'optimizer', 'optim_wrapper.optimizer.weight_decay'),
         (
@@ -193,7 +193,7 @@ def test_attempts_of_this_repository_differ_in_what_their_recipe_says(compare, t
     assert 'RECIPES DIFFER' not in said
     assert 'part of the attempts, as configs/buildings defines them:' in said
     schedule = content['part_of_attempts'].pop('schedule')
-    assert {'hooks.LaleEarlyStopping.begin', 'hooks.FreezeBackboneHook.epochs'} <= set(schedule)
+    assert {'hooks.LALEEarlyStopping.begin', 'hooks.FreezeBackboneHook.epochs'} <= set(schedule)
     for leaves in schedule.values():
         assert {frozenset(labels) for labels in leaves.values()} == {
             frozenset(frozen_first),

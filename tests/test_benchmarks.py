@@ -13,8 +13,8 @@ from mmengine.config import Config
 from benchmarks import _timing, average_runs, isprs_prep
 from benchmarks.attention import growth_table
 from benchmarks.compare_networks import config_of, load_run, read_scores, score_table
-from lale_mmseg.engine.component_check import check_overrides
 from lale_mmseg.engine.config import check_config, complete_config
+from lale_mmseg.engine.fields import check_overrides
 from lale_mmseg.errors import ConfigError
 from lale_mmseg.evaluation import SegmentationMetric
 from tests.support import REPO, run_tool

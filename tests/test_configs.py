@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import MODELS, TRANSFORMS
 
-from lale_mmseg.engine.component_check import check_fields
 from lale_mmseg.engine.config import PHASES, decode_heads, leaf_datasets
+from lale_mmseg.engine.fields import check_fields
 from lale_mmseg.metainfo import isprs
 from lale_mmseg.metainfo.protocols import find_protocol
 from tests.support import REPO
@@ -79,7 +79,7 @@ def test_config(path):
     assert NAME.fullmatch(path.stem), f'{path.stem}: names are MODEL_SIZE_GPUSxbBATCH-SCHEDULE_DATASET-CROP'
     cfg = Config.fromfile(path)
     check_fields(cfg)
-    assert cfg.runner_type == 'LaleRunner'
+    assert cfg.runner_type == 'LALERunner'
     assert 'lale_mmseg.register' in cfg.custom_imports['imports']
     for _, head in decode_heads(cfg):
         head.num_classes = head.num_classes or (2 if re.search('_inria-|-building-', path.stem) else 7)

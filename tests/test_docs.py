@@ -16,8 +16,8 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS, TRANSFORMS
 
-from lale_mmseg.engine.component_check import check_overrides
 from lale_mmseg.engine.config import check_config, complete_config, decode_heads, leaf_datasets
+from lale_mmseg.engine.fields import check_overrides
 from lale_mmseg.metainfo.protocols import find_protocol
 from tests.support import REPO
 

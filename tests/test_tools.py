@@ -167,12 +167,12 @@ def test_only_the_main_process_touches_checkpoint_files(toy_root, tmp_path, monk
     """Rank 1 must leave alone what rank 0 is writing."""
     from mmengine.dist import utils
 
-    from lale_mmseg.engine.runner import LaleRunner
+    from lale_mmseg.engine.runner import LALERunner
 
     half_written = tmp_path / '.iter_2.pth.part'
     half_written.write_bytes(b'half')
     monkeypatch.setattr(utils, 'is_main_process', lambda group=None: False)
-    LaleRunner.save_checkpoint(object(), str(tmp_path), 'iter_2.pth')
+    LALERunner.save_checkpoint(object(), str(tmp_path), 'iter_2.pth')
     assert half_written.read_bytes() == b'half'
     assert not (tmp_path / 'iter_2.pth').exists()
 

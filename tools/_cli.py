@@ -18,7 +18,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_distributed
 from torch.distributed import destroy_process_group
 
-from lale_mmseg.engine.component_check import check_overrides
+from lale_mmseg.engine.fields import check_overrides
 from lale_mmseg.errors import ConfigError, InputError
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')

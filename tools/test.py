@@ -87,7 +87,7 @@ def main() -> None:
         keep_freed_memory()
     cfg = load_config(args)
     apply_options(cfg, args)
-    cfg.setdefault('runner_type', 'LaleRunner')
+    cfg.setdefault('runner_type', 'LALERunner')
     RUNNERS.build(cfg).test()
 
 

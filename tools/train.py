@@ -108,7 +108,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     apply_options(cfg, args)
-    cfg.setdefault('runner_type', 'LaleRunner')
+    cfg.setdefault('runner_type', 'LALERunner')
     RUNNERS.build(cfg).train()
 
 

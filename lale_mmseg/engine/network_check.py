@@ -12,7 +12,6 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from ..errors import ConfigError
-from .component_check import segmentor_config
 from .config import decode_heads
 
 
@@ -27,7 +26,7 @@ def check_network(cfg: Config) -> None:
     Raises:
         ConfigError: An argument of the backbone is wrong, or a head takes maps of other widths; names the field.
     """
-    segmentor = segmentor_config(cfg)
+    segmentor = cfg.model
     config = segmentor.get('backbone')
     if not isinstance(config, Mapping) or not _states_its_widths(config):
         return

@@ -12,7 +12,6 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from ..files import file_sha256
-from .component_check import segmentor_config
 from .splits import scenes_of
 
 #: Config fields that define a training, beside the segmentor.
@@ -30,7 +29,7 @@ _SHOWN = 8
 def config_hash(cfg: Config) -> str:
     """SHA-256, in hexadecimal, of the network and its training, without folders, workers, evaluation and `test_cfg`."""
     content = {name: cfg.get(name) for name in _TRAINING_FIELDS}
-    content['model'] = segmentor_config(cfg) if 'model' in cfg else None
+    content['model'] = cfg.get('model')
     return hashlib.sha256(json.dumps(_plain(content), sort_keys=True, default=repr).encode()).hexdigest()
 
 
@@ -56,7 +55,7 @@ def describe_test(cfg: Config, checkpoint: str | None, meta: Mapping[str, Any], 
         `views` with `scales` of the prediction. Unknown entries are None.
     """
     local = Path(checkpoint).expanduser() if checkpoint is not None and '://' not in checkpoint else None
-    test_cfg = (segmentor_config(cfg).get('test_cfg') or {}) if cfg.get('model') is not None else None
+    test_cfg = (cfg.model.get('test_cfg') or {}) if 'model' in cfg else None
     return dict(
         checkpoint=checkpoint if local is None else str(local.resolve()),
         checkpoint_sha256=None if local is None else file_sha256(local),

@@ -10,26 +10,18 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size, is_main_process, master_only
+from mmengine.dist import is_main_process, master_only
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import RUNNERS
 from torch import nn
 
 from .. import compat
-from ..errors import InputError
 from ..files import write_atomic
 from . import held_out
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
-from .class_weights import drop_class_weights, fill_class_weights
-from .config import check_config, check_folders, complete_config
-from .hooks import (
-    BroadcastBuffersHook,
-    EpochSeedHook,
-    PlainCheckpointHook,
-    ProvenanceHook,
-    ResumedValidationHook,
-)
+from .config import check_config, complete_config
+from .fields import located_errors
 from .network_check import check_network
 from .pretrained import load_pretrained_parts, take_pretrained_parts
 from .provenance import config_hash, describe_test
@@ -41,48 +33,40 @@ _MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_sch
 
 
 @RUNNERS.register_module()
-class LaleRunner(Runner):
-    """mmengine's runner with these differences, each also there for configs that only inherit `default_runtime.py`.
+class LALERunner(Runner):
+    """mmengine's runner with these differences.
 
-    * A config is completed and checked (`lale_mmseg.engine.config`) before anything is built; training and evaluation
-      may not share scenes, and `class_weight='data'` of losses is computed from the training set.
+    * A config is completed and checked (`lale_mmseg.engine.config`) before anything is built. Parts that cannot be
+      built are reported with the path of the config field and the nearest name.
+    * Hooks that every run needs are merged into `default_hooks` (`lale_mmseg.engine.hooks.DEFAULT_HOOKS`).
     * Distributed runs work on CPUs, over gloo; SyncBN becomes BN there.
-    * Checkpoints are written whole or not at all, hold plain data, and are read without running code; weights that
-      do not fit are an error unless the config says `partial_load = True`.
-    * Weights named by `init_cfg=dict(type='Pretrained')` are read in the same way.
-    * `resume` without a path finds the newest readable checkpoint from the files themselves.
+    * Checkpoints are written atomically, hold plain data, and are read without running code; weights that do not fit
+      are an error unless the config sets `partial_load = True`. The same holds for `init_cfg=dict(type='Pretrained')`.
+    * `resume` without a path finds the newest readable checkpoint in the work dir.
     * A model whose data preprocessor is channels-last gets channels-last weights.
     * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
     * Held-out splits are neither trained on nor selected by; a test of one needs `allow_held_out = True` and is
       recorded in a ledger (`lale_mmseg.engine.held_out`).
     * A test writes run.json, what it tested and how, beside its scores.
-    * Checkpoints hold the hash of their training config and the tiles they were trained on; a run that evaluates
-      such tiles warns.
-    * A run that is resumed from a checkpoint of before a validation does that validation first. One by epochs seeds
-      torch at the start of each, so that dropout after a resume is that of a straight run.
     """
 
     _resume: bool | str
     _load_from: str | None
-    #: Why `class_weight='data'` could not be filled in: no matter in a test, raised by `train`.
-    _missing_weights: InputError | None = None
     #: `meta` of the checkpoint that weights were loaded from, and its path.
     _loaded: tuple[str, dict] | None = None
     #: Content of run.json, once a test has begun.
     _tested: dict[str, Any] | None = None
 
     @classmethod
-    def from_cfg(cls, cfg: Config) -> LaleRunner:
+    def from_cfg(cls, cfg: Config) -> LALERunner:
         """Builds a runner from a config."""
-        cfg = complete_config(cfg)
-        missing_weights = _fill_or_drop_class_weights(cfg)
-        check_network(cfg)
-        runner = super().from_cfg(cfg)
-        runner._missing_weights = missing_weights
-        return runner
+        with located_errors(cfg):
+            cfg = complete_config(cfg)
+            check_network(cfg)
+            return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Sets up the environment; on CPUs joins the process group first, as mmengine's own way needs a GPU."""
+        """Sets up the environment; on CPUs joins the process group first, because mmengine's way needs a GPU."""
         if self.distributed and compat.is_cpu_only():
             timeout = env_cfg.get('dist_cfg', {}).get('timeout', 300)
             compat.init_cpu_process_group(self.launcher, timeout)
@@ -103,45 +87,34 @@ class LaleRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
-        """Registers the hooks of the config, and those that this runner cannot do without.
-
-        A default hook set to None is left out; mmengine knows that for its own hooks only.
-        """
+        """Registers the hooks of the config; mmengine can disable (None) only its own by name, this any."""
         named = (default_hooks or {}).items()
-        default_hooks = {name: hook for name, hook in named if hook is not None or name in _MMENGINE_HOOKS}
-        super().register_hooks(default_hooks, custom_hooks)
-        self.register_hook(ProvenanceHook())
-        self.register_hook(EpochSeedHook())
-        self.register_hook(ResumedValidationHook())
-        self.register_hook(PlainCheckpointHook(), priority='LOWEST')
-        if get_world_size() > 1:
-            self.register_hook(BroadcastBuffersHook(), priority='LOWEST')  # after EMAHook has put in its own
+        kept = {name: hook for name, hook in named if hook is not None or name in _MMENGINE_HOOKS}
+        super().register_hooks(kept, custom_hooks)
 
     def train(self) -> nn.Module:
         """Checks the config against its data, then trains."""
-        check_config(self.cfg, ('train', 'val'))
-        held_out.check(self.cfg, ('train', 'val'))
-        check_splits(self.cfg)
-        check_scoring(self.cfg, ('val',))
-        if self._missing_weights is not None:
-            raise self._missing_weights
-        check_folders(self.cfg, ('train', 'val'))
-        used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
-        if used and not self._resume:
-            self.logger.warning(
-                f'{self.work_dir} has checkpoints of another training ({", ".join(used[:3])}'
-                f'{" ..." if len(used) > 3 else ""}): they, its pictures and its scores would mix with those of this '
-                'one, and a later --resume takes the one of most iterations; give --work-dir a new folder, or --resume'
-            )
-        return super().train()
+        with located_errors(self.cfg):
+            check_config(self.cfg, ('train', 'val'))
+            held_out.check(self.cfg, ('train', 'val'))
+            check_splits(self.cfg)
+            check_scoring(self.cfg, ('val',))
+            used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
+            if used and not self._resume:
+                self.logger.warning(
+                    f'{self.work_dir} has checkpoints of another training ({", ".join(used[:3])}'
+                    f'{" ..." if len(used) > 3 else ""}), which this one will mix with: choose another --work-dir or '
+                    'continue that training with --resume'
+                )
+            return super().train()
 
     def val(self) -> dict:
         """Checks the config against its data, then validates."""
-        check_config(self.cfg, ('val',))
-        held_out.check(self.cfg, ('val',))
-        check_scoring(self.cfg, ('val',))
-        check_folders(self.cfg, ('val',))
-        return super().val()
+        with located_errors(self.cfg):
+            check_config(self.cfg, ('val',))
+            held_out.check(self.cfg, ('val',))
+            check_scoring(self.cfg, ('val',))
+            return super().val()
 
     def test(self) -> dict:
         """Checks the config against its data, tests, and writes run.json into `test/` of the work dir.
@@ -156,7 +129,6 @@ class LaleRunner(Runner):
         check_config(self.cfg, ('test',))
         held_out.check(self.cfg, ('test',))
         check_scoring(self.cfg, ('test',))
-        check_folders(self.cfg, ('test',))
         metrics = super().test()
         if is_main_process():
             write_atomic(Path(self.work_dir) / 'test' / 'run.json', json.dumps(self._tested, indent=1) + '\n')
@@ -265,20 +237,6 @@ class LaleRunner(Runner):
         options = {} if options is True else copy.deepcopy(dict(options))
         compile_networks(unwrapped(self.model), options)
         self.logger.info('networks are compiled at their first use: the first iterations are slow')
-
-
-def _fill_or_drop_class_weights(cfg: Config) -> InputError | None:
-    """Fills in `class_weight='data'`; where that cannot be done, takes it out and returns why.
-
-    Held-out data are not counted.
-    """
-    try:
-        held_out.check(cfg, ('train',))
-        fill_class_weights(cfg)
-    except InputError as error:
-        drop_class_weights(cfg)
-        return error
-    return None
 
 
 def compile_networks(model: nn.Module, options: dict) -> None:

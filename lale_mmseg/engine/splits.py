@@ -12,7 +12,8 @@ from mmseg.registry import DATASETS
 
 from ..errors import ConfigError, DataError
 from ..metainfo.protocols import find_protocol
-from .config import PHASES, built_lazily, leaf_datasets, takes
+from .config import PHASES, built_lazily, leaf_datasets
+from .fields import accepts
 
 
 def check_splits(cfg: Config) -> None:
@@ -36,7 +37,7 @@ def check_splits(cfg: Config) -> None:
     shared = scenes['val'] & scenes['test']
     if chosen_by and shared:
         # The clean variant of a protocol has validation tiles of its own; where test labels are hidden there is none.
-        has_clean = all(takes(dataset, 'clean') for _, dataset in leaf_datasets(cfg, 'test'))
+        has_clean = all(accepts(dataset, 'clean') for _, dataset in leaf_datasets(cfg, 'test'))
         advice = 'set clean=True in the three datasets to validate on training tiles, or ' if has_clean else ''
         MMLogger.get_current_instance().warning(
             f'the best checkpoint is selected by {chosen_by} on {len(shared)} tiles that are also tested, so its test '

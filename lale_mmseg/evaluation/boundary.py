@@ -32,7 +32,7 @@ from ..errors import ConfigError, DataError
 COUNTS = ('predicted', 'predicted_near', 'labelled', 'labelled_near', 'band_both', 'band_either')
 
 # Side of the blocks that an image is cut into: they stay in the cache, and memory does not grow with the image.
-_BLOCK = 1024
+BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -176,15 +176,15 @@ def _disc(radius: int) -> np.ndarray:
 def _blocks(shape: tuple[int, ...], margin: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
     """Windows of a grid with a margin around each block, and where the block lies in its window."""
     height, width = shape
-    for top in range(0, height, _BLOCK):
-        for left in range(0, width, _BLOCK):
+    for top in range(0, height, BLOCK):
+        for left in range(0, width, BLOCK):
             rows, inner_rows = _span(top, height, margin)
             columns, inner_columns = _span(left, width, margin)
             yield (rows, columns), (inner_rows, inner_columns)
 
 
 def _span(start: int, length: int, margin: int) -> tuple[slice, slice]:
-    stop = min(start + _BLOCK, length)
+    stop = min(start + BLOCK, length)
     first = max(0, start - margin)
     return slice(first, min(length, stop + margin)), slice(start - first, stop - first)
 

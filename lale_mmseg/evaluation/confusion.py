@@ -20,7 +20,7 @@ from ..metainfo.protocol import Protocol
 LABEL_VALUES = 256
 
 # Pixels handled at a time, so that memory does not grow with the image.
-_CHUNK = 1 << 18
+CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _count_pairs(pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> n
     # The smallest type that holds every index moves the fewest bytes (measured with benchmarks/metric.py).
     dtype = torch.int16 if bins <= 1 << 15 else torch.int32
     table = torch.zeros(bins, dtype=torch.int64, device=pred.device)
-    for some_pred, some_label in zip(pred.split(_CHUNK), label.split(_CHUNK), strict=True):
+    for some_pred, some_label in zip(pred.split(CHUNK), label.split(CHUNK), strict=True):
         if some_pred.numel() == 0:
             continue
         (low, high), (lowest, highest) = _range(some_pred), _range(some_label)

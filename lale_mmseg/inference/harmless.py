@@ -11,7 +11,7 @@ from unittest import mock
 
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from ..engine.component_check import find_registered
+from ..engine.fields import registered as find_registered
 from ..errors import CheckpointError
 
 #: Where the classes of a description may come from. Other registered classes read files named by their arguments.

@@ -19,7 +19,7 @@ class ChannelsLastDataPreProcessor(SegDataPreProcessor):
     Args:
         mean: Mean of each band, in the order after any change from BGR to RGB; mmengine's own takes 1 or 3 values.
         std: Standard deviation of each band.
-        channels_last: Whether batches, and the weights of a model that `LaleRunner` wraps, become channels-last.
+        channels_last: Whether batches, and the weights of a model that `LALERunner` wraps, become channels-last.
         **kwargs: The other arguments of `SegDataPreProcessor`, which rejects unknown ones.
 
     Raises:

@@ -174,9 +174,7 @@ def test_a_folder_that_is_not_prepared_says_how(tmp_path):
 
 def test_a_missing_tile_is_an_error_unless_it_is_to_be_skipped(root):
     (root / 'tiles' / 'images' / 'kitsap3.tif').unlink()
-    with pytest.raises(
-        DataError, match=r"no file of 1 of 25 tiles of split 'val' of inria.*: kitsap3; prepare"
-    ):
+    with pytest.raises(DataError, match=r"no file of 1 of 25 tiles of split 'val' of inria.*: kitsap3; prepare"):
         build(root, split='val')
     assert len(build(root, split='val', missing_tiles='skip')) == 24
 

@@ -7,7 +7,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from lale_mmseg.engine.pretrained import load_pretrained_parts, take_pretrained_parts
-from lale_mmseg.engine.runner import LaleRunner
+from lale_mmseg.engine.runner import LALERunner
 from lale_mmseg.errors import CheckpointError
 from tests.support import REPO
 
@@ -101,7 +101,7 @@ def test_a_run_starts_from_the_weights_of_the_file(backbone, toy_root, tmp_path)
     cfg.model.decode_head.in_channels = widths
     cfg.model.decode_head.in_index = list(range(len(widths)))
     cfg.model.backbone = dict(backbone, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth')))
-    runner = LaleRunner.from_cfg(cfg)
+    runner = LALERunner.from_cfg(cfg)
     runner._init_model_weights()
     assert all((value == 0.125).all() for value in runner.model.backbone.state_dict().values() if value.ndim)
 

@@ -100,7 +100,7 @@ def tiny_config(work_dir: Path, epochs: int = 2, test: bool = False, **changes) 
         )
     cfg.merge_from_dict(
         dict(
-            runner_type='LaleRunner',
+            runner_type='LALERunner',
             default_scope='mmseg',
             work_dir=str(work_dir),
             experiment_name=f'tiny_{next(_numbers)}',
@@ -128,10 +128,10 @@ def tiny_config(work_dir: Path, epochs: int = 2, test: bool = False, **changes) 
                 test_cfg=dict(mode='whole'),
             ),
             val_evaluator=[
-                dict(type='TileSegmentationMetric', score_classes=[1]),
+                dict(type='SegmentationMetric', per_tile=True, score_classes=[1]),
                 dict(type='LogitsLossMetric', losses=LOSSES),
             ],
-            test_evaluator=dict(type='TileSegmentationMetric', score_classes=[1]),
+            test_evaluator=dict(type='SegmentationMetric', per_tile=True, score_classes=[1]),
             train_cfg=dict(max_epochs=epochs),
             default_hooks=dict(logger=dict(interval=1)),
         )

@@ -118,7 +118,7 @@ def test_the_module_scales_and_names_what_is_wrong():
         loss(logits, labels, weight=torch.ones(1, 1, 3))
     with pytest.raises(ConfigError, match='class_weight has 2 entries for 3 classes'):
         loss(torch.zeros(1, 3, 1, 3), labels)
-    with pytest.raises(ConfigError, match=r"class_weight='data' is for runs of LaleRunner"):
+    with pytest.raises(ConfigError, match=r"class_weight='data' is for runs of LALERunner"):
         MODELS.build(dict(type='BoundaryRelaxationLoss', class_weight='data'))(logits, labels)
     for arguments, message in (
         (dict(window=4), 'window=4: must be odd'),

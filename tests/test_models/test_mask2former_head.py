@@ -13,8 +13,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from lale_mmseg.engine.checkpoint import DESCRIPTION_KEY, describe
-from lale_mmseg.engine.component_check import check_fields
 from lale_mmseg.engine.config import complete_config
+from lale_mmseg.engine.fields import check_fields
 from lale_mmseg.errors import ConfigError
 from lale_mmseg.inference import Predictor
 from tests.support import REPO

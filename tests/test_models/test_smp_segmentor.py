@@ -12,8 +12,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from lale_mmseg.engine.component_check import check_fields
 from lale_mmseg.engine.config import check_config
+from lale_mmseg.engine.fields import check_fields
 from lale_mmseg.engine.runner import compile_networks
 from lale_mmseg.errors import CheckpointError, ConfigError, DataError
 from lale_mmseg.inference.predictor import Predictor

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from lale_mmseg.evaluation.tile_metric import natural_key
 
 from lale_mmseg.datasets.image_io import decode_image, decode_label_image, read_bytes
 from lale_mmseg.errors import DataError
 from lale_mmseg.evaluation.attempt_plots import Row
 from lale_mmseg.evaluation.overlay import overlay
-from lale_mmseg.evaluation.tile_metric import natural_key
 from lale_mmseg.metainfo import IGNORE_INDEX
 
 #: Index of the class that is drawn and scored.

@@ -13,12 +13,12 @@ from typing import Any
 from _attempt_data import SplitData, read_split, shared_images
 from _recipes import changes, hooks_of, start_of
 from _runs import DIAGNOSTICS, best_of, read_diagnostics, score_of
+from lale_mmseg.engine.ledger import LEDGER_NAME, read_ledger
+from lale_mmseg.engine.tested import describe_test
 from mmengine.config import Config
 from mmengine.hooks import EarlyStoppingHook
 from mmseg.registry import HOOKS
 
-from lale_mmseg.engine.ledger import LEDGER_NAME, read_ledger
-from lale_mmseg.engine.tested import describe_test
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.evaluation.plots import read_curves
 from lale_mmseg.models.segmentors.views import VIEWS

@@ -38,7 +38,7 @@ _OWN = {
         'model.encoder_weights': 'imagenet',
         'hooks.FreezeBackboneHook.type': 'FreezeBackboneHook',
         'hooks.FreezeBackboneHook.epochs': 20,
-        'hooks.LaleEarlyStopping.begin': 20,
+        'hooks.LALEEarlyStopping.begin': 20,
         'param_scheduler.0.begin': 21,
         'param_scheduler.0.end': 10**9,  # for ever
     },

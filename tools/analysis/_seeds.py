@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from _attempts import SCORES, Attempt
-from mmengine.config import Config
-
 from lale_mmseg.engine.ledger import config_hash
+from mmengine.config import Config
 
 #: What stands between the name of an attempt and that of its seed.
 _BETWEEN = r'[ _\-.=]*'

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from lale_mmseg.engine.ledger import file_digest
+from lale_mmseg.locks import held
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
-from lale_mmseg.engine.ledger import file_digest
 from lale_mmseg.errors import DataError, InputError
 from lale_mmseg.files import write_atomic
-from lale_mmseg.locks import held
 from lale_mmseg.metainfo import inria
 
 MANIFEST = 'manifest.json'

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _cli
 
-from lale_mmseg.engine.component_check import check_overrides
 from lale_mmseg.engine.config import complete_config, decode_heads
+from lale_mmseg.engine.fields import check_overrides
 from lale_mmseg.engine.network_check import check_network
 from lale_mmseg.errors import ConfigError, DataError
 

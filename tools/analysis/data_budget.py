@@ -38,6 +38,7 @@ from _budget import (
 )
 from _recipes import hooks_of
 from _runs import DIAGNOSTICS
+from lale_mmseg.locks import lock
 from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -47,7 +48,6 @@ import lale_mmseg.register  # noqa: F401
 from lale_mmseg.errors import ConfigError, InputError
 from lale_mmseg.evaluation.attempt_plots import plot_budget
 from lale_mmseg.files import write_atomic
-from lale_mmseg.locks import lock
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 LOG = 'budget.log'

@@ -32,6 +32,7 @@ from _submission_tiles import (
     write_mask,
     write_zip,
 )
+from lale_mmseg.engine.ledger import file_digest
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
@@ -46,7 +47,6 @@ import lale_mmseg.register  # noqa: F401
 from lale_mmseg.compat import keep_freed_memory
 from lale_mmseg.engine.checkpoint import DESCRIPTION_KEY, description_of, load_weights, read_checkpoint, rename_weights
 from lale_mmseg.engine.config import complete_config, decode_heads, leaf_datasets
-from lale_mmseg.engine.ledger import file_digest
 from lale_mmseg.errors import CheckpointError, ConfigError, DataError, InputError
 from lale_mmseg.files import write_atomic
 from lale_mmseg.metainfo import inria

@@ -31,7 +31,7 @@ test_dataloader = dict(
     dataset=dict(type='InriaDataset', protocol='few-shot', split='test', pipeline=test_pipeline, test_mode=True),
 )
 val_evaluator = [
-    dict(type='TileSegmentationMetric', protocol='few-shot'),
+    dict(type='SegmentationMetric', per_tile=True, protocol='few-shot'),
     dict(type='LogitsLossMetric'),
 ]
-test_evaluator = dict(type='TileSegmentationMetric', protocol='few-shot')
+test_evaluator = dict(type='SegmentationMetric', per_tile=True, protocol='few-shot')

@@ -35,7 +35,7 @@ test_dataloader = dict(
     dataset=dict(type='PaletteDataset', split='test', pipeline=test_pipeline, test_mode=True),
 )
 val_evaluator = [
-    dict(type='TileSegmentationMetric', score_classes=[1]),
+    dict(type='SegmentationMetric', per_tile=True, score_classes=[1]),
     dict(type='LogitsLossMetric'),
 ]
-test_evaluator = dict(type='TileSegmentationMetric', score_classes=[1])
+test_evaluator = dict(type='SegmentationMetric', per_tile=True, score_classes=[1])

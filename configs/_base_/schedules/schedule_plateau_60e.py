@@ -26,7 +26,7 @@ default_hooks = dict(
         type='CheckpointHook', by_epoch=True, interval=1, max_keep_ckpts=2, save_best='mIoU', rule='greater'
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    report=dict(type='ReportHook', overlay_interval=10, keep_best='mIoU'),
+    report=dict(type='ReportHook', overlay_interval=10, keep_best=True),
     diagnostics=dict(type='EpochDiagnosticsHook'),
-    early_stopping=dict(type='LaleEarlyStopping', monitor='mIoU', rule='greater', patience=10, min_delta=0.0),
+    early_stopping=dict(type='LALEEarlyStopping', monitor='mIoU', rule='greater', patience=10, min_delta=0.0),
 )

@@ -3,7 +3,7 @@
 from .buffers import BroadcastBuffersHook
 from .checkpoint_data import PlainCheckpointHook
 from .diagnostics import EpochDiagnosticsHook
-from .early_stopping import LaleEarlyStopping
+from .early_stopping import LALEEarlyStopping
 from .epoch_seed import EpochSeedHook
 from .freeze import FreezeBackboneHook
 from .provenance import ProvenanceHook
@@ -15,7 +15,7 @@ __all__ = [
     'EpochDiagnosticsHook',
     'EpochSeedHook',
     'FreezeBackboneHook',
-    'LaleEarlyStopping',
+    'LALEEarlyStopping',
     'PlainCheckpointHook',
     'ProvenanceHook',
     'ReportHook',

@@ -69,7 +69,7 @@ class BoundaryRelaxationLoss(nn.Module):
     """Module of `boundary_relaxation_loss`.
 
     Args:
-        class_weight: Weight of each class; 'data' for 1 + (1 - its share of the training set), which `LaleRunner` turns
+        class_weight: Weight of each class; 'data' for 1 + (1 - its share of the training set), which `LALERunner` turns
             into a list; None to compute these weights of each batch anew; a list of ones for no weights.
         window: Side of the window in pixels, odd.
         eps: Addend that keeps the logarithms finite.
@@ -119,7 +119,7 @@ class BoundaryRelaxationLoss(nn.Module):
         class_weight = None
         if isinstance(self.class_weight, str):
             raise ConfigError(
-                "BoundaryRelaxationLoss: class_weight='data' is for runs of LaleRunner, which counts the training set; "
+                "BoundaryRelaxationLoss: class_weight='data' is for runs of LALERunner, which counts the training set; "
                 'give one number a class, or None'
             )
         if self.class_weight is not None:
