@@ -64,7 +64,7 @@ def test_models_and_data_sets_are_exchanged_by_one_line(folder):
         assert tuple(cfg['model']['data_preprocessor']['size']) == crop
         rest = re.sub(r'^_base_ = \[.*?^\]$|^#.*?$', '', path.read_text(), flags=re.MULTILINE | re.DOTALL).strip()
         if re.search('_(potsdam|vaihingen)-', path.stem):  # tiles are tested by a sliding window
-            rest = re.sub(r"^model = dict\(type='SlidingEncoderDecoder', test_cfg=.*$", '', rest, flags=re.M).strip()
+            rest = re.sub(r'^model = dict\(test_cfg=.*$', '', rest, flags=re.M).strip()
         lines = [
             f'model = dict(data_preprocessor=dict(size={crop}))',
             "default_hooks = dict(checkpoint=dict(save_best='mIoU'))",
@@ -150,6 +150,7 @@ def test_attempts_have_one_recipe(path):
     losses = {loss.type: loss.loss_weight for loss in cfg.model.decode_head.loss_decode}
     assert losses == {'CrossEntropyLoss': 0.5, 'SoftDiceLoss': 0.5}
     assert [each.type for each in cfg.val_evaluator] == ['TileSegmentationMetric', 'LogitsLossMetric']
+    assert cfg.model.test_cfg.keep_logits
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_isprs_configs_are_of_one_protocol(path):
             assert dataset.clean == bool(clean)
     assert cfg.val_evaluator.protocol == cfg.test_evaluator.protocol == name
     assert cfg.data_root == f'data/{city}'
-    assert cfg.model.type == 'SlidingEncoderDecoder'
+    assert cfg.model.test_cfg.mode == 'slide'
     assert tuple(cfg.model.test_cfg.crop_size) == tuple(cfg.model.data_preprocessor.size) == (512, 512)
     bases = re.findall(r"'([^']+\.py)'", path.read_text())
     text = ''.join(file.read_text() for file in [path, *(path.parent / base for base in bases)])

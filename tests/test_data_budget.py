@@ -69,7 +69,7 @@ val_evaluator = dict(type='TileSegmentationMetric', score_classes=[1])
 test_evaluator = dict(type='TileSegmentationMetric', score_classes=[1])
 norm_cfg = dict(type='BN')
 model = dict(
-    type='SlidingEncoderDecoder',
+    type='EncoderDecoder',
     data_preprocessor=dict(type='SegDataPreProcessor', mean=[0.0] * 3, std=[255.0] * 3, bgr_to_rgb=True, size=(32, 32)),
     backbone=dict(
         type='UNet', base_channels=4, num_stages=2, strides=(1, 1), enc_num_convs=(1, 1), dec_num_convs=(1,),
@@ -79,7 +79,7 @@ model = dict(
         type='FCNHead', in_channels=4, in_index=1, channels=4, num_convs=0, concat_input=False, num_classes=2,
         norm_cfg=norm_cfg, align_corners=False, loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
     ),
-    test_cfg=dict(mode='whole'),
+    test_cfg=dict(mode='whole', keep_logits=True),
 )
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2))
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=1)

@@ -13,7 +13,7 @@ ALLOWED = {
     'files': set(),
     'compat': set(),
     'metainfo': {'errors'},
-    'register': {'compat', 'datasets', 'engine', 'evaluation', 'models'},
+    'register': {'compat', 'datasets', 'engine', 'evaluation', 'inference', 'models'},
     'models': {'errors', 'files'},
     'datasets': {'errors', 'metainfo'},
     'evaluation': {'errors', 'files', 'metainfo', '__init__'},

@@ -55,7 +55,7 @@ test_cfg = dict(type='TestLoop')
 SLIDE = "dict(mode='slide', crop_size=(64, 64), stride=(40, 40))"
 
 
-def write_config(root: Path, segmentor='SlidingEncoderDecoder', test_cfg=SLIDE, classes=2, name='config') -> Path:
+def write_config(root: Path, segmentor='EncoderDecoder', test_cfg=SLIDE, classes=2, name='config') -> Path:
     path = root / f'{name}.py'
     path.write_text(
         CONFIG.format(repo=REPO, root=root / 'labelled', segmentor=segmentor, test_cfg=test_cfg, classes=classes)

@@ -15,6 +15,3 @@ log_level = 'INFO'
 load_from = None
 resume = False
 randomness = dict(seed=0)
-# tools/test.py --tta: the wrapper, for most segmentors; the views, for SlidingEncoderDecoder.
-tta_model = dict(type='SegTTAModel')
-tta_cfg = dict(views='d4', scales=(1.0,))

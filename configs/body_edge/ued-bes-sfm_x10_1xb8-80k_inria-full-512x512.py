@@ -6,7 +6,6 @@ _base_ = [
     '../_base_/schedules/schedule_80k.py',
 ]
 model = dict(
-    type='SlidingEncoderDecoder',
     decode_head=dict(loss_body=dict(class_weight='data')),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )

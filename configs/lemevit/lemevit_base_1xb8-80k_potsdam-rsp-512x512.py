@@ -6,5 +6,5 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_lemevit_80k.py',
 ]
-model = dict(type='SlidingEncoderDecoder', test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(384, 384)))
+model = dict(test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(384, 384)))
 default_hooks = dict(checkpoint=dict(save_best=None))

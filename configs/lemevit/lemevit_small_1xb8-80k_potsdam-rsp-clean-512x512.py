@@ -6,4 +6,4 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_lemevit_80k.py',
 ]
-model = dict(type='SlidingEncoderDecoder', test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(384, 384)))
+model = dict(test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(384, 384)))

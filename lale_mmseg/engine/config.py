@@ -24,6 +24,7 @@ def complete_config(cfg: Config) -> Config:
     """A copy of a config with every open field filled in, from the one place that knows its value.
 
     * `default_hooks`: the hooks of `DEFAULT_HOOKS` that the config does not name.
+    * `val_cfg` and `test_cfg` without a type, or with mmengine's loop: the loop that predicts with a `Predictor`.
     * Datasets: the top-level `data_root` and `binary_class`.
     * `SeededAlbu` transforms without `transforms`: the top-level `augmentation`.
     * `LogitsLossMetric` without `losses`: those of the decode head.
@@ -39,7 +40,15 @@ def complete_config(cfg: Config) -> Config:
         raise ConfigError('the config has no field model')
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     check_fields(cfg)
-    cfg.default_hooks = {**copy.deepcopy(DEFAULT_HOOKS), **(cfg.get('default_hooks') or {})}
+    # Behind the config's own: among hooks of one priority, those of every run come last.
+    own = cfg.get('default_hooks') or {}
+    missing = {name: hook for name, hook in DEFAULT_HOOKS.items() if name not in own}
+    cfg.default_hooks = {**own, **copy.deepcopy(missing)}
+
+    for phase in ('Val', 'Test'):
+        loop = cfg.get(f'{phase.lower()}_cfg')
+        if loop is not None and loop.get('type') in (None, f'{phase}Loop'):
+            loop['type'] = f'Prediction{phase}Loop'
 
     datasets = [dataset for phase in PHASES for _, dataset in leaf_datasets(cfg, phase)]
     for field in DATASET_FIELDS:

@@ -52,6 +52,14 @@ def test_hooks_that_every_run_needs_are_merged_under_those_of_the_config(cfg):
     assert hooks.report.type == 'ReportHook'
 
 
+def test_loops_predict_unless_another_type_is_named(cfg):
+    cfg.val_cfg, cfg.test_cfg = dict(), dict(type='TestLoop', fp16=True)
+    done = complete_config(cfg)
+    assert (done.val_cfg, done.test_cfg) == (dict(type='PredictionValLoop'), dict(type='PredictionTestLoop', fp16=True))
+    cfg.val_cfg.type = 'mmengine.ValLoop'
+    assert complete_config(cfg).val_cfg.type == 'mmengine.ValLoop'
+
+
 @pytest.mark.parametrize('value', ['heavy', [dict(type='D4', p=1.0)], []])
 def test_the_augmentation_is_filled_in_where_it_is_open(palette_cfg, value):
     own = dict(type='SeededAlbu', transforms='light')

@@ -138,20 +138,20 @@ def test_images_of_any_size_in_one_piece_and_in_windows(arch):
     model = build(arch).eval()
     image = torch.randint(0, 256, (3, 75, 101), dtype=torch.uint8)
 
-    def predict():
-        sample = SegDataSample(metainfo=dict(img_shape=(75, 101), ori_shape=(75, 101)))
-        return model.test_step(dict(inputs=[image], data_samples=[sample]))[0]
+    def predict(**test_cfg):
+        model.test_cfg = ConfigDict(test_cfg)
+        return Predictor(model)(dict(inputs=[image]))[0]
 
-    whole = predict()
+    whole = predict(keep_logits=True)
     assert whole.seg_logits.data.shape == (2, 75, 101)
     x = model.data_preprocessor(dict(inputs=[image], data_samples=[SegDataSample()]), False)['inputs']
     assert x.shape == (1, 3, 96, 128)
     with torch.no_grad():
         torch.testing.assert_close(whole.seg_logits.data, model(x, mode='tensor')[0, :, :75, :101])
-    model.test_cfg = ConfigDict(mode='slide', crop_size=(64, 64), stride=(32, 32))
-    assert predict().pred_sem_seg.data.shape == (1, 75, 101)
-    found = Predictor(model, ['background', 'building'], [(0, 0, 0), (255, 0, 0)])
+    slide = predict(mode='slide', crop_size=(64, 64), stride=(32, 32))
+    assert slide.pred_sem_seg.data.shape == (1, 75, 101)
     model.test_cfg = ConfigDict(mode='whole')
+    found = Predictor(model, ['background', 'building'], [(0, 0, 0), (255, 0, 0)])
     labels = found.predict(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
     assert np.array_equal(labels, whole.pred_sem_seg.data[0].numpy())
 

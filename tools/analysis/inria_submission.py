@@ -7,11 +7,11 @@ network predicts as in tools/test.py: the test pipeline of the config, and logit
 from __future__ import annotations
 
 import argparse
-import contextlib
+import copy
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,8 @@ from lale_mmseg.engine.checkpoint import DESCRIPTION_KEY, description_of, load_w
 from lale_mmseg.engine.config import complete_config, decode_heads, leaf_datasets
 from lale_mmseg.errors import CheckpointError, ConfigError, DataError, InputError
 from lale_mmseg.files import write_atomic
+from lale_mmseg.inference import Predictor, TestOptions, apply_tta
 from lale_mmseg.metainfo import inria
-from lale_mmseg.models.segmentors import SlidingEncoderDecoder
-from lale_mmseg.models.segmentors.options import SlidingOptions, check_names
-from lale_mmseg.models.segmentors.views import VIEWS
-from lale_mmseg.models.segmentors.window_mean import WindowGrid
 
 #: Steps of a test pipeline that read labels, which hidden tiles do not have.
 LABEL_STEPS = ('LoadBinaryLabels', 'LoadLabels', 'LoadPaletteMask', 'LoadAnnotations')
@@ -122,26 +119,19 @@ def check_archive(args: argparse.Namespace, chosen: int) -> None:
 
 
 def sliding_config(cfg: Config, args: argparse.Namespace) -> ConfigDict:
-    """The model of a config as a `SlidingEncoderDecoder` in slide mode; the config stays as it is.
+    """The model of a config in slide mode; the config stays as it is.
 
     Windows are those of `test_cfg` if it slides. Otherwise they have the size of the training crops, or 1024, and
     overlap by a quarter.
 
     Raises:
-        ConfigError: The model is of another kind, or windows or views cannot be used.
+        ConfigError: Windows or views cannot be used.
     """
-    model = ConfigDict(cfg.model)
-    kind = MODELS.get(model.type) if isinstance(model.get('type'), str) else model.get('type')
-    if kind is MODELS.get('EncoderDecoder'):  # the same weights, in windows
-        model.type = 'SlidingEncoderDecoder'
-    elif not (isinstance(kind, type) and issubclass(kind, SlidingEncoderDecoder)):
-        raise ConfigError(f'model.type is {model.get("type")!r}; EncoderDecoder or SlidingEncoderDecoder is due')
-    test_cfg = dict(model.get('test_cfg') or {})
+    cfg = copy.deepcopy(cfg)
     if args.tta:
-        if not cfg.get('tta_cfg'):
-            raise ConfigError("--tta: the config has no field tta_cfg, such as tta_cfg = dict(views='d4')")
-        check_names(cfg.tta_cfg, 'tta_cfg')
-        test_cfg.update(cfg.tta_cfg)
+        apply_tta(cfg)
+    model = ConfigDict(cfg.model)
+    test_cfg = dict(model.get('test_cfg') or {})
     given = test_cfg if test_cfg.get('mode') == 'slide' else {}
     if args.window is not None:
         window = (args.window, args.window)
@@ -152,7 +142,7 @@ def sliding_config(cfg: Config, args: argparse.Namespace) -> ConfigDict:
     if args.stride is not None:
         stride = (args.stride, args.stride)
     test_cfg.update(mode='slide', crop_size=tuple(window), stride=tuple(stride), keep_logits=False)
-    SlidingOptions.parse(test_cfg)
+    TestOptions.parse(test_cfg)
     model.test_cfg = ConfigDict(test_cfg)
     return model
 
@@ -186,7 +176,7 @@ def test_pipeline(cfg: Config) -> list[dict[str, Any]]:
     raise ConfigError('the config has no test_dataloader and no val_dataloader with a pipeline to load images by')
 
 
-def build_model(cfg: Config, args: argparse.Namespace, device: str) -> SlidingEncoderDecoder:
+def build_model(cfg: Config, args: argparse.Namespace, device: str) -> Predictor:
     """The network of a config with the weights of a checkpoint, for evaluation.
 
     Raises:
@@ -216,74 +206,58 @@ def build_model(cfg: Config, args: argparse.Namespace, device: str) -> SlidingEn
     load_weights(model, rename_weights(checkpoint['state_dict'], [(r'^module\.', '')]), args.checkpoint)
     if getattr(model.data_preprocessor, 'channels_last', False):
         model = model.to(memory_format=torch.channels_last)
-    return model.to(device).eval()
+    return Predictor(model.to(device).eval())
 
 
-def made_by(cfg: Config, model: SlidingEncoderDecoder, args: argparse.Namespace) -> dict[str, Any]:
+def made_by(cfg: Config, predictor: Predictor, args: argparse.Namespace) -> dict[str, Any]:
     """What the masks depend on, for the manifest."""
-    options = model.test_options
+    options = predictor.options
     network = json.dumps(dict(model=cfg.model, pipeline=test_pipeline(cfg)), default=str, sort_keys=True)
     return dict(
         checkpoint=file_digest(Path(args.checkpoint).expanduser()),
         network=hashlib.sha256(network.encode()).hexdigest(),
         window=options.crop_size,
-        stride=options.stride,
+        stride=options.steps,
         views=options.views,
         scales=options.scales,
     )
 
 
-def predict(model: SlidingEncoderDecoder, load: Callable, tile: SourceTile) -> np.ndarray:
+def predict(
+    predictor: Predictor, load: Callable, tile: SourceTile, progress: Callable[[int], object] | None = None
+) -> np.ndarray:
     """Classes of a tile, (H, W) uint8, as a test loop of the same network gives them.
 
     Raises:
         DataError: The image cannot be read.
     """
     packed = load(dict(img_path=str(tile.path), seg_fields=[], reduce_zero_label=False, label_map=None))
-    with torch.inference_mode():
-        sample = model.test_step(dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']]))[0]
+    sample = predictor(dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']]), progress)[0]
     labels = sample.pred_sem_seg.data[0].to(torch.uint8).cpu().numpy()
     if labels.shape != (inria.TILE_SIZE, inria.TILE_SIZE):
         raise ConfigError(f'{tile.path}: the network gave {labels.shape[0]} x {labels.shape[1]} pixels')
     return labels
 
 
-def predict_tiles(
-    model: SlidingEncoderDecoder, load: Callable, tiles: Sequence[SourceTile], manifest: Manifest
-) -> list[str]:
+def predict_tiles(predictor: Predictor, load: Callable, tiles: Sequence[SourceTile], manifest: Manifest) -> list[str]:
     """Predicts and writes tiles; returns the errors of those that could not be read."""
     failed: list[str] = []
-    options = model.test_options
-    assert options.crop_size is not None
-    assert options.stride is not None
-    grid = WindowGrid((inria.TILE_SIZE, inria.TILE_SIZE), options.crop_size, options.stride)
-    passes = -(-len(grid) // options.batch_size) * len(VIEWS[options.views]) * len(options.scales)
+    windows = len(predictor.grid((inria.TILE_SIZE, inria.TILE_SIZE)))
     columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task('predicting', total=len(tiles) * passes)
-        with on_pass(model, lambda: progress.advance(task)):
-            for done, tile in enumerate(tiles):
-                progress.update(task, description=f'{tile.name}, tile {done + 1} of {len(tiles)}')
-                try:
-                    labels = predict(model, load, tile)
-                except DataError as error:
-                    failed.append(str(error))
-                else:
-                    with manifest.updated():
-                        digest = write_mask(tile.path, labels, manifest.out / f'{tile.name}.tif')
-                        manifest.finish(tile, digest, 100 * float((labels == 1).mean()))
-                progress.update(task, completed=(done + 1) * passes)
+        task = progress.add_task('predicting', total=len(tiles) * windows)
+        for done, tile in enumerate(tiles):
+            progress.update(task, description=f'{tile.name}, tile {done + 1} of {len(tiles)}')
+            try:
+                labels = predict(predictor, load, tile, lambda count: progress.advance(task, count))
+            except DataError as error:
+                failed.append(str(error))
+            else:
+                with manifest.updated():
+                    digest = write_mask(tile.path, labels, manifest.out / f'{tile.name}.tif')
+                    manifest.finish(tile, digest, 100 * float((labels == 1).mean()))
+            progress.update(task, completed=(done + 1) * windows)
     return failed
-
-
-@contextlib.contextmanager
-def on_pass(model: SlidingEncoderDecoder, call: Callable[[], None]) -> Iterator[None]:
-    """Calls a function after each pass through the backbone."""
-    handle = model.backbone.register_forward_hook(lambda *_: call())
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def table_of(check: Check) -> Table:
@@ -345,19 +319,17 @@ def main() -> int:
     device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
     if device == 'cpu':
         keep_freed_memory()
-    model = build_model(cfg, args, device)
+    predictor = build_model(cfg, args, device)
     load = Compose(test_pipeline(cfg))
-    manifest = Manifest(Path(args.out), made_by(cfg, model, args), args.overwrite)
+    manifest = Manifest(Path(args.out), made_by(cfg, predictor, args), args.overwrite)
     finished = sum(manifest.is_finished(tile) for tile in tiles)
     todo = manifest.choose(tiles, args.overwrite, args.limit)
-    window, stride = model.test_options.crop_size, model.test_options.stride
-    assert window is not None
-    assert stride is not None
+    window, stride = predictor.options.crop_size, predictor.options.steps
     print(
         f'{finished} of {len(tiles)} tiles finished before, {len(todo)} to predict; windows of {window[0]} x '
         f'{window[1]} pixels every {stride[0]} x {stride[1]}, on {device}'
     )
-    failed = predict_tiles(model, load, todo, manifest)
+    failed = predict_tiles(predictor, load, todo, manifest)
     return conclude(args, failed, manifest)
 
 

@@ -3,7 +3,6 @@
 # classifier; images of any size.
 _base_ = './body_edge.py'
 model = dict(
-    type='SlidingEncoderDecoder',
     data_preprocessor=dict(size=None, size_divisor=32),
     decode_head=dict(
         dropout_ratio=0.3,
@@ -12,4 +11,6 @@ model = dict(
             dict(type='SoftDiceLoss', class_weight=[0.0, 1.0], loss_weight=0.5),
         ],
     ),
+    # LogitsLossMetric of the building data sets needs the logits.
+    test_cfg=dict(keep_logits=True),
 )

@@ -12,7 +12,7 @@ data_preprocessor = dict(
     test_cfg=dict(size_divisor=32),
 )
 model = dict(
-    type='SlidingEncoderDecoder',
+    type='EncoderDecoder',
     data_preprocessor=data_preprocessor,
     backbone=dict(
         type='SAMViT',
@@ -39,5 +39,6 @@ model = dict(
         ],
     ),
     train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
+    # LogitsLossMetric of the building data sets needs the logits.
+    test_cfg=dict(mode='whole', keep_logits=True),
 )

@@ -30,5 +30,6 @@ model = dict(
         ],
     ),
     train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
+    # LogitsLossMetric of the building data sets needs the logits.
+    test_cfg=dict(mode='whole', keep_logits=True),
 )

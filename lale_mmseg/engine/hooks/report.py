@@ -68,13 +68,15 @@ class ReportHook(Hook):
         self.overlay_interval = overlay_interval
         self.keep_best = keep_best
         self._drawn: dict[Path, str] = {}
+        self._best: str | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Removes a best validation of another training."""
         if self.overlay_interval is not None:
             require_epochs(runner, f'ReportHook: overlay_interval={self.overlay_interval} counts epochs')
         folder = Path(runner.work_dir) / BEST_NAME
-        if self.keep_best and is_main_process() and folder.exists() and _name(folder) != _best_checkpoint(runner):
+        self._best = _best_checkpoint(runner)
+        if self.keep_best and is_main_process() and folder.exists() and _name(folder) != self._best:
             runner.logger.info(f'{folder} does not belong to the best checkpoint of this training: removed')
             shutil.rmtree(folder)
 
@@ -96,7 +98,8 @@ class ReportHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Keeps the validation if it made the best checkpoint."""
         best, folder = _best_checkpoint(runner), Path(runner.work_dir) / BEST_NAME
-        if self.keep_best and is_main_process() and best is not None and _name(folder) != best:
+        if self.keep_best and is_main_process() and best != self._best:
+            self._best = best
             new, old = (folder.with_name(f'.{BEST_NAME}.{name}') for name in ('new', 'old'))
             for leftover in (new, old):
                 shutil.rmtree(leftover, ignore_errors=True)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from mmengine.config import ConfigDict
+from mmseg.models import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import nn
 
@@ -16,7 +17,6 @@ from ...errors import ConfigError
 from ..decode_heads import SMPHead
 from ..external import import_extra
 from ..layers import check_dropout, drop_behind
-from .sliding import SlidingEncoderDecoder
 from .smp_stages import inner_stages
 
 #: Arguments of `smp.create_model` that `network_cfg` may not have, with what sets them.
@@ -41,7 +41,7 @@ _UNFIT = {'dpt': 'its decoder takes the tokens of a vision transformer beside it
 
 
 @MODELS.register_module()
-class SMPSegmentor(SlidingEncoderDecoder):
+class SMPSegmentor(EncoderDecoder):
     """Takes any architecture and encoder of smp; trained and tested as every other segmentor of this package.
 
     `backbone` is the network's encoder and `decode_head` its decoder with the classifier, so that hooks, learning rates
@@ -58,7 +58,7 @@ class SMPSegmentor(SlidingEncoderDecoder):
         network_cfg: Further arguments of `smp.create_model`, such as `encoder_depth` or `decoder_channels`.
         decode_head: Config of `SMPHead`: `num_classes`, `loss_decode`, `align_corners`, ...
         backbone: To be left out: the network has it.
-        **kwargs: The other arguments of `SlidingEncoderDecoder`, which rejects unknown ones.
+        **kwargs: The other arguments of `EncoderDecoder`, which rejects unknown ones.
 
     Raises:
         ConfigError: smp is not installed, does not know a name or an argument, or the architecture does not fit.
