@@ -283,6 +283,7 @@ def data_of(run: Run, split: str) -> dict[str, Any]:
         'averaged classes': content['score_classes'],
         'images': content['num_images'],
         'missing tiles': source.get('missing_tiles'),
+        'boundary tolerance': (content.get('boundary') or {}).get('tolerance'),
         # Equal labels have equal pixel counts.
         'label pixels': {name: entry['label_pixels'] for name, entry in content['per_class'].items()},
     }
@@ -420,8 +421,9 @@ def compare(runs: Sequence[Run], out: Path, args: argparse.Namespace) -> None:
     notes += difference_lines('config', configs)
     shown = shown_groups(table, groups, args)
     ordered = pd.DataFrame([{'group': name, **run.row} for name, members in groups.items() for run in members])
-    single = ordered.drop(columns=[column for column in ordered if '/' in column and column != 's/epoch'])
-    single = single.map(lambda cell: _number(cell) if isinstance(cell, float) else str(cell)).set_index('run')
+    hidden = [column for column in ordered if column == 'prediction' or column.startswith('test IoU/')]
+    single = ordered.drop(columns=hidden).set_index('run')
+    single = single.map(lambda cell: '-' if pd.isna(cell) else f'{cell:.2f}' if isinstance(cell, float) else str(cell))
     heading = 'Scores in percent, at the best validation; mean ± standard deviation over seeds.'
     print('\n'.join([*data_lines, heading, shown.to_string(), '', single.to_string(), '', *notes]))
     lines = ['# Comparison', '', *(f'- {line}' for line in data_lines), heading, '', markdown(shown), markdown(single)]
