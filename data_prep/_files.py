@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from data_prep._names import some_of
 from lale_mmseg.errors import DataError, InputError
-from lale_mmseg.locks import held
 
 MANIFEST = 'manifest.json'
 _SUFFIX = '.part'
@@ -81,15 +81,13 @@ def only_run(out: str | Path) -> Iterator[None]:
         yield
         return
     path = folder.with_name(f'.{folder.name}.lock')
-    with held(path, wait=False) as mine:
-        if not mine:
-            raise InputError(
-                f'{out}: {path.read_text() or "another process"} prepares this folder; wait until it ends, or choose '
-                'another folder'
-            )
-        if path.exists():
-            path.write_text(f'process {os.getpid()} on {platform.node()}')
-        yield
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise InputError(
+            f'{out}: another process prepares this folder; wait until it ends, or choose another folder'
+        ) from None
 
 
 def walk_files(folder: Path, skips: Callable[[str], bool]) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from os import PathLike
@@ -35,3 +36,12 @@ def save_png(path: str | PathLike[str], array: np.ndarray) -> None:
     bgr = array if array.ndim == 2 else cv2.cvtColor(array, cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode('.png', bgr)[1]
     write_atomic(path, encoded.tobytes())
+
+
+def file_sha256(path: str | PathLike[str]) -> str:
+    """SHA-256 of a file in hexadecimal, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
