@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_prep._inria_crops import STEP, Crop, choose_crop, read_nudges
+from data_prep.datasets.inria.crops import STEP, Crop, choose_crop, read_nudges
 from lale_mmseg.errors import DataError
 
 SIDE, SIZE = 120, 40
@@ -120,14 +120,13 @@ def test_nudges_are_read(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('', 'the header is missing; tile,x,y is due'),
-        ('tile,row,column\n', 'the header is tile,row,column; tile,x,y is due'),
-        ('tile,x,y\nvienna1,0,0\n', r"line 2: tile 'vienna1': austin1 to austin36 are due"),
-        ('tile,x,y\naustin3,0,0\n', r"line 2: tile 'austin3': it is not in the source"),
-        ('tile,x,y\naustin1,0,0\naustin2,0,0\naustin1,4,4\n', 'line 4: austin1 stands in a line above already'),
-        ('tile,x,y\naustin1,0.5,0\n', r"line 2: a tile and two whole numbers are due, found \['austin1', '0.5', '0'\]"),
-        ('tile,x,y\naustin1,0\n', 'line 2: a tile and two whole numbers are due'),
-        ('tile,x,y\naustin1,0,1,2\n', 'line 2: a tile and two whole numbers are due'),
+        ('', "the header is ''; expected tile,x,y"),
+        ('tile,row,column\n', "the header is 'tile,row,column'; expected tile,x,y"),
+        ('tile,x,y\naustin3,0,0\n', r"line 2: tile 'austin3' is not in the source"),
+        ('tile,x,y\naustin1,0,0\n\naustin1,4,4\n', 'line 4: austin1 occurs twice'),
+        ('tile,x,y\naustin1,0.5,0\n', r"line 2: expected a tile and two whole numbers, found \['austin1', '0.5', '0'\]"),
+        ('tile,x,y\naustin1,0\n', 'line 2: expected a tile and two whole numbers'),
+        ('tile,x,y\naustin1,0,1,2\n', 'line 2: expected a tile and two whole numbers'),
     ],
 )
 def test_a_bad_table_is_an_error(tmp_path, text, message):

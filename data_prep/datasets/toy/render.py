@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from data_prep._toy_layout import (
+from data_prep.datasets.toy.layout import (
     BARREN,
     BUILT,
     CROP,
