@@ -512,12 +512,6 @@ def test_the_archive_holds_all_tiles_or_is_not_written(small, submit):
     assert json.loads((small / 'out' / 'summary.json').read_text())['complete'] is True
 
 
-def test_helpers_of_the_tools_have_names_of_their_own():
-    """Two modules of one name and other content: which one an import finds depends on the path."""
-    names = [{path.name for path in (REPO / folder).glob('_*.py')} for folder in ('tools/analysis', 'data_prep')]
-    assert names[0] & names[1] - {'__init__.py'} == set()
-
-
 @pytest.mark.slow
 def test_a_whole_tile_in_a_process_of_its_own(tmp_path):
     """5000x5000 pixels, through the command line, equal to tools/test.py."""

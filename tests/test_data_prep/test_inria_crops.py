@@ -124,7 +124,10 @@ def test_nudges_are_read(tmp_path):
         ('tile,row,column\n', "the header is 'tile,row,column'; expected tile,x,y"),
         ('tile,x,y\naustin3,0,0\n', r"line 2: tile 'austin3' is not in the source"),
         ('tile,x,y\naustin1,0,0\n\naustin1,4,4\n', 'line 4: austin1 occurs twice'),
-        ('tile,x,y\naustin1,0.5,0\n', r"line 2: expected a tile and two whole numbers, found \['austin1', '0.5', '0'\]"),
+        (
+            'tile,x,y\naustin1,0.5,0\n',
+            r"line 2: expected a tile and two whole numbers, found \['austin1', '0.5', '0'\]",
+        ),
         ('tile,x,y\naustin1,0\n', 'line 2: expected a tile and two whole numbers'),
         ('tile,x,y\naustin1,0,1,2\n', 'line 2: expected a tile and two whole numbers'),
     ],

@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from data_prep._inria_layout import manifest_kind
 from lale_mmseg.datasets import held_out
 from lale_mmseg.datasets.protocol_dataset import ProtocolDataset
 from lale_mmseg.datasets.transforms.loading import binary_labels
@@ -69,7 +68,7 @@ def prepare_for(root, protocol):
     """Makes the manifest say what data_prep writes there for a protocol."""
     content = json.loads((root / 'manifest.json').read_text())
     for entry in content['parts'].values():
-        entry['kind'] = manifest_kind(protocol)
+        entry['kind'] = f'inria-{protocol}'
     (root / 'manifest.json').write_text(json.dumps(content))
     return root
 
