@@ -23,7 +23,7 @@ from lale_mmseg.files import TEMPORARY, hash_json, write_json
 
 MANIFEST = 'manifest.json'
 MARKERS = 'markers'
-LOCK = '.lock'
+LOCK = f'{MARKERS}/.lock'
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Prepared:
 
         Args:
             units: Units of this run.
-            overwrite: Make all of them again, and replace units of another kind.
+            overwrite: Make all of them again, and remove units of another kind.
 
         Raises:
             InputError: The folder holds something else, units with other settings that this run leaves alone, or
@@ -93,10 +93,9 @@ class Prepared:
         """
         if self.root.is_dir() and any(self.root.iterdir()) and not (self.root / MARKERS).is_dir():
             raise InputError(f'{self.root}: is not empty and was not made by this command; choose a new folder')
-        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / MARKERS).mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.root / LOCK, timeout=0):
-                (self.root / MARKERS).mkdir(exist_ok=True)
                 yield self._unmade(units, overwrite)
         except Timeout:
             raise InputError(f'{self.root}: another process is preparing this folder; wait until it ends') from None
@@ -145,7 +144,8 @@ class Prepared:
         names = {unit.name for unit in units}
         groups = {unit.group or unit.name for unit in units}
         others = {name: marker for name, marker in markers.items() if name not in names}
-        for name in [name for name, marker in others.items() if marker['group'] in groups]:
+        replaced = [name for name in others if others[name]['group'] in groups or others[name]['kind'] != self.kind]
+        for name in replaced:
             _remove(self.root, name)
             del others[name]
         self._require_settings(units, others)

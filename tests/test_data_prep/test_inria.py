@@ -218,12 +218,6 @@ def test_links_are_followed_and_circles_end(crops, source, tmp_path):
     assert files(tmp_path / 'out') == files(crops)
 
 
-def test_whole_tiles_come_out_of_a_zip_file_as_they_are(windows, source, tmp_path):
-    packed = zip_folder(source / 'AerialImageDataset', tmp_path / 'a.zip')
-    prepare(full(), packed, tmp_path / 'out', workers=1)
-    assert files(tmp_path / 'out') == files(windows)
-
-
 @pytest.mark.parametrize('below', ['.', 'AerialImageDataset', 'AerialImageDataset/train'])
 def test_the_source_is_found_at_any_depth(source, below, tmp_path):
     found = find_tiles(source / below, inria.tiles_of('austin'), False, tmp_path)
@@ -326,19 +320,6 @@ def test_tiles_that_lack_may_be_skipped(source, tmp_path, capsys):
         'not prepared: austin2, austin3, austin4, austin5, austin6, austin7, austin8, austin9 and 26 more\n' in printed
     )
     assert '0 tiles prepared, 2 were already finished\n' in printed
-
-
-def test_windows_of_another_size_do_not_overlap(source, tmp_path, capsys):
-    command = ['full', str(source), str(tmp_path / 'out'), '--size', '75', '--cities', 'austin', '--workers', '1']
-    assert main(command) == 0
-    printed = capsys.readouterr().out
-    assert "shares count each pixel of a tile once, as class_weight='data' does" in printed
-    assert (Request('full', 75).settings, Request('full', 512).settings) == (
-        dict(size=75, stride=75),
-        dict(size=512, stride=512),
-    )
-    names = sorted(path.stem for path in (tmp_path / 'out/windows/masks').glob('austin6_*'))
-    assert names == [f'austin6_{x}_{y}_{x + 75}_{y + 75}' for x in (0, 75) for y in (0, 75)]
 
 
 @pytest.mark.parametrize(

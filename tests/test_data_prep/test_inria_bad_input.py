@@ -164,11 +164,6 @@ def test_a_nudge_out_of_the_tile(train, tmp_path, x, message):
     fails(train, message, nudges=table)
 
 
-def test_a_nudge_of_a_tile_that_lacks(train, tmp_path):
-    (tmp_path / 'nudges.csv').write_text('tile,x,y\naustin9,0,0\n')
-    fails(train, "tile 'austin9' is not in the source", nudges=tmp_path / 'nudges.csv')
-
-
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
@@ -192,15 +187,6 @@ def test_the_output_of_another_protocol_is_left_alone(train):
     with pytest.raises(InputError, match='holds inria-few-shot data, this run makes inria-full'):
         prepare(Request('full', CROP, CROP, ('austin',), missing='skip'), train.parent, out, workers=1)
     assert sorted(out.rglob('*')) == before
-
-
-def test_a_folder_with_other_files_is_left_alone(train):
-    out = train.parents[2] / 'out'
-    out.mkdir()
-    (out / 'notes.txt').write_text('mine')
-    with pytest.raises(InputError, match=r'is not empty and was not made by this command'):
-        run(train)
-    assert [path.name for path in out.iterdir()] == ['notes.txt']
 
 
 def test_another_source_makes_the_tile_again(train):

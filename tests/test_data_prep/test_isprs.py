@@ -24,7 +24,7 @@ from data_prep.datasets.isprs.request import Request
 from data_prep.isprs import main
 from lale_mmseg.errors import InputError
 from lale_mmseg.metainfo import isprs
-from tests.isprs_tiles import VAIHINGEN_SIZES, erode, make_potsdam, make_vaihingen, tile_image, tile_labels, write_tif
+from tests.isprs_tiles import erode, make_potsdam, make_vaihingen, tile_image, tile_labels, write_tif
 from tests.support import REPO
 
 SIZE = (300, 260)
@@ -222,14 +222,6 @@ def test_protocol_takes_windows_to_train_and_whole_tiles_to_test(tmp_path):
     )
 
 
-def test_labels_of_one_kind(source, tmp_path):
-    prepare(potsdam(labels=('full',), tiles=('2_13',)), source, tmp_path / 'out', workers=1)
-    assert {path.name for path in (tmp_path / 'out' / 'windows').iterdir()} == {'images', 'labels_full'}
-    saved = json.loads((tmp_path / 'out' / 'statistics.json').read_text())
-    assert list(saved['tiles']) == ['2_13']
-    assert list(saved['tiles']['2_13']) == ['full']
-
-
 def test_finished_output_is_recognised(prepared, source, tmp_path, monkeypatch):
     out = tmp_path / 'out'
     shutil.copytree(prepared, out)
@@ -361,15 +353,3 @@ def test_true_size(tmp_path):
     assert process.wait() == 0, process.stderr.read()
     assert files(killed) == files(whole)
     assert {path.name for path in tmp_path.iterdir()} == {'source', 'whole', 'killed'}
-
-
-@pytest.mark.slow
-def test_true_sizes_of_vaihingen(tmp_path):
-    source = make_vaihingen(tmp_path / 'source')
-    made = prepare(Request('vaihingen', bands='irrg'), source, tmp_path / 'out')
-    for tile, (width, height) in VAIHINGEN_SIZES.items():
-        expected = [-(-(side - 512) // 256) + 1 for side in (width, height)]
-        names = made[f'area{tile}-windows-images']['files']['windows/images']
-        assert len(names) == expected[0] * expected[1]
-        last = f'area{tile}_{width - 512}_{height - 512}_{width}_{height}.png'
-        assert (tmp_path / 'out' / 'windows' / 'labels_eroded' / last).exists()

@@ -17,7 +17,7 @@ from data_prep.datasets.isprs.request import Request
 from data_prep.datasets.isprs.verify import verify_isprs
 from data_prep.isprs import main
 from lale_mmseg.errors import ConfigError, DataError
-from tests.isprs_tiles import make_potsdam, make_vaihingen, tile_labels, write_labels, write_tif, zip_folder
+from tests.isprs_tiles import make_potsdam, tile_labels, write_labels, write_tif, zip_folder
 from tests.support import REPO
 
 SIZE = (150, 140)
@@ -73,12 +73,6 @@ def test_missing_file_of_a_tile(source, name, message):
     fails(Request('potsdam', size=128, stride=64, labels=('full', 'eroded')), source, message)
 
 
-def test_image_without_any_label(source):
-    (source / LABEL).unlink()
-    (source / ERODED).unlink()
-    fails(REQUEST, source, r'missing tile 2_11: labels \(top_potsdam_2_11_label\.tif or .*_noBoundary\.tif\)')
-
-
 def test_missing_tiles_of_the_choice(source, tmp_path):
     wanted = Request('potsdam', size=128, stride=64, tiles=('2_10', '7_13'))
     fails(wanted, source, r'missing tile 7_13: labels .*, tile 7_13: image \(top_potsdam_7_13_RGB\.tif\)')
@@ -87,13 +81,6 @@ def test_missing_tiles_of_the_choice(source, tmp_path):
     fails(wanted, source, r'protocol geoseg.*missing tile 2_12: image .* and \d+ more\. Found 2 image files')
     fails(VAIHINGEN, source, r'no tile of vaihingen was found; looked for files such as top/top_mosaic_09cm_area1\.tif')
     fails(REQUEST, tmp_path / 'nowhere', 'nowhere: no such folder')
-
-
-def test_protocol_that_needs_eroded_labels(tmp_path):
-    sizes = dict.fromkeys(('1', '30'), SIZE)
-    source = make_vaihingen(tmp_path / 'source', sizes, kinds=('full',))
-    wanted = Request('vaihingen', size=128, stride=64, bands='irrg', protocols=('geoseg',), tiles=('1', '30'))
-    fails(wanted, source, r'missing tile 30: eroded labels \(top_mosaic_09cm_area30_noBoundary\.tif\)')
 
 
 def test_labels_of_another_size(source):
@@ -105,16 +92,6 @@ def test_labels_of_another_size(source):
 def test_wrong_bands(source, name, bands, due):
     write_tif(source / name, np.zeros((bands, *SIZE[::-1]), np.uint8))
     fails(REQUEST, source, rf'{Path(name).name}: has {bands} band\(s\), expected {due}')
-
-
-def test_three_bands_where_four_are_due(tmp_path):
-    source = make_potsdam(tmp_path / 'source', ['2_10'], SIZE, bands=('rgbir',), zipped=False)
-    path = source / 'Potsdam' / '4_Ortho_RGBIR' / 'top_potsdam_2_10_RGBIR.tif'
-    write_tif(path, np.zeros((3, *SIZE[::-1]), np.uint8))
-    wanted = Request('potsdam', size=128, stride=64, bands='rgbir')
-    fails(wanted, source, r'has 3 band\(s\), expected 4')
-    path.unlink()
-    fails(wanted, source, r'missing tile 2_10: image \(top_potsdam_2_10_RGBIR\.tif\)')
 
 
 @pytest.mark.parametrize('name', [IMAGE, LABEL])
@@ -276,21 +253,6 @@ def test_the_command_says_it_in_one_line(source, tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith('error: tile 2_10: 140x150 pixels')
     assert not (tmp_path / 'out').exists()
-
-
-def test_a_folder_of_something_else_is_left_alone(source, tmp_path):
-    (tmp_path / 'out').mkdir()
-    (tmp_path / 'out' / 'notes.txt').write_text('mine')
-    with pytest.raises(ValueError, match=r'is not empty and was not made by this command'):
-        prepare(REQUEST, source, tmp_path / 'out', workers=1)
-    assert [path.name for path in (tmp_path / 'out').rglob('*')] == ['notes.txt']
-
-
-def test_output_in_the_present_folder(source, tmp_path, monkeypatch):
-    (tmp_path / 'out').mkdir()
-    monkeypatch.chdir(tmp_path / 'out')
-    assert len(prepare(REQUEST, source, '.', workers=1)) == 12
-    assert {path.name for path in tmp_path.iterdir()} == {'source', 'out'}
 
 
 def test_what_is_finished_outlives_an_error(source, tmp_path):

@@ -121,13 +121,6 @@ def test_same_seed_same_files_for_any_number_of_workers(tmp_path):
     assert one[image] != one['train/images/N36E026_000_003.png']
 
 
-def test_a_longer_set_begins_with_the_shorter_one(tmp_path):
-    make_toy(tmp_path / 'short', dict(val=1), size=48)
-    make_toy(tmp_path / 'long', dict(val=2), size=48)
-    name = Path('val/images/N37E026_000_000.png')
-    assert (tmp_path / 'short' / name).read_bytes() == (tmp_path / 'long' / name).read_bytes()
-
-
 def test_parquet_shards_hold_what_the_folders_hold(tmp_path):
     make_toy(tmp_path, dict(train=5), size=48, parquet=True, rows_per_shard=2)
     shards = sorted((tmp_path / 'data').iterdir())
@@ -140,11 +133,6 @@ def test_parquet_shards_hold_what_the_folders_hold(tmp_path):
         assert row['conditioning_image']['bytes'] == (tmp_path / 'train' / 'masks' / name).read_bytes()
     schema = pq.read_schema(shards[0])
     assert str(schema.field('image').type) == 'struct<bytes: binary, path: string>'
-
-
-def test_parquet_without_folders(tmp_path):
-    make_toy(tmp_path, dict(train=1), size=48, parquet=True, folders=False)
-    assert {path.name for path in tmp_path.iterdir()} == {'data', 'manifest.json', 'markers', '.lock'}
 
 
 def test_row_groups_have_100_rows(tmp_path, make_pair):
@@ -185,13 +173,6 @@ def test_data_of_another_kind_need_overwrite(tmp_path):
     with pytest.raises(InputError, match=r'holds archives data, this run makes toy; .* --overwrite'):
         make_toy(tmp_path, dict(train=1), size=48)
     make_toy(tmp_path, dict(train=1), size=48, overwrite=True)
-
-
-def test_foreign_folder_is_refused(tmp_path):
-    (tmp_path / 'thesis.txt').write_text('mine')
-    with pytest.raises(InputError, match=r'is not empty and was not made by this command'):
-        make_toy(tmp_path, dict(train=1), size=48)
-    assert contents(tmp_path) == {'thesis.txt': b'mine'}
 
 
 @pytest.mark.parametrize(

@@ -204,11 +204,6 @@ def test_same_picture_in_two_splits(root):
     assert str(root / 'images' / 'a1.png') in fault.message
 
 
-def test_same_picture_twice_in_one_split_is_no_leak(root):
-    put(root / 'images' / 'a2.png', picture(0))
-    assert kinds(root) == []
-
-
 def test_empty_split(root):
     (root / 'val.txt').write_text('\n')
     report = verify(root, EXPECTED, workers=1)

@@ -96,7 +96,6 @@ def from_parquet(
         raise DataError(f'{shard_dir}: has no shards of {missing}, only of {sorted(found)}')
     jobs = []
     for part in parts or found:
-        _check_names(found[part])
         for index, shard in enumerate(found[part]):
             status = shard.stat()
             source = dict(shard=[shard.name, status.st_size, status.st_mtime_ns])
@@ -149,18 +148,6 @@ def read_rows(shard: Path, part: str) -> Iterator[Pair]:
                 row += 1
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f'{shard}: cannot be read after row {row} ({error}); the file is damaged') from None
-
-
-def _check_names(shards: Sequence[Path]) -> None:
-    """Raises DataError if two rows of a part have the same name."""
-    seen: dict[str, Path] = {}
-    for shard in shards:
-        for cell in _opened(shard).read([f'{IMAGE_COLUMN}.path'])[IMAGE_COLUMN].to_pylist():
-            stem = PurePosixPath(_file_name((cell or {}).get('path'))).stem
-            if stem in seen:
-                raise DataError(f'{shard}: {stem} is also in {seen[stem].name}; names must be unique in a part')
-            if stem:
-                seen[stem] = shard
 
 
 def _file_name(path: str | None) -> str:
