@@ -141,7 +141,7 @@ class Prepared:
                 f'{self.root}: holds {", ".join(sorted(foreign))} data, this run makes {self.kind}; choose another '
                 'folder, or replace the data with --overwrite'
             )
-        names = {unit.name for unit in units}
+        names = {unit.name: unit for unit in units}
         groups = {unit.group or unit.name for unit in units}
         others = {name: marker for name, marker in markers.items() if name not in names}
         replaced = [name for name in others if others[name]['group'] in groups or others[name]['kind'] != self.kind]
@@ -149,16 +149,8 @@ class Prepared:
             _remove(self.root, name)
             del others[name]
         self._require_settings(units, others)
-        if overwrite:
-            return list(units)
-        there = Listing(self.root)
-        return [
-            unit
-            for unit in units
-            if unit.name not in markers
-            or markers[unit.name]['hash'] != unit.hash
-            or there.missing(markers[unit.name]['files'])
-        ]
+        todo = {unit.name for unit in self.unfinished(units)} | set(self.missing([*names]))
+        return [unit for name, unit in names.items() if overwrite or name in todo]
 
     def _require_settings(self, units: Sequence[Unit], others: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises InputError if units outside this run have other settings: a folder is one data set."""

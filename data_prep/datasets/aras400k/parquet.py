@@ -78,14 +78,9 @@ def from_parquet(
         shard_dir: Folder with shards such as `train-00000-of-00010.parquet`, at any depth.
         out: Folder to unpack to.
         parts: Which parts; None for all that are found.
-        overwrite: Unpack the parts again, and replace those from another kind of source.
-        workers: Number of processes; None for one per CPU.
-
-    Returns:
-        Pairs, pixels and class shares of each finished part of `out`, as in the manifest.
+        overwrite, workers: See `from_archives`, also for the result.
 
     Raises:
-        ConfigError: An argument is out of range.
         DataError: Shards are missing or damaged, or have unexpected content.
         InputError: `out` holds something else, or another process is writing to it.
     """

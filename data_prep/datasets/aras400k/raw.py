@@ -80,14 +80,9 @@ def from_raw(
         raw_dir: Folder with `*_S2RGBNIR.tif` and `*_Map.tif`, at any depth.
         out: Folder to write to.
         rules: None for the published window, and everything in 'train'.
-        overwrite: Cut all windows again, and replace parts from another kind of source.
-        workers: Number of processes; None for one per CPU.
-
-    Returns:
-        Pairs, pixels and class shares of each part of `out`, as in the manifest.
+        overwrite, workers: See `from_archives`, also for the result.
 
     Raises:
-        ConfigError: An argument is out of range.
         DataError: A raster is unreadable or has no map, a map has an unknown code, or no window is left.
         InputError: `out` holds something else, or another process is writing to it.
     """

@@ -212,6 +212,8 @@ def _make_all(folder: Prepared, request: Request, jobs: Mapping[str, tuple[Unit,
         with folder.making(job[0]) as output:
             _make(request, job[1], job[0].source['nudge'], output)
 
+    # Before the first tile: the held-out crops of a killed run must be recognised as such.
+    folder.write_manifest({tile: dict(kind=folder.kind) for tile in (*made_tiles(folder.root), *jobs)})
     try:
         with progress_bar('preparing', len(jobs), 'tiles') as advance:
             for _ in map_jobs(make, jobs.values(), max(min(threads, len(jobs)), 1), threads=True):

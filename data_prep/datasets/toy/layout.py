@@ -1,8 +1,8 @@
-"""The land cover of a made scene: where terrain, water, fields and people put each class.
+"""Land cover of a generated scene.
 
-Elevation and moisture are smooth random fields. Lakes and rivers take the low ground, forest the wet, bare ground the
-high and dry; parcels with straight borders lie on flat land and settlements beside them. All lengths are in pixels of
-10 m, so a larger scene shows more land, not larger things.
+Elevation and moisture are smooth random fields. Lakes and rivers lie on low ground, forest on wet ground, bare land on
+high and dry ground; parcels with straight borders lie on flat land, with settlements beside them. All lengths are in
+pixels of 10 m, so a larger scene shows more land, not larger objects.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ TREE, SHRUB, GRASS, CROP, BUILT, BARREN, WATER = range(len(aras400k.CLASSES))
 
 @dataclass
 class Layout:
-    """What lies where in a scene of H x W pixels.
+    """Land cover of a scene of H x W pixels.
 
     Attributes:
         labels: (H, W) uint8 class indexes of ARAS400k.
-        elevation: (H, W) float32, about zero mean and unit variance.
-        parcels: (H, W) int64, the parcel of each pixel, from 0.
-        towns: (H, W) int64, the settlement of each built-up pixel, from 0.
-        roads: (H, W) bool, roads in the open country.
+        elevation: (H, W) float32, with about zero mean and unit variance.
+        parcels: (H, W) int64 number of the parcel of each pixel, from 0.
+        towns: (H, W) int64 number of the settlement of each built-up pixel, from 0.
+        roads: (H, W) bool, roads outside settlements.
     """
 
     labels: np.ndarray
@@ -38,7 +38,7 @@ class Layout:
 
 
 def smooth_noise(rng: np.random.Generator, size: int, scale: float, octaves: int = 1) -> np.ndarray:
-    """Smooth random field: cubic interpolation of random grids, each octave half as wide and half as strong.
+    """Smooth random field: cubic interpolation of random grids; each octave has half the spacing and amplitude.
 
     Args:
         rng: Source of randomness.
@@ -47,7 +47,7 @@ def smooth_noise(rng: np.random.Generator, size: int, scale: float, octaves: int
         octaves: Number of grids.
 
     Returns:
-        (size, size) float32 array of zero mean and unit variance over many draws (a single one drifts freely).
+        (size, size) float32 array with zero mean and unit variance over many draws.
     """
     field = np.zeros((size, size), np.float32)
     power = 0.0
@@ -59,7 +59,7 @@ def smooth_noise(rng: np.random.Generator, size: int, scale: float, octaves: int
         top, left = rng.integers(int(step), max(int(2 * step), int(step) + 1), 2)
         weight = 0.5**octave
         field += weight * zoomed[top : top + size, left : left + size]
-        # Interpolation averages neighbouring grid points: about 0.6 of the variance is left.
+        # Interpolation averages neighbouring grid points, which leaves about 0.6 of the variance.
         power += 0.6 * weight**2
     return field / np.float32(np.sqrt(power))
 
@@ -80,7 +80,7 @@ def jittered_cells(
         rng: Source of randomness.
         u: (H, W) coordinates, in units of the spacing of the points.
         v: (H, W) coordinates.
-        jitter: How far a point may lie from the middle of its square, up to 0.5.
+        jitter: Largest offset of a point from the middle of its square, up to 0.5.
 
     Returns:
         (H, W) int64 cell numbers and (H, W) float32 distances to the point of the cell.
@@ -107,7 +107,7 @@ def make_layout(rng: np.random.Generator, size: int) -> Layout:
     elevation = smooth_noise(rng, size, 110, octaves=4)
     moisture = smooth_noise(rng, size, 90, octaves=3) + np.float32(rng.normal(0, 0.5))
     river = _river(rng, elevation) if rng.random() < 0.5 else np.zeros((size, size), bool)
-    # A river cuts its valley: the ground falls towards it.
+    # The ground falls towards a river.
     from_river = cv2.distanceTransform((~river).astype(np.uint8), cv2.DIST_L2, 5) if river.any() else None
     if from_river is not None:
         valley = np.exp(-((from_river / 30) ** 2))
@@ -128,7 +128,7 @@ def make_layout(rng: np.random.Generator, size: int) -> Layout:
 
 
 def _absorb_specks(labels: np.ndarray, min_area: int = 60) -> None:
-    """Gives areas of fewer than `min_area` pixels to the class that surrounds them."""
+    """Assigns areas of fewer than `min_area` pixels to the class that surrounds them."""
     present = np.unique(labels)
     specks = np.zeros(labels.shape, bool)
     for label in present:
@@ -141,7 +141,7 @@ def _absorb_specks(labels: np.ndarray, min_area: int = 60) -> None:
 
 
 def _natural_cover(rng: np.random.Generator, elevation: np.ndarray, moisture: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 labels: forest on wet, shrub on dry, bare on high and dry ground, grass between."""
+    """(H, W) uint8 labels: forest on wet, shrub on dry, bare land on high and dry ground, grass elsewhere."""
     size = len(elevation)
     patches = [1.1 * smooth_noise(rng, size, 56, octaves=2) for _ in range(4)]
     scores = {
@@ -193,7 +193,7 @@ def _river(rng: np.random.Generator, elevation: np.ndarray) -> np.ndarray:
     canvas = np.zeros((size, size), np.uint8)
     width = int(rng.integers(9, 18))
     cv2.polylines(canvas, [np.round(points).astype(np.int32)], False, 1, width)
-    # Flow from west to east, turned by a random number of right angles.
+    # The river flows from west to east; rotate it by a random number of right angles.
     return np.rot90(canvas, int(rng.integers(4))).astype(bool).copy()
 
 
@@ -225,7 +225,7 @@ def _settle(rng: np.random.Generator, water: np.ndarray, elevation: np.ndarray) 
         canvas = np.zeros((size, size), np.uint8)
         cv2.line(canvas, first, second, 1, int(rng.integers(4, 7)))
         road = canvas.astype(bool)
-        # A bridge over a river is fine, a road along a lake is not.
+        # Roads may cross a river, but not run through a lake.
         if rng.random() < 0.6 and water[road].mean() < 0.2:
             roads |= road
     return towns, roads

@@ -1,6 +1,6 @@
-"""The satellite image of a made scene: colour, texture, relief, atmosphere and sensor noise of a land cover layout.
+"""Satellite image of a generated scene: colour, texture, relief, atmosphere and sensor noise.
 
-Colours of the classes overlap, drift within a scene and shift between scenes; what tells classes apart is texture:
+Colours of the classes overlap, drift within a scene and shift between scenes. Texture distinguishes the classes:
 crowns with shadows (tree), dots on soil (shrub), even (grass), furrows (crop), blocks and streets (built-up), ridges
 (barren), flat without relief (water).
 """
@@ -32,7 +32,7 @@ TONES = {
     BARREN: ((120, 106, 88), (184, 170, 146)),
     WATER: ((34, 52, 68), (92, 96, 78)),
 }
-#: Growing, ripe, cut and ploughed fields.
+#: Growing, ripe, harvested and ploughed fields.
 CROP_TONES = ((66, 92, 46), (104, 120, 62), (150, 146, 84), (160, 142, 102), (122, 98, 74), (86, 76, 60))
 ROOF_TONES = ((196, 190, 182), (156, 100, 80), (96, 94, 96), (140, 132, 124), (214, 206, 194))
 YARD_TONES = ((104, 104, 78), (128, 116, 96), (84, 94, 62))
@@ -40,7 +40,7 @@ STREET_TONE = (112, 108, 106)
 
 
 def render(rng: np.random.Generator, layout: Layout) -> np.ndarray:
-    """Draws the image of a layout.
+    """Renders the image of a layout.
 
     Returns:
         (H, W, 3) uint8 array in RGB order.
@@ -56,19 +56,19 @@ def render(rng: np.random.Generator, layout: Layout) -> np.ndarray:
             surface = _built_up(rng, layout, sun)
         else:
             surface = _tone(rng, size, TONES[int(label)]) * draw[int(label)](rng, size, sun)[..., None]
-        # Each class is lighter or darker as a whole from scene to scene.
+        # The brightness of each class varies from scene to scene.
         surface *= np.float32(np.exp(rng.normal(0, 0.12)))
         image[labels == label] = surface[labels == label]
     relief = _hillshade(layout.elevation, sun, strength=rng.uniform(2.0, 5.0))
     relief[labels == WATER] = 1
     image *= relief[..., None]
-    # One drift of tone over all classes (soil, season): neighbours share it, so it says nothing about the class.
+    # A drift of tone over all classes (soil, season), which carries no information about the class.
     image *= np.exp(0.14 * smooth_noise(rng, size, 70, octaves=2))[..., None]
     return _expose(rng, image)
 
 
 def _tone(rng: np.random.Generator, size: int, ends: tuple[tuple[int, int, int], tuple[int, int, int]]) -> np.ndarray:
-    """(H, W, 3) float32: between the two ends of a class's range, drifting over the scene."""
+    """(H, W, 3) float32 tones between the two ends of a class's range, drifting over the scene."""
     position = rng.uniform(0.1, 0.9) + 0.25 * smooth_noise(rng, size, 48, octaves=2)
     position = np.clip(position, -0.15, 1.15)[..., None].astype(np.float32)
     low, high = (np.array(end, np.float32) for end in ends)
@@ -92,7 +92,7 @@ def _trees(rng: np.random.Generator, size: int, sun: float) -> np.ndarray:
 
 
 def _shrubs(rng: np.random.Generator, size: int, sun: float) -> np.ndarray:
-    """Dark dots of 3 to 4 pixels, apart from each other, on lighter soil."""
+    """Separate dark dots of 3 to 4 pixels on lighter soil."""
     u, v = rotated_grid(size, rng.uniform(0, np.pi))
     spacing = rng.uniform(7.5, 10)
     cells, distance = jittered_cells(rng, u / spacing, v / spacing, jitter=0.35)
@@ -102,12 +102,12 @@ def _shrubs(rng: np.random.Generator, size: int, sun: float) -> np.ndarray:
 
 
 def _grass(rng: np.random.Generator, size: int, sun: float) -> np.ndarray:
-    """Even, with soft wide changes."""
+    """Even, with soft, wide variations."""
     return 1 + 0.06 * smooth_noise(rng, size, 26, octaves=2)
 
 
 def _barren(rng: np.random.Generator, size: int, sun: float) -> np.ndarray:
-    """Sharp crests with gullies between, lit from one side."""
+    """Sharp ridges with gullies between them, lit from one side."""
     crests = 1 - np.abs(smooth_noise(rng, size, 18, octaves=3))
     return np.clip(1 + 0.12 * crests + 0.55 * _shade(crests, sun), 0.3, 1.8)
 
@@ -150,7 +150,7 @@ def _built_up(rng: np.random.Generator, layout: Layout, sun: float) -> np.ndarra
 
 
 def _town(rng: np.random.Generator, size: int, sun: float) -> np.ndarray:
-    """(H, W, 3) float32: a plain full of houses along a grid of streets, to be cut out where a town is."""
+    """(H, W, 3) float32: a plain full of houses along a grid of streets, of which settlements are cut out."""
     u, v = rotated_grid(size, rng.uniform(0, np.pi))
     width, depth = rng.uniform(7, 11), rng.uniform(6, 9)
     column, row = np.floor(u / width).astype(int), np.floor(v / depth).astype(int)
