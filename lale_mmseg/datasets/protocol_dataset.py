@@ -15,7 +15,7 @@ from mmseg.datasets import BaseSegDataset
 from ..errors import ConfigError, DataError
 from ..metainfo.layout import index_by_stem
 from .held_out import require_open
-from .pair_checks import compare_headers
+from .image_io import compare_headers
 
 SPLITS = ('train', 'val', 'test')
 UNITS = ('windows', 'tiles')
