@@ -208,7 +208,10 @@ def table_of(reports: Mapping[str, EvaluationReport], rows: Mapping[str, Mapping
         names = {name: name for name in (*_SCORES, 'dropped')} | {f'IoU/{name}': name for name in CLASSES}
         lines[letter] = line | {shown: metrics.get(name) for name, shown in names.items()}
     table = pd.DataFrame(lines).T.dropna(axis='columns', how='all')
-    return table.to_string(float_format='{:.2f}'.format, na_rep='-', line_width=200)
+    # Numbers must not be cut off, whatever the width of the terminal.
+    return table.map(
+        lambda cell: cell if isinstance(cell, str) else '-' if pd.isna(cell) else f'{cell:.2f}'
+    ).to_string()
 
 
 def notes_of(rows: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> list[str]:
