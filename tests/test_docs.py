@@ -35,8 +35,8 @@ PYTHON_SCRIPTS = (
     'tools/test.py',
     'tools/predict.py',
     'tools/analysis/attention_map.py',
-    'tools/analysis/compare_attempts.py',
     'tools/analysis/compare_protocols.py',
+    'tools/analysis/compare_runs.py',
     'tools/analysis/complexity.py',
     'tools/analysis/data_budget.py',
     'tools/analysis/inria_submission.py',
@@ -110,13 +110,9 @@ def options_of(path: str, monkeypatch, *before: str) -> set[str]:
 
 
 def test_every_script_is_known():
-    """Scripts with a command line; parts of others begin with an underscore."""
-    found = {
-        str(path.relative_to(REPO))
-        for folder in ('tools', 'data_prep')
-        for path in (REPO / folder).rglob('*.py')
-        if not path.name.startswith('_')
-    }
+    """Scripts with a command line; modules of tools begin with an underscore, those of data_prep are in folders."""
+    paths = [*(REPO / 'tools').rglob('*.py'), *(REPO / 'data_prep').glob('*.py')]
+    found = {str(path.relative_to(REPO)) for path in paths if not path.name.startswith('_')}
     assert found == {*PYTHON_SCRIPTS, *COMMANDS_OF}
 
 
@@ -168,7 +164,8 @@ def test_commands_are_accepted_by_the_scripts(page, monkeypatch):
         except SystemExit:
             raise AssertionError(f'{command}\n{message.getvalue()}') from None
         if getattr(args, 'cfg_options', None):
-            config = ANY_CONFIG if args.config == 'CONFIG' else args.config
+            config = getattr(args, 'config', 'CONFIG')  # tools/predict.py has that of the checkpoint
+            config = ANY_CONFIG if config == 'CONFIG' else config
             check_overrides(Config.fromfile(REPO / config), args.cfg_options)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import CheckpointError
 from .checkpoint import load_weights, read_checkpoint, rename_weights
-from .seen_tiles import SeenTiles, merged, seen_by_checkpoint
+from .provenance import tiles_seen
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def take_pretrained_parts(model: nn.Module) -> list[PretrainedPart]:
     return found
 
 
-def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) -> SeenTiles:
-    """Loads the weights of parts.
+def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) -> frozenset[str]:
+    """Loads the weights of parts, or raises.
 
     mmengine would run code from such a file, and train from random weights if no name matches. Here the file is read
     like any checkpoint of this package. Entries that the part lacks (such as a classifier) are ignored and logged.
@@ -57,13 +57,13 @@ def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) 
         trust: See `read_checkpoint`.
 
     Returns:
-        Tiles that the files say their weights have seen in training.
+        Tiles that the weights were trained on, as the files record them.
 
     Raises:
         CheckpointError: A file cannot be read, or lacks weights of the part.
     """
     logger = MMLogger.get_current_instance()
-    seen: SeenTiles = {}
+    seen: frozenset[str] = frozenset()
     for name, part, init_cfg in ((entry.name, entry.part, entry.init_cfg) for entry in parts):
         source = str(init_cfg['checkpoint'])
         prefix = str(init_cfg.get('prefix') or '').rstrip('.')
@@ -83,7 +83,7 @@ def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) 
         logger.info(f'{name}.init_cfg: loaded {len(weights)} of {len(own)} entries of {name} from {source}')
         if extra:
             logger.info(f'{source}: {len(extra)} entries ignored, which {name} does not have: {extra[:5]}')
-        seen = merged(seen, seen_by_checkpoint(checkpoint))
+        seen |= tiles_seen(checkpoint)
     return seen
 
 
