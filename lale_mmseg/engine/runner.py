@@ -22,7 +22,7 @@ from . import held_out
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
 from .config import check_config, complete_config
 from .fields import located_errors
-from .network_check import check_network
+from .network_check import check_heads
 from .pretrained import load_pretrained_parts, take_pretrained_parts
 from .provenance import config_hash, describe_test
 from .splits import check_scoring, check_splits
@@ -62,8 +62,9 @@ class LALERunner(Runner):
         """Builds a runner from a config."""
         with located_errors(cfg):
             cfg = complete_config(cfg)
-            check_network(cfg)
-            return super().from_cfg(cfg)
+            runner = super().from_cfg(cfg)
+            check_heads(runner.model)
+            return runner
 
     def setup_env(self, env_cfg: dict) -> None:
         """Sets up the environment; on CPUs joins the process group first, because mmengine's way needs a GPU."""

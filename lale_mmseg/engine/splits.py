@@ -38,7 +38,7 @@ def check_splits(cfg: Config) -> None:
     if chosen_by and shared:
         # The clean variant of a protocol has validation tiles of its own; where test labels are hidden there is none.
         has_clean = all(accepts(dataset, 'clean') for _, dataset in leaf_datasets(cfg, 'test'))
-        advice = 'set clean=True in the three datasets to validate on training tiles, or ' if has_clean else ''
+        advice = 'set the top-level clean=True to validate on training tiles, or ' if has_clean else ''
         MMLogger.get_current_instance().warning(
             f'the best checkpoint is selected by {chosen_by} on {len(shared)} tiles that are also tested, so its test '
             f'scores are optimistic; {advice}set default_hooks.checkpoint.save_best=None to select none'

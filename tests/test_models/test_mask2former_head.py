@@ -78,7 +78,7 @@ def test_the_number_of_classes_comes_from_the_data(chips_root):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        (dict(num_classes=1), r'num_classes=1: Mask2Former chooses among 2 classes or more'),
+        (dict(num_classes=1), r'num_classes=1: expected at least 2 classes'),
         (dict(loss_cls=dict(class_weight=[1.0])), r'loss_cls\.class_weight follows from num_classes'),
     ],
 )
