@@ -110,13 +110,9 @@ def options_of(path: str, monkeypatch, *before: str) -> set[str]:
 
 
 def test_every_script_is_known():
-    """Scripts with a command line; parts of others begin with an underscore."""
-    found = {
-        str(path.relative_to(REPO))
-        for folder in ('tools', 'data_prep')
-        for path in (REPO / folder).rglob('*.py')
-        if not path.name.startswith('_')
-    }
+    """Scripts with a command line; modules of tools begin with an underscore, those of data_prep are in folders."""
+    paths = [*(REPO / 'tools').rglob('*.py'), *(REPO / 'data_prep').glob('*.py')]
+    found = {str(path.relative_to(REPO)) for path in paths if not path.name.startswith('_')}
     assert found == {*PYTHON_SCRIPTS, *COMMANDS_OF}
 
 

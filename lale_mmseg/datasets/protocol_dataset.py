@@ -16,7 +16,7 @@ from ..errors import ConfigError, DataError
 from ..metainfo import IGNORE_INDEX
 from ..metainfo.layout import index_by_stem
 from ..metainfo.protocol import Protocol
-from .pair_checks import compare_headers
+from .image_io import compare_headers
 
 SPLITS = ('train', 'val', 'test')
 UNITS = ('windows', 'tiles')

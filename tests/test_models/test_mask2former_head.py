@@ -14,7 +14,6 @@ from mmseg.structures import SegDataSample
 
 from lale_mmseg.engine.checkpoint import DESCRIPTION_KEY, describe
 from lale_mmseg.engine.config import complete_config
-from lale_mmseg.engine.fields import check_fields
 from lale_mmseg.errors import ConfigError
 from lale_mmseg.inference import Predictor
 from tests.support import REPO
@@ -92,8 +91,6 @@ def test_bad_arguments_are_named(changes, message):
 def test_misspelt_arguments_are_found_although_the_parents_swallow_them():
     cfg = config()
     cfg.model.decode_head.num_querys = 5
-    with pytest.raises(ConfigError, match=r"model\.decode_head: .* no argument 'num_querys'; did you mean 'num_queri"):
-        check_fields(cfg)
     with pytest.raises(TypeError, match='num_querys'):
         MODELS.build(cfg.model)
 
