@@ -55,7 +55,7 @@ class _Image:
     mean: WindowMean
 
     def piece(self, window: Window) -> Tensor:
-        """What the image has of a window, which may reach into the padding."""
+        """The part of the image inside a window, which may reach into the padding."""
         return self.pixels[:, window.rows, window.columns]
 
 

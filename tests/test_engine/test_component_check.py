@@ -187,14 +187,6 @@ def test_fields_of_old_configs_are_named_with_what_replaced_them(cfg, name, valu
         check_fields(cfg)
 
 
-def test_parts_inside_the_wrapper_of_test_time_augmentation_are_checked(cfg):
-    cfg.model = dict(type='SegTTAModel', module=cfg.model)
-    check_fields(cfg)
-    cfg.model.module.backbone.archs = 's1'
-    with pytest.raises(ConfigError, match=r"^model\.module\.backbone: LALE has no argument 'archs'"):
-        check_fields(cfg)
-
-
 def test_configs_of_mmsegmentation_are_accepted():
     every = sorted(path for path in SHIPPED.rglob('*.py') if '_base_' not in path.parts)
     families = [path for path in every if path.parent.name in ('maskformer', 'point_rend', 'bisenetv2')]

@@ -242,11 +242,7 @@ def test_an_average_takes_weights_of_any_prefix(straight, tmp_path, views):
         cfg = make(tmp_path / make.__name__, load_from=str(source))
         cfg.test_dataloader.dataset.split = 'val'
         if views:
-            cfg.model = dict(type='SegTTAModel', module=cfg.model)
-            pack = cfg.test_dataloader.dataset.pipeline[-1]
-            flips = [[dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)], [pack]]
-            pack.meta_keys = (*pack.meta_keys, 'flip', 'flip_direction')
-            cfg.test_dataloader.dataset.pipeline[-1] = dict(type='TestTimeAug', transforms=flips)
+            cfg.model.test_cfg.views = 'hflip'
         scores.append(build(cfg).test()['mIoU'])
     assert scores[0] == scores[1] > 20
 
