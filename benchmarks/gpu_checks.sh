@@ -106,10 +106,10 @@ echo "== throughput of every backbone"
 if [ -n "${CHIPS:-}" ]; then
   echo "== attempts on one class, from random weights (published ones of encoders need a network)"
   mkdir -p "$OUT/configs"
-  for attempt in configs/buildings/*_inria-few-shot-*.py; do
-    name=$(basename "${attempt%%_1xb*}")
-    config=$OUT/configs/$name.py  # see configs/buildings/README.md, "Your own images"
-    sed "s/inria_few_shot/palette_building/; s#'../_base_#'$PWD/configs/_base_#" "$attempt" > "$config"
+  for source in configs/buildings/*_inria-few-shot-*.py; do
+    name=$(basename "${source%%_1xb*}")
+    config=$OUT/configs/$name.py  # the same with palette data in place of Inria's
+    sed "s/inria_few_shot/palette_building/; s#'\.\./_base_#'$PWD/configs/_base_#" "$source" > "$config"
     options="data_root=$CHIPS train_cfg.max_epochs=${EPOCHS:-60}"
     "$PYTHON" tools/train.py "$config" --random-init --work-dir "$OUT/attempts/$name" --cfg-options $options
     "$PYTHON" tools/test.py "$config" "$(ls -t "$OUT/attempts/$name"/best_mIoU_*.pth | head -1)" \
