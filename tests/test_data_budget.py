@@ -410,7 +410,7 @@ def test_real_trainings(config, tmp_path):
     while process.poll() is None and not (second / 'epoch_1.pth').exists():
         time.sleep(0.05)
     process.terminate()
-    assert process.communicate()[1].splitlines()[-1] == 'interrupted; the same command goes on'
+    assert process.communicate()[1].splitlines()[-1] == 'interrupted; to continue, run the same command'
     assert process.returncode == 130
     record = json.loads((second / 'budget.json').read_text())
     assert (record['finished'], record['seconds'] > 0) == (False, True)
