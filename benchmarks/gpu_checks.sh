@@ -105,9 +105,14 @@ echo "== throughput of every backbone"
 "$PYTHON" benchmarks/backbones.py --device cuda --dtype bfloat16 --size 256 512 --batch 1 16 64 256 --save
 if [ -n "${CHIPS:-}" ]; then
   echo "== attempts on one class, from random weights (published ones of encoders need a network)"
-  "$PYTHON" benchmarks/attempts.py "$CHIPS" --epochs "${EPOCHS:-60}" --work-dir "$OUT/attempts" --random-init \
-    --attempts unet_c32 unet_r34 deeplabv3plus_r34 lale_s1 lale_s2 lale_s1-lrsa ued-bes-sfm_x10 sam-conv_b sam-unet_b \
-    sam-conv-lora_b sam-unet-lora_b --save aerial_chips_buildings_gpu
+  for config in configs/buildings/*_palette-building-*.py; do
+    name=$(basename "${config%%_1xb*}")
+    options="data_root=$CHIPS train_cfg.max_epochs=${EPOCHS:-60}"
+    "$PYTHON" tools/train.py "$config" --random-init --work-dir "$OUT/attempts/$name" --cfg-options $options
+    "$PYTHON" tools/test.py "$config" "$(ls -t "$OUT/attempts/$name"/best_mIoU_*.pth | head -1)" \
+      --work-dir "$OUT/attempts/$name" --cfg-options "data_root=$CHIPS"
+  done
+  "$PYTHON" tools/analysis/compare_runs.py "$OUT"/attempts/* --out "$OUT/compared"
   echo "== maps of a frozen encoder kept on disk"
   "$PYTHON" benchmarks/sam_cache.py --device cuda --save
 fi

@@ -1,11 +1,11 @@
-"""Time, peak memory and disk of preparing ISPRS tiles by data_prep/isprs.py, with one thread and with more.
+"""Time, peak memory and disk space of data_prep/isprs.py, with one thread and with several.
 
     python benchmarks/isprs_prep.py [--threads 1 2] [--repeats 3] [--save]
 
-Two made-up Potsdam tiles of their true size, with full and eroded labels, in archives inside an archive as they are
-shipped. Each run is a process of its own that starts from nothing, in turns; figures are medians. Time is that of the
-whole process. Memory is the peak of its resident set. Made-up images are grainy and their labels are blocks, so sizes
-on disk of real tiles differ.
+Two synthetic Potsdam tiles of full size, with full and eroded labels, in archives inside an archive as the ISPRS
+distributes them. Each run is a separate process that starts from an empty folder; numbers of threads alternate, and
+figures are medians. Time is that of the whole process, memory the peak of its resident set. Synthetic images are grainy
+and their labels are blocks, so the disk space of real tiles differs.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from benchmarks._timing import REPOSITORY, table_text, write_result
 from lale_mmseg.metainfo import isprs
 from tests.isprs_tiles import make_potsdam
 
-#: The command line, and then the peak of the resident set on a line of its own. Asked for in the process: what the
-#: parent is told of a child includes the parent's own memory, which the child had before it became this program.
+#: The command line, then the peak of the resident set on a separate line. The process reads its own peak: what the
+#: parent gets for a child includes the parent's memory, which the child had before it executed this program.
 _CHILD = """
 import json, sys
 from pathlib import Path
@@ -44,7 +44,7 @@ sys.exit(status)
 
 
 def measure(source: Path, out: Path, threads: int, args: argparse.Namespace) -> dict[str, float]:
-    """Seconds, peak memory in MiB and MiB on disk of one run; removes what it made."""
+    """Seconds, peak memory in MiB and MiB on disk of one run; removes its output."""
     options = ['--size', args.size, '--stride', args.stride, '--workers', threads]
     command = [sys.executable, '-c', _CHILD, 'potsdam', source, out, *options]
     start = time.perf_counter()
@@ -85,7 +85,7 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(medians: Mapping[str, Mapping[str, float]], args: argparse.Namespace) -> str:
-    """A table of medians, for a reader."""
+    """A table of medians."""
     header = ('threads', 's', 's a tile', 'peak MiB', 'windows, MiB a tile', 'whole, MiB a tile')
     rows = [
         (
@@ -99,9 +99,9 @@ def report(medians: Mapping[str, Mapping[str, float]], args: argparse.Namespace)
         for threads, values in medians.items()
     ]
     lines = [
-        f'{args.tiles} made-up tile(s) of {args.side}x{args.side} pixels with full and eroded labels, out of archives '
+        f'{args.tiles} synthetic tile(s) of {args.side}x{args.side} pixels with full and eroded labels, in archives '
         f'inside an archive; windows of {args.size} every {args.stride} pixels; medians of {args.repeats} run(s), each '
-        'a process of its own. Time and memory are those of the whole process.',
+        'a separate process. Time and memory are those of the whole process.',
         '',
         table_text(header, rows),
     ]
@@ -109,7 +109,7 @@ def report(medians: Mapping[str, Mapping[str, float]], args: argparse.Namespace)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures, prints and, if asked to, writes benchmarks/results/isprs_prep_cpu.*"""
+    """Measures, prints and, with --save, writes benchmarks/results/isprs_prep_cpu.*"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--tiles', type=int, default=2, help='number of tiles')
     parser.add_argument('--side', type=int, default=isprs.POTSDAM_TILE_SIZE, help='side of the tiles in pixels')
@@ -117,11 +117,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--stride', type=int, default=256, help='step between them')
     parser.add_argument('--threads', type=int, nargs='+', default=[1, 2], help='numbers of threads, in turns')
     parser.add_argument('--repeats', type=int, default=3, help='runs of each')
-    parser.add_argument('--folder', type=Path, help='where to put source and output for the time (default: /tmp)')
+    parser.add_argument('--folder', type=Path, help='temporary folder for source and output (default: /tmp)')
     parser.add_argument('--save', action='store_true', help='write benchmarks/results/isprs_prep_cpu.json and .md')
     args = parser.parse_args(argv)
     if min(args.threads) < 1 or max(args.threads) > args.tiles:
-        parser.error(f'--threads {" ".join(map(str, args.threads))}: from 1 to --tiles {args.tiles}; a tile has one')
+        parser.error(f'--threads {" ".join(map(str, args.threads))}: expected 1 to --tiles {args.tiles}')
     found = collect(args)
     text = report(found['medians'], args)
     print(text)

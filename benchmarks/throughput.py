@@ -1,9 +1,9 @@
-"""Images a second of LALE and of the networks it is compared with in its paper, in one run.
+"""Images per second of LALE and of the networks that its paper compares it with, in one run.
 
     python benchmarks/throughput.py [--device cuda --dtype bfloat16 --batch 1 64 512 --compile] [--save]
 
-The paper's baselines are segmentation_models_pytorch networks with an efficientnet-b0 encoder. Weights are random:
-they do not change the time.
+The paper's baselines are networks of segmentation_models_pytorch with an efficientnet-b0 encoder. Weights are random,
+which does not change the time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BASELINES = {
 
 
 class LALENetwork(nn.Module):
-    """Backbone, head and the resizing to the input size, as mmsegmentation's segmentor puts them together."""
+    """Backbone, head and resizing to the input size, as in mmsegmentation's segmentor."""
 
     def __init__(self, arch: str) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def networks() -> dict[str, nn.Module]:
 
 
 def runner(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    """A function that predicts a batch and waits for the result."""
+    """Returns a function that predicts a batch and waits for the result."""
 
     def run() -> None:
         with torch.inference_mode(), torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):

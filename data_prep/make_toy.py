@@ -1,17 +1,18 @@
-"""Makes a small land-cover set in ARAS400k's published format, by procedure and without any download.
+"""Generates a small land-cover set in the published format of ARAS400k, without any download.
 
     python data_prep/make_toy.py data/toy --train 120 --val 24 --test 24
 
-writes data/toy/{train,val,test,synth}/{images,masks}/STEM.png: RGB images of 8 bits and masks in ARAS400k's colours.
-Each image depends on the seed, its part and its number only, so any number of processes makes the same files. The
-classes differ in texture more than in colour: a classifier of single pixels stays far behind a small network.
+writes data/toy/{train,val,test,synth}/{images,masks}/STEM.png: 8-bit RGB images and masks in the colours of
+ARAS400k. Each image depends only on the seed, its part and its number, so the number of processes does not change the
+files. The classes differ in texture more than in colour: a classifier of single pixels stays far behind a small
+network.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,33 +21,33 @@ import numpy as np
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep._cli import run_main
-from data_prep._files import Manifest, only_run, write_if_missing
-from data_prep._images import count_classes, decode_rgb, encode_png
-from data_prep._parquet import ShardWriter, shard_paths
-from data_prep._progress import check_workers, map_jobs, progress_bar
-from data_prep._shares import print_table, summary
-from data_prep._toy_layout import make_layout
-from data_prep._toy_render import render
+from data_prep.core.prepared import Output, Prepared, Unit, read_markers, without_files
+from data_prep.core.progress import check_workers, map_jobs, progress_bar
+from data_prep.core.report import print_table, run_main, summary
+from data_prep.core.tiles import count_values
+from data_prep.datasets.aras400k.parquet import ShardWriter, shard_names
+from data_prep.datasets.toy.layout import make_layout
+from data_prep.datasets.toy.render import render
 from lale_mmseg.errors import ConfigError
+from lale_mmseg.files import encode_png, write_atomic
 from lale_mmseg.metainfo import Palette, aras400k
 
 PARTS = tuple(aras400k.PART_SIZES)
 MIN_SIZE = 32
 MAX_PAIRS = 400_000
 DEFAULT_COUNTS = dict(train=120, val=24, test=24, synth=0)
-#: Changes whenever the same seed would give other pixels: folders of another version are not continued.
+#: Increased whenever the same seed gives other pixels, so that older folders are made again.
 GENERATOR = 1
 
 PALETTE = Palette(aras400k.CLASSES, aras400k.COLORS)
 
 
 def make_scene(rng: np.random.Generator, size: int = aras400k.TILE_SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """Makes one image and its labels.
+    """Generates one image and its labels.
 
     Args:
         rng: Source of randomness; the same state gives the same scene.
-        size: Side in pixels (10 m each), at least 32. A larger scene shows more land, not larger things.
+        size: Side in pixels (10 m each), at least 32. A larger scene shows more land, not larger objects.
 
     Returns:
         (size, size, 3) uint8 RGB image and (size, size) uint8 class indexes of ARAS400k.
@@ -66,45 +67,44 @@ def make_toy(
     rows_per_shard: int = 500,
     overwrite: bool = False,
 ) -> dict[str, dict]:
-    """Makes a set of scenes in ARAS400k's format; continues a set that was interrupted.
+    """Generates a set of scenes in the format of ARAS400k; keeps finished parts.
 
     Args:
-        out: Folder to make the set in.
+        out: Folder to write to.
         counts: Number of pairs of each part ('train', 'val', 'test', 'synth'); parts with 0 are left out.
         size: Side of the images in pixels.
         seed: Seed of the whole set.
-        workers: Number of processes; None for one a CPU. It does not change the result.
+        workers: Number of processes; None for one per CPU.
         folders: Write OUT/PART/{images,masks}/STEM.png.
         parquet: Write OUT/data/PART-00000-of-0000N.parquet.
         rows_per_shard: Pairs in each parquet shard.
-        overwrite: Remove parts of these names that are of another seed, size, number or source.
+        overwrite: Make all parts again, and replace those of another source.
 
     Returns:
         For each part its pairs, pixels and class shares in percent, as in OUT/manifest.json.
 
     Raises:
         ConfigError: An argument is out of range.
-        InputError: `out` holds something else and `overwrite` is off.
+        InputError: `out` holds something else.
     """
     wanted = _check(counts, size, seed, folders, parquet, rows_per_shard)
-    processes = check_workers(workers)
-    owned = [pattern for pattern, used in (('{part}', folders), ('data/{part}-*.parquet', parquet)) if used]
-    manifest = Manifest(Path(out), 'toy', list(wanted), owned=owned, overwrite=overwrite)
-    made = {}
-    for part, count in wanted.items():
-        recipe = _Recipe(part, count, size, seed, folders, parquet, rows_per_shard)
-        source = dict(generator=GENERATOR, **{name: value for name, value in vars(recipe).items() if name != 'part'})
-        entry = manifest.begin(part, source)
-        if not entry['complete'] or not all(path.exists() for path in recipe.files(manifest.out)):
-            entry.update(_make_part(manifest.out, recipe, processes), complete=True)
-            manifest.save()
-        made[part] = {name: entry[name] for name in ('pairs', 'pixels', 'class_shares')}
-    return made
+    processes, folder = check_workers(workers), Prepared(Path(out), 'toy')
+    recipes = {
+        part: Recipe(part, count, size, seed, folders, parquet, rows_per_shard) for part, count in wanted.items()
+    }
+    units = [_unit(recipe) for recipe in recipes.values()]
+    with folder.writing(units, overwrite) as unmade:
+        for unit in unmade:
+            with folder.making(unit) as output:
+                _make_part(output, recipes[unit.name], processes)
+        markers = read_markers(folder.root)
+        folder.write_manifest({part: without_files(markers[part]) for part in PARTS if part in markers})
+    return {part: {name: markers[part][name] for name in ('pairs', 'pixels', 'class_shares')} for part in wanted}
 
 
 @dataclass(frozen=True)
-class _Recipe:
-    """All that decides the files of one part."""
+class Recipe:
+    """Everything that determines the files of one part."""
 
     part: str
     pairs: int
@@ -114,98 +114,72 @@ class _Recipe:
     parquet: bool
     rows_per_shard: int
 
-    def stem(self, index: int) -> str:
-        """Name in the style of ARAS400k: tile, row and column; parts never share a tile."""
+    def name(self, index: int) -> str:
+        """File name in the style of ARAS400k: tile, row and column. Parts never share a tile."""
         north, east = 36 + PARTS.index(self.part), 26 + index // 400
-        return f'N{north:02d}E{east:03d}_{index // 20 % 20:03d}_{index % 20:03d}'
-
-    def folder_files(self, out: Path, index: int) -> tuple[Path, Path]:
-        """Image and mask of a pair."""
-        name = f'{self.stem(index)}.png'
-        return out / self.part / 'images' / name, out / self.part / 'masks' / name
-
-    def files(self, out: Path) -> Iterator[Path]:
-        """Every file of the part."""
-        if self.folders:
-            for index in range(self.pairs):
-                yield from self.folder_files(out, index)
-        if self.parquet:
-            yield from shard_paths(out / 'data', self.part, self.pairs, self.rows_per_shard)
+        return f'N{north:02d}E{east:03d}_{index // 20 % 20:03d}_{index % 20:03d}.png'
 
 
-@dataclass(frozen=True)
-class _Pair:
-    image_path: Path
-    mask_path: Path
-    image: bytes
-    mask: bytes
-    pixels: np.ndarray
+def _unit(recipe: Recipe) -> Unit:
+    patterns = (f'{recipe.part}/images/*.png', f'{recipe.part}/masks/*.png', f'data/{recipe.part}-*.parquet')
+    return Unit(recipe.part, {}, dict(generator=GENERATOR, **vars(recipe)), patterns)
 
 
-def _make_part(out: Path, recipe: _Recipe, workers: int) -> dict:
+def _make_part(output: Output, recipe: Recipe, workers: int) -> None:
     pixels = np.zeros(PALETTE.num_classes, np.int64)
-    shards = None
-    if recipe.parquet:
-        shards = ShardWriter(out / 'data', recipe.part, recipe.pairs, recipe.rows_per_shard)
-    if recipe.folders:
-        for kind in ('images', 'masks'):
-            (out / recipe.part / kind).mkdir(parents=True, exist_ok=True)
-    jobs = [(out, recipe, index) for index in range(recipe.pairs)]
+    names = shard_names(recipe.part, recipe.pairs, recipe.rows_per_shard) if recipe.parquet else []
+    shards = ShardWriter([output.path(f'data/{name}') for name in names], recipe.pairs, recipe.rows_per_shard)
+    jobs = [(recipe, index) for index in range(recipe.pairs)]
     with progress_bar(f'{recipe.part}: scenes', recipe.pairs, 'pairs') as advance:
-        for pair in map_jobs(_make_pair, jobs, min(workers, recipe.pairs)):
+        for index, (image, mask, counts) in enumerate(map_jobs(_make_pair, jobs, min(workers, recipe.pairs))):
+            name = recipe.name(index)
             if recipe.folders:
-                write_if_missing(pair.image_path, pair.image)
-                write_if_missing(pair.mask_path, pair.mask)
-            if shards is not None:
-                shards.add(pair.image_path.name, pair.image, pair.mask)
-            pixels += pair.pixels
+                write_atomic(output.path(f'{recipe.part}/images/{name}'), image)
+                write_atomic(output.path(f'{recipe.part}/masks/{name}'), mask)
+            if recipe.parquet:
+                shards.add(name, image, mask)
+            pixels += counts
             advance(1)
-    return summary(recipe.pairs, PALETTE.classes, pixels)
+    output.facts.update(summary(recipe.pairs, PALETTE.classes, pixels))
 
 
-def _make_pair(job: tuple[Path, _Recipe, int]) -> _Pair:
-    """One pair as PNG files: read where an interrupted run left both, else made."""
-    out, recipe, index = job
-    image_path, mask_path = recipe.folder_files(out, index)
-    if recipe.folders and image_path.exists() and mask_path.exists():
-        mask = mask_path.read_bytes()
-        labels = PALETTE.decode(decode_rgb(mask, str(mask_path)), source=str(mask_path))
-        return _Pair(image_path, mask_path, image_path.read_bytes(), mask, count_classes(labels, PALETTE.num_classes))
+def _make_pair(job: tuple[Recipe, int]) -> tuple[bytes, bytes, np.ndarray]:
+    """Image and mask of one pair as PNG files, and the pixels of each class."""
+    recipe, index = job
     rng = np.random.default_rng((recipe.seed, PARTS.index(recipe.part), index))
     image, labels = make_scene(rng, recipe.size)
-    files = encode_png(image), encode_png(PALETTE.encode(labels))
-    return _Pair(image_path, mask_path, *files, count_classes(labels, PALETTE.num_classes))
+    return encode_png(image), encode_png(PALETTE.encode(labels)), count_values(labels)[: PALETTE.num_classes]
 
 
 def _check(
     counts: Mapping[str, int], size: int, seed: int, folders: bool, parquet: bool, rows_per_shard: int
 ) -> dict[str, int]:
-    """The parts to make; raises ConfigError for what is out of range."""
+    """Parts to make; raises ConfigError if an argument is out of range."""
     strange = set(counts) - set(PARTS)
     if strange:
-        raise ConfigError(f'parts {sorted(strange)}: must be among {PARTS}')
+        raise ConfigError(f'parts {sorted(strange)}: expected some of {", ".join(PARTS)}')
     for part, count in counts.items():
         if not 0 <= count <= MAX_PAIRS:
-            raise ConfigError(f'--{part} {count}: from 0 to {MAX_PAIRS} pairs can be made')
+            raise ConfigError(f'--{part} {count}: expected 0 to {MAX_PAIRS} pairs')
     if not any(counts.values()):
         raise ConfigError('nothing to make: every part has 0 pairs')
     if size < MIN_SIZE:
-        raise ConfigError(f'--size {size}: at least {MIN_SIZE} pixels are due')
+        raise ConfigError(f'--size {size}: expected at least {MIN_SIZE} pixels')
     if seed < 0:
-        raise ConfigError(f'--seed {seed}: must not be negative')
+        raise ConfigError(f'--seed {seed}: expected 0 or more')
     if not folders and not parquet:
-        raise ConfigError('--no-folders leaves nothing to write without --parquet')
+        raise ConfigError('--no-folders: nothing to write without --parquet; add it')
     if rows_per_shard < 1:
-        raise ConfigError(f'--rows-per-shard {rows_per_shard}: at least 1 is due')
+        raise ConfigError(f'--rows-per-shard {rows_per_shard}: expected at least 1')
     return {part: counts[part] for part in PARTS if counts.get(part)}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog='make_toy.py', description='Make a small land-cover set in the format of ARAS400k, by procedure.'
+        prog='make_toy.py', description='Generate a small land-cover set in the format of ARAS400k.'
     )
-    parser.add_argument('out', type=Path, metavar='OUT', help='folder to make the set in')
+    parser.add_argument('out', type=Path, metavar='OUT', help='folder to write to')
     for part, count in DEFAULT_COUNTS.items():
         parser.add_argument(
             f'--{part}', type=int, default=count, metavar='N', help=f'pairs in {part} (default: {count})'
@@ -214,31 +188,32 @@ def build_parser() -> argparse.ArgumentParser:
         '--size', type=int, default=aras400k.TILE_SIZE, help='side of the images in pixels (default: %(default)s)'
     )
     parser.add_argument('--seed', type=int, default=0, help='another seed gives another set (default: %(default)s)')
-    parser.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one for each CPU)')
+    parser.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one per CPU)')
     parser.add_argument('--parquet', action='store_true', help='also write parquet shards to OUT/data')
     parser.add_argument('--no-folders', action='store_true', help='with --parquet: write the shards only')
     parser.add_argument(
         '--rows-per-shard', type=int, default=500, metavar='N', help='pairs in a parquet shard (default: %(default)s)'
     )
-    parser.add_argument('--overwrite', action='store_true', help='replace parts that another run left in OUT')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='make the parts again, and replace those of another source'
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     args = build_parser().parse_args(argv)
-    with only_run(args.out):
-        made = make_toy(
-            args.out,
-            {part: getattr(args, part) for part in PARTS},
-            size=args.size,
-            seed=args.seed,
-            workers=args.workers,
-            folders=not args.no_folders,
-            parquet=args.parquet,
-            rows_per_shard=args.rows_per_shard,
-            overwrite=args.overwrite,
-        )
+    made = make_toy(
+        args.out,
+        {part: getattr(args, part) for part in PARTS},
+        size=args.size,
+        seed=args.seed,
+        workers=args.workers,
+        folders=not args.no_folders,
+        parquet=args.parquet,
+        rows_per_shard=args.rows_per_shard,
+        overwrite=args.overwrite,
+    )
     print_table(f'{args.out}: scenes of {args.size}x{args.size} pixels', PALETTE.classes, made)
     return 0
 

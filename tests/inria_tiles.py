@@ -1,4 +1,4 @@
-"""Makes an Inria archive as it is shipped, from made-up roofs: AerialImageDataset/{train,test}/{images,gt}."""
+"""Makes a synthetic Inria archive as distributed: AerialImageDataset/{train,test}/{images,gt}."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from rasterio.transform import from_origin
 
 from lale_mmseg.metainfo import inria
 
-#: Side of the roofs as a part of the distance between them, and what they and the ground look like (red, green, blue).
+#: Colours of ground and roofs (red, green, blue).
 _GROUND = np.array([(96, 104, 84), (120, 116, 100), (84, 96, 72)], np.uint8)
 _ROOFS = np.array([(188, 180, 172), (150, 88, 70), (210, 206, 200), (104, 100, 108)], np.uint8)
 
 
 def roofs(tile: str, side: int = inria.TILE_SIZE, pitch: int = 100, share: float = 0.16) -> np.ndarray:
-    """(side, side) uint8 labels, 0 and 255: one roof in each cell of a grid, always the same for one tile.
+    """(side, side) uint8 labels, 0 and 255: one roof in each cell of a grid; deterministic for each tile.
 
     Args:
-        tile: Its name decides where the roofs lie.
+        tile: Its name is the random seed.
         side: Pixels of the tile.
-        pitch: Pixels of a cell; less than the side.
-        share: About how much of the tile is building.
+        pitch: Side of a cell in pixels, less than `side`.
+        share: Approximate share of building.
     """
     rng = np.random.default_rng(zlib.crc32(tile.encode()))
     labels = np.zeros((side, side), np.uint8)
@@ -37,14 +37,14 @@ def roofs(tile: str, side: int = inria.TILE_SIZE, pitch: int = 100, share: float
 
 
 def picture(tile: str, labels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB image of labels: ground in fields, roofs in four colours, and a grain."""
+    """(H, W, 3) uint8 RGB image of labels: fields, roofs in four colours, and noise."""
     seed = zlib.crc32(tile.encode()) + 1
     grain = np.random.default_rng(seed).integers(0, 16, (61, 67), np.uint8)
     height, width = labels.shape
     grain = np.tile(grain, (-(-height // 61), -(-width // 67)))[:height, :width]
     rows, columns = np.arange(height) // 97, np.arange(width) // 131
     fields = (np.add.outer(rows, columns) % len(_GROUND)).astype(np.uint8)
-    # Indexes of colours: the ground of a field, or a roof of the colour that its place has.
+    # Indexes of colours: ground by field, roofs by position.
     places = (np.add.outer(3 * rows, columns + seed % 5) % len(_ROOFS)).astype(np.uint8)
     colors = np.concatenate([_GROUND, _ROOFS])
     image = colors.take(np.where(labels > 0, places + np.uint8(len(_GROUND)), fields), axis=0)
@@ -53,7 +53,7 @@ def picture(tile: str, labels: np.ndarray) -> np.ndarray:
 
 
 def write_tif(path: Path, values: np.ndarray, **options: object) -> Path:
-    """Writes (H, W) or (H, W, bands) values as the archive has them: GeoTIFF of 30 cm, here packed."""
+    """Writes (H, W) or (H, W, bands) values as a GeoTIFF of 30 cm, like the archive, but compressed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     bands = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
     profile: dict = dict(driver='GTiff', count=len(bands), height=bands.shape[1], width=bands.shape[2])
@@ -75,12 +75,12 @@ def make_inria(
     """Makes FOLDER/AerialImageDataset and returns it.
 
     Args:
-        folder: Where to; made if missing.
+        folder: Output folder; created if missing.
         tiles: Tiles with labels, such as 'austin1'.
-        side: Pixels of a tile.
-        labels: Labels of some tiles, (H, W) 0 and 255; those of the others are `roofs`.
-        hidden: Tiles of the hidden cities, such as 'sfo1': images alone, in test/.
-        options: As of `rasterio.open`, such as `compress=None`.
+        side: Side of a tile in pixels.
+        labels: Labels of some tiles, (H, W) with 0 and 255; the others get `roofs`.
+        hidden: Tiles of the hidden cities, such as 'sfo1': images only, in test/.
+        options: Passed to `rasterio.open`, such as `compress=None`.
     """
     root = folder / 'AerialImageDataset'
     for tile in tiles:

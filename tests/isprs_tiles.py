@@ -1,4 +1,4 @@
-"""Makes ISPRS sources as they are shipped: made-up tiles in folders, archives, and archives inside archives."""
+"""Makes ISPRS sources as distributed: synthetic tiles in folders, archives, and archives inside archives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 
 from lale_mmseg.metainfo import isprs
 
-#: True (width, height) of some Vaihingen tiles, a mix.
+#: (width, height) of some Vaihingen tiles.
 VAIHINGEN_SIZES = {
     '1': (1919, 2569),
     '2': (2428, 2767),
@@ -22,23 +22,23 @@ VAIHINGEN_SIZES = {
     '30': (1934, 2563),
     '34': (1388, 2555),
 }
-#: Ground that each class shows in the made-up images (red, green, blue), and the share of each class.
+#: Colour of each class in the synthetic images (red, green, blue), and its share.
 _GROUND = np.array([(150, 150, 155), (170, 90, 70), (110, 160, 80), (40, 90, 40), (200, 40, 50), (90, 70, 60)])
 _SHARES = (0.3, 0.25, 0.2, 0.17, 0.04, 0.04)
 _ORTHO = {'rgb': ('2_Ortho_RGB', 'RGB'), 'irrg': ('3_Ortho_IRRG', 'IRRG'), 'rgbir': ('4_Ortho_RGBIR', 'RGBIR')}
-#: Pixels on either side of a boundary that eroded labels leave out.
+#: Pixels on either side of a boundary that eroded labels ignore.
 _ERODED = 3
 
 
 def tile_labels(tile: str, width: int, height: int, block: int = 60) -> np.ndarray:
-    """(H, W) uint8 class indexes: blocks of one class, always the same for one tile."""
+    """(H, W) uint8 class indexes in blocks; deterministic for each tile."""
     rng = np.random.default_rng(zlib.crc32(tile.encode()))
     coarse = rng.choice(len(_SHARES), (-(-height // block), -(-width // block)), p=_SHARES).astype(np.uint8)
     return np.ascontiguousarray(coarse.repeat(block, 0).repeat(block, 1)[:height, :width])
 
 
 def erode(labels: np.ndarray) -> np.ndarray:
-    """The same with 255 where another class is near."""
+    """Labels with 255 near the boundary of another class."""
     near = np.zeros(labels.shape, bool)
     for shifted, base in ((np.s_[_ERODED:], np.s_[:-_ERODED]), (np.s_[:, _ERODED:], np.s_[:, :-_ERODED])):
         differs = labels[shifted] != labels[base]
@@ -48,7 +48,7 @@ def erode(labels: np.ndarray) -> np.ndarray:
 
 
 def tile_image(tile: str, labels: np.ndarray, bands: int = 3) -> np.ndarray:
-    """(bands, H, W) uint8 image of labels: the ground of each class, and a grain that differs from pixel to pixel."""
+    """(bands, H, W) uint8 image of labels: the colour of each class, with noise."""
     rng = np.random.default_rng(zlib.crc32(tile.encode()) + 1)
     grain = rng.integers(-25, 26, (251, 257))
     tiles = [-(-labels.shape[axis] // grain.shape[axis]) for axis in (0, 1)]
@@ -72,12 +72,12 @@ def write_tif(path: Path, values: np.ndarray, georeferenced: bool = False, **opt
 
 
 def write_labels(path: Path, labels: np.ndarray, **options) -> Path:
-    """Writes labels in ISPRS's colours, 255 as black."""
+    """Writes labels in the colours of ISPRS, 255 as black."""
     return write_tif(path, isprs.PALETTE.encode(labels).transpose(2, 0, 1), compress='lzw', **options)
 
 
 def zip_folder(folder: Path, path: Path, keep_top: bool = True, stored: bool = False) -> Path:
-    """Packs a folder, with its own name at the top or without."""
+    """Packs a folder, with or without its own name at the top."""
     base = folder.parent if keep_top else folder
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
         for file in sorted(folder.rglob('*')):
@@ -98,7 +98,7 @@ def make_potsdam(
     """Makes a Potsdam source: FOLDER/Potsdam.zip of archives, the archives alone, or their content in folders.
 
     Args:
-        folder: Where to; made if missing.
+        folder: Output folder; created if missing.
         tiles: Such as '2_10'.
         size: Side of the tiles, or (width, height).
         kinds: Kinds of labels.
@@ -125,7 +125,7 @@ def make_potsdam(
     (shipped / '1_DSM' / 'dsm_potsdam_02_10.tif').write_bytes(b'never read')
     if zipped:
         for name in sorted(path for path in shipped.iterdir()):
-            # As shipped: labels lie at the top of their archives, images in a folder.
+            # As distributed: labels are at the top of their archives, images in a folder.
             zip_folder(name, name.with_suffix('.zip'), keep_top='Labels' not in name.name)
             _remove(name)
         if nested:
@@ -141,10 +141,10 @@ def make_vaihingen(
     zipped: bool = True,
     participants: Sequence[str] = (),
 ) -> Path:
-    """Makes a Vaihingen source: images and labels of equal names in three archives, or in folders of their names.
+    """Makes a Vaihingen source: images and labels with equal names in three archives, or in folders of the same names.
 
     Args:
-        folder: Where to; made if missing.
+        folder: Output folder; created if missing.
         sizes: (width, height) of each tile.
         kinds: Kinds of labels.
         zipped: Pack the folders.
@@ -167,7 +167,7 @@ def make_vaihingen(
     if zipped:
         for path in [main, *complete.values()]:
             if path.is_dir():
-                # As shipped: nothing above top/, gts_for_participants/ and the labels.
+                # As distributed: nothing above top/, gts_for_participants/ and the labels.
                 zip_folder(path, path.with_suffix('.zip'), keep_top=False)
                 _remove(path)
     return folder

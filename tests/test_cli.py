@@ -10,7 +10,7 @@ TOOLS = {
     'tools/train.py': ['CONFIG'],
     'tools/test.py': ['CONFIG', 'CHECKPOINT'],
     'tools/analysis/complexity.py': ['CONFIG'],
-    'tools/analysis/inria_submission.py': ['CONFIG', 'CHECKPOINT', '--images', 'a', '--out', 'b'],
+    'tools/analysis/inria_submission.py': ['CHECKPOINT', '--images', 'a', '--out', 'b'],
 }
 
 

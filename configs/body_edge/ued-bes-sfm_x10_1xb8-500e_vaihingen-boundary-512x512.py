@@ -1,5 +1,5 @@
-# The light body/edge network (UED, BES and SFM) with its published recipe on ISPRS Vaihingen, under protocol D as
-# published: validation is on the test tiles, so they choose nothing and the last checkpoint is the one to test.
+# The light body/edge network (UED, BES and SFM) with its published recipe on ISPRS Vaihingen under protocol D;
+# `clean=True` validates on a training tile.
 _base_ = [
     '../_base_/models/body_edge.py',
     '../_base_/datasets/vaihingen_boundary.py',
@@ -12,4 +12,3 @@ model = dict(
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
 train_dataloader = dict(sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True))
-default_hooks = dict(checkpoint=dict(save_best=None))

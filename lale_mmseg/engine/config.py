@@ -17,7 +17,7 @@ from .fields import accepts, check_fields
 
 PHASES = ('train', 'val', 'test')
 #: Top-level fields that datasets take as arguments of the same name, unless they set their own.
-DATASET_FIELDS = ('data_root', 'binary_class')
+DATASET_FIELDS = ('data_root', 'binary_class', 'clean')
 
 
 def complete_config(cfg: Config) -> Config:
@@ -25,7 +25,8 @@ def complete_config(cfg: Config) -> Config:
 
     * `default_hooks`: the hooks of `DEFAULT_HOOKS` that the config does not name.
     * `val_cfg` and `test_cfg` without a type, or with mmengine's loop: the loop that predicts with a `Predictor`.
-    * Datasets: the top-level `data_root` and `binary_class`.
+    * Datasets: the top-level `data_root`, `binary_class` and `clean`. `clean=False` also sets `save_best=None` of the
+      checkpoint hook: validation then uses the test tiles, which must not choose a checkpoint.
     * `SeededAlbu` transforms without `transforms`: the top-level `augmentation`.
     * `LogitsLossMetric` without `losses`: those of the decode head.
     * Heads with `num_classes=None`: the number of classes of the first dataset that names its classes.
@@ -61,6 +62,9 @@ def complete_config(cfg: Config) -> Config:
                 f'{field} is {value!r}, but no dataset of the config uses it: '
                 f'{", ".join(sorted({str(dataset.get("type")) for dataset in datasets}))}'
             )
+
+    if cfg.get('clean') is False and cfg.default_hooks.get('checkpoint'):
+        cfg.default_hooks['checkpoint']['save_best'] = None
 
     augmentation = cfg.get('augmentation')
     steps = list(_parts_of_type(cfg.get('train_dataloader'), 'SeededAlbu'))

@@ -2,8 +2,7 @@
 
 #: Merged under the `default_hooks` of every config, so a config changes or disables (None) each by its name.
 DEFAULT_HOOKS = dict(
-    seen_tiles=dict(type='SeenTilesHook'),
-    attempt=dict(type='AttemptHook'),
+    provenance=dict(type='ProvenanceHook'),
     epoch_seed=dict(type='EpochSeedHook'),
     resumed_validation=dict(type='ResumedValidationHook'),
     plain_checkpoint=dict(type='PlainCheckpointHook'),

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process, master_only
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import RUNNERS
 from torch import nn
 
 from .. import compat
-from ..datasets import held_out
-from ..errors import ConfigError
+from ..files import write_atomic
+from . import held_out
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
 from .config import check_config, complete_config
 from .fields import located_errors
-from .hooks.attempt import KEY as ATTEMPT
-from .hooks.seen_tiles import SeenTilesHook
-from .ledger import HeldOutRead, note_test
-from .network_check import check_network
+from .network_check import check_heads
 from .pretrained import load_pretrained_parts, take_pretrained_parts
-from .splits import check_scoring, check_splits, held_out_roots, held_out_splits, refuse_held_out
+from .provenance import config_hash, describe_test
+from .splits import check_scoring, check_splits
 from .unwrap import unwrapped
 
 #: Default hooks that mmengine has itself, and leaves out where a config sets them to None.
@@ -46,23 +45,26 @@ class LALERunner(Runner):
     * `resume` without a path finds the newest readable checkpoint in the work dir.
     * A model whose data preprocessor is channels-last gets channels-last weights.
     * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
-    * Held-out splits are neither trained on nor used to choose; each test of one is recorded in a ledger first.
+    * Held-out splits are neither trained on nor selected by; a test of one needs `allow_held_out = True` and is
+      recorded in a ledger (`lale_mmseg.engine.held_out`).
+    * A test writes run.json, what it tested and how, beside its scores.
     """
 
     _resume: bool | str
     _load_from: str | None
-    #: Held-out splits that are being tested.
-    _held_out: tuple[str, ...] = ()
     #: `meta` of the checkpoint that weights were loaded from, and its path.
     _loaded: tuple[str, dict] | None = None
+    #: Content of run.json, once a test has begun.
+    _tested: dict[str, Any] | None = None
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> LALERunner:
         """Builds a runner from a config."""
         with located_errors(cfg):
             cfg = complete_config(cfg)
-            check_network(cfg)
-            return super().from_cfg(cfg)
+            runner = super().from_cfg(cfg)
+            check_heads(runner.model)
+            return runner
 
     def setup_env(self, env_cfg: dict) -> None:
         """Sets up the environment; on CPUs joins the process group first, because mmengine's way needs a GPU."""
@@ -95,7 +97,7 @@ class LALERunner(Runner):
         """Checks the config against its data, then trains."""
         with located_errors(self.cfg):
             check_config(self.cfg, ('train', 'val'))
-            refuse_held_out(self.cfg, ('train', 'val'))
+            held_out.check(self.cfg, ('train', 'val'))
             check_splits(self.cfg)
             check_scoring(self.cfg, ('val',))
             used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
@@ -111,36 +113,27 @@ class LALERunner(Runner):
         """Checks the config against its data, then validates."""
         with located_errors(self.cfg):
             check_config(self.cfg, ('val',))
-            refuse_held_out(self.cfg, ('val',))
+            held_out.check(self.cfg, ('val',))
             check_scoring(self.cfg, ('val',))
             return super().val()
 
     def test(self) -> dict:
-        """Checks the config against its data, then tests.
+        """Checks the config against its data, tests, and writes run.json into `test/` of the work dir.
 
-        A read of a held-out split is noted when all is ready, right before its first image is read.
+        A read of a held-out split is recorded when all is ready, right before its first image is read.
 
         Raises:
-            ConfigError: A held-out split is to be tested, and the weights are of no checkpoint file, or a ledger cannot
-                be written; or a dataset would read one without a line in a ledger.
+            ConfigError: A held-out split is to be tested without `allow_held_out = True`, or its ledger cannot be
+                written.
+            CheckpointError: A held-out split is to be tested with weights that come from no checkpoint file.
         """
         check_config(self.cfg, ('test',))
-        refuse_held_out(self.cfg, ('test',))
+        held_out.check(self.cfg, ('test',))
         check_scoring(self.cfg, ('test',))
-        splits = held_out_splits(self.cfg)
-        if not splits:
-            return super().test()
-        if self._load_from is None or self._resume or isinstance(self._train_loop, BaseLoop):
-            raise ConfigError(
-                f'{splits[0]} is held out: it is tested from a checkpoint file (load_from), in a process that does not '
-                'train or resume, as by "python tools/test.py CONFIG CHECKPOINT"'
-            )
-        self._held_out = tuple(splits)
-        try:
-            with held_out.opened():
-                return super().test()
-        finally:
-            self._held_out = ()
+        metrics = super().test()
+        if is_main_process():
+            write_atomic(Path(self.work_dir) / 'test' / 'run.json', json.dumps(self._tested, indent=1) + '\n')
+        return metrics
 
     def load_or_resume(self) -> None:
         """Loads or resumes.
@@ -151,19 +144,16 @@ class LALERunner(Runner):
         self._find_resumed()
         super().load_or_resume()
         if isinstance(self._test_loop, BaseLoop):
-            self._begin_test(self._test_loop)
+            self._tested = self._describe_test()
+            # Weights and data are ready: nothing but the test itself can fail after the read is recorded.
+            self._tested['test_read'] = held_out.note_read(self.cfg, self._tested)
 
-    def _begin_test(self, loop: BaseLoop) -> None:
-        """Notes the read of a held-out split, and tells the metrics what is tested."""
-        read: HeldOutRead | None = None
-        if self._held_out:
-            assert self._load_from is not None
-            attempt = None if self._loaded is None else self._loaded[1].get(ATTEMPT)
-            roots = held_out_roots(self.cfg)
-            read = note_test(self.cfg, self._load_from, self.work_dir, self._held_out, roots, attempt)
-            meta = dict(loop.dataloader.dataset.metainfo)
-            meta['source'] = {**(meta.get('source') or {}), 'test_read': read.number}
-            loop.evaluator.dataset_meta = meta
+    def _describe_test(self) -> dict[str, Any]:
+        """Content of run.json, without the number of the read."""
+        checkpoint, meta = self._loaded or (None, {})
+        if isinstance(self._train_loop, BaseLoop):  # trained in this process
+            checkpoint, meta = None, dict(epoch=self.epoch, iter=self.iter, config_hash=config_hash(self.cfg))
+        return describe_test(self.cfg, checkpoint, meta, getattr(self.test_dataloader.dataset, 'split', None))
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
         """Resumes; arguments as of mmengine's, which goes back to the checkpoint's seed: samplers go with it."""
@@ -197,9 +187,7 @@ class LALERunner(Runner):
         super()._init_model_weights()
         trust = self.cfg.get('trust_checkpoint', False)
         seen = load_pretrained_parts([] if self._resume else parts, trust=trust)
-        for hook in self.hooks:
-            if isinstance(hook, SeenTilesHook):
-                hook.note(self, seen)
+        self.call_hook('after_load_pretrained', seen=seen)
 
     def load_checkpoint(
         self,

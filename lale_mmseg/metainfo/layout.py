@@ -1,20 +1,21 @@
-"""Where the images and masks of a split lie: text files or folders, found from the files themselves."""
+"""Finds the images and masks of a split: in lists of names or in folders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
 
-#: Suffixes of files that count as images or masks, lower case.
+#: Suffixes of image and mask files, lower case.
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One image and its mask; `mask` is None where the split has no masks."""
+    """One image and its mask; `mask` is None if there is none."""
 
     stem: str
     image: Path
@@ -29,15 +30,30 @@ class SplitLayout:
     masks: Path
     stems_file: Path | None
 
+    @property
+    def origin(self) -> Path:
+        """What determines the members of the split: the text file or the image folder."""
+        return self.stems_file or self.images
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with the files of a split: a short kind, the stem, the file, and a message."""
+
+    kind: str
+    stem: str
+    file: Path
+    message: str
+
 
 def find_layout(root: Path, split: str, image_dir: str = 'images', mask_dir: str = 'masks') -> SplitLayout:
     """Finds how a split is stored.
 
-    Three layouts are known: ROOT/{split}.txt with ROOT/images and ROOT/masks; ROOT/{split}/images and .../masks;
+    There are three layouts: ROOT/{split}.txt with ROOT/images and ROOT/masks; ROOT/{split}/images and .../masks;
     ROOT/images/{split} and ROOT/masks/{split}.
 
     Raises:
-        DataError: None of them is there; names what was looked for.
+        DataError: None of them exists.
     """
     candidates = (
         SplitLayout(root / image_dir, root / mask_dir, root / f'{split}.txt'),
@@ -54,29 +70,50 @@ def find_layout(root: Path, split: str, image_dir: str = 'images', mask_dir: str
 
 
 def list_pairs(layout: SplitLayout, require_masks: bool = True) -> list[Pair]:
-    """The images of a split with their masks, in the order of the text file or by name.
+    """Lists the images of a split with their masks, in the order of the text file or by name.
 
     Args:
         layout: From `find_layout`.
         require_masks: Whether an image without mask is an error.
 
     Raises:
-        DataError: The split is empty, names a stem twice, or lacks an image or a mask.
+        DataError: The split is empty, lists a stem twice, or lacks an image or a mask.
     """
-    images = index_by_stem(layout.images)
-    masks = index_by_stem(layout.masks) if layout.masks.is_dir() else {}
-    if layout.stems_file is None:
-        stems = sorted(images)
-        where = str(layout.images)
+    pairs, problems = inspect_split(layout)
+    # Masks without an image in a folder are harmless.
+    harmless = {'mask without image'} | (set() if require_masks else {'missing mask'})
+    problems = [problem for problem in problems if problem.kind not in harmless]
+    if problems:
+        others = [problem.stem for problem in problems[1:] if problem.kind == problems[0].kind]
+        message = ', '.join([f'{layout.origin}: {problems[0].message}', *others[: _SHOWN - 1]])
+        raise DataError(message + (f' and {len(others) - _SHOWN + 1} more' if len(others) >= _SHOWN else ''))
+    return pairs
+
+
+def inspect_split(layout: SplitLayout) -> tuple[list[Pair], list[Problem]]:
+    """Lists the images of a split with their masks, and everything wrong with the names of the files.
+
+    Kinds of problems: 'empty split', 'duplicate stem', 'missing image', 'missing mask', and, in layouts without a text
+    file, 'mask without image'.
+    """
+    images, problems = _index(layout.images)
+    masks, mask_problems = _index(layout.masks) if layout.masks.is_dir() else ({}, [])
+    problems += mask_problems
+    stems = sorted(images)
+    if layout.stems_file is not None:
+        stems, stem_problems = _read_stems(layout.stems_file)
+        problems += stem_problems
+        lonely = []
     else:
-        stems = read_stems(layout.stems_file)
-        where = str(layout.stems_file)
-        _require_all(stems, images, f'{where}: no image in {layout.images} for')
-    if not stems:
-        raise DataError(f'{where}: the split is empty; images end in {", ".join(IMAGE_SUFFIXES)}')
-    if require_masks:
-        _require_all(stems, masks, f'{where}: no mask in {layout.masks} for')
-    return [Pair(stem, images[stem], masks.get(stem)) for stem in stems]
+        lonely = sorted(set(masks) - set(images))
+    if not stems and not lonely:
+        message = f'the split is empty; images end in {", ".join(IMAGE_SUFFIXES)}'
+        problems.append(Problem('empty split', '', layout.origin, message))
+    problems += _missing('image', stems, images, layout.images) + _missing('mask', stems, masks, layout.masks)
+    for stem in lonely:
+        message = f'no image in {layout.images} for {stem}'
+        problems.append(Problem('mask without image', stem, masks[stem], message))
+    return [Pair(stem, images[stem], masks.get(stem)) for stem in stems if stem in images], problems
 
 
 def index_by_stem(folder: Path) -> dict[str, Path]:
@@ -85,38 +122,52 @@ def index_by_stem(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: Two files differ only in their suffix.
     """
+    found, problems = _index(folder)
+    if problems:
+        raise DataError(f'{problems[0].file}: {problems[0].message}')
+    return found
+
+
+def _index(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     found: dict[str, Path] = {}
+    problems = []
     for path in sorted(folder.rglob('*')):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith('.'):
             continue
         stem = path.relative_to(folder).with_suffix('').as_posix()
         if stem in found:
-            raise DataError(f'{folder}: {found[stem].name} and {path.name} have the same stem; keep one of them')
-        found[stem] = path
-    return found
+            message = f'{found[stem].name} and {path.name} have the same stem; keep one of them'
+            problems.append(Problem('duplicate stem', stem, path, message))
+        else:
+            found[stem] = path
+    return found, problems
 
 
-def read_stems(path: Path) -> list[str]:
-    """Stems listed in a text file, one a line; empty lines and lines that begin with # are left out.
-
-    Raises:
-        DataError: A stem stands twice.
-    """
+def _read_stems(path: Path) -> tuple[list[str], list[Problem]]:
+    """Stems in a text file, one per line; empty lines and lines that start with # are skipped."""
     seen: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines(), start=1):
+    problems = []
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f'{path}: not a UTF-8 text file ({error})') from None
+    for number, line in enumerate(lines, start=1):
         name = line.strip()
         if not name or name.startswith('#'):
             continue
         entry = Path(name)
         stem = (entry.with_suffix('') if entry.suffix.lower() in IMAGE_SUFFIXES else entry).as_posix()
         if stem in seen:
-            raise DataError(f'{path}, line {number}: {stem!r} stands in line {seen[stem]} already')
-        seen[stem] = number
-    return list(seen)
+            message = f'line {number}: {stem!r} is already in line {seen[stem]}'
+            problems.append(Problem('duplicate stem', stem, path, message))
+        else:
+            seen[stem] = number
+    return list(seen), problems
 
 
-def _require_all(stems: Iterable[str], files: dict[str, Path], message: str) -> None:
-    missing = [stem for stem in stems if stem not in files]
-    if missing:
-        more = f' and {len(missing) - 5} more' if len(missing) > 5 else ''
-        raise DataError(f'{message} {", ".join(missing[:5])}{more}')
+def _missing(kind: str, stems: Sequence[str], files: dict[str, Path], folder: Path) -> list[Problem]:
+    return [
+        Problem(f'missing {kind}', stem, folder / f'{stem}.*', f'no {kind} in {folder} for {stem}')
+        for stem in stems
+        if stem not in files
+    ]

@@ -1,15 +1,11 @@
-"""What the tests of the data preparation share: the scripts on the path, and small pairs of images and masks."""
+"""Fixtures of the data preparation tests: small pairs of images and masks."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from data_prep._files import write_bytes
-from data_prep._images import encode_png
+from lale_mmseg.files import encode_png, write_atomic
 from lale_mmseg.metainfo import Palette, aras400k
 
 
@@ -35,7 +31,6 @@ def put_pair(make_pair):
 
     def put(folder: Path, stem: str, number: int, label: int = 0) -> None:
         for kind, data in zip(('images', 'masks'), make_pair(number, label), strict=True):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            write_bytes(folder / kind / f'{stem}.png', data)
+            write_atomic(folder / kind / f'{stem}.png', data)
 
     return put

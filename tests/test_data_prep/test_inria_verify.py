@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.inria import Request, prepare
+from data_prep.datasets.inria.prepare import Request, prepare
 from data_prep.verify import main
 from lale_mmseg.datasets import InriaDataset
-from lale_mmseg.engine.ledger import LEDGER_NAME
+from lale_mmseg.engine.held_out import LEDGER_NAME
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.metainfo import inria
 from tests.inria_tiles import make_inria
@@ -81,7 +81,7 @@ def test_values(root):
         cv2.imwrite(str(path), mask)
         found = report(path.parents[2])[1]['faults']
         assert [fault['kind'] for fault in found] == ['unknown value']
-        message = f'value {value} at row 5, column 6 (1 pixels with such values); 0 and 255 are due'
+        message = f'value {value} at row 5, column 6 is no class (1 such pixels); expected 0 and 255'
         assert (found[0]['file'], found[0]['message']) == (str(path), message)
 
 
@@ -111,7 +111,7 @@ def test_files_that_lack_are_damaged_or_too_many(root):
     shutil.copy(
         full / 'windows' / 'masks' / 'austin8_0_0_32_32.png', full / 'windows' / 'masks' / 'austin1_0_0_32_32.png'
     )
-    (full / 'windows' / 'masks' / '.austin8_0_0_32_32.png.9.part').write_bytes(b'')
+    (full / 'windows' / 'masks' / '.austin8_0_0_32_32.png.9.ab.tmp').write_bytes(b'')
     assert sorted(faults(full)) == [
         ('empty file', 'austin7_0_0_32_32.png'),
         ('missing image', 'austin6_0_0_32_32.png'),
@@ -122,38 +122,19 @@ def test_files_that_lack_are_damaged_or_too_many(root):
     assert faults(root / 'few-shot') == [('missing overview', 'overview.png')]
 
 
-def test_tiles_that_were_left_out_or_are_not_finished(source, tmp_path, capsys):
+def test_missing_and_unfinished_tiles(source, tmp_path):
     part = Path(shutil.copytree(source, tmp_path / 'source'))
     (part / 'train' / 'gt' / 'austin31.tif').unlink()
-    request = Request('few-shot', CROP, missing='skip')
-    prepare(request, part, tmp_path / 'out', workers=1)
-    content = json.loads((tmp_path / 'out' / 'manifest.json').read_text())
-    content['parts']['austin4']['complete'] = False
-    (tmp_path / 'out' / 'manifest.json').write_text(json.dumps(content))
-    found = report(tmp_path / 'out')[1]
-    assert [(fault['kind'], fault['split']) for fault in found['faults']] == [('unfinished tile', 'train')]
-    assert found['notes'] == [
-        "1 tiles of split 'test' were not in the source and left out: austin31",
-        'not the published few-shot protocol: crops of 32 (1024 is due); tiles of 60x60 (5000x5000 is due); 2 of 36 '
-        'tiles are missing (1 of train, 1 of test)',
-    ]
-    assert 'note: 1 tiles of split' in capsys.readouterr().out
-    prepare(request, part, tmp_path / 'out', workers=1)
-    assert report(tmp_path / 'out')[0] == 0
-    # The tile comes later.
-    prepare(Request('few-shot', CROP), source, tmp_path / 'out', workers=1)
-    assert report(tmp_path / 'out')[1]['notes'] == [
-        'not the published few-shot protocol: crops of 32 (1024 is due); tiles of 60x60 (5000x5000 is due)'
-    ]
-
-
-def test_many_tiles_that_were_left_out(tmp_path):
-    part = make_inria(tmp_path, ['austin2'], SIDE)
-    prepare(Request('few-shot', CROP, missing='skip'), part, tmp_path / 'out', workers=1)
-    assert report(tmp_path / 'out')[1]['notes'][0] == (
-        "23 tiles of split 'train' were not in the source and left out: austin3, austin4, austin5, austin7, austin8, "
-        'austin9, austin10, austin12 and 15 more'
-    )
+    prepare(Request('full', CROP, cities=('austin',), missing='skip'), part, tmp_path / 'full', workers=1)
+    assert '1 tiles of split' in report(tmp_path / 'full')[1]['notes'][0]
+    out = tmp_path / 'out'
+    prepare(Request('few-shot', CROP, missing='skip'), part, out, workers=1)
+    (out / 'markers' / 'austin4.json').unlink()
+    found = report(out)[1]
+    assert [fault['kind'] for fault in found['faults']] == ['stray file', 'stray file', 'manifest']
+    assert '2 of 36 tiles are missing (1 of train, 1 of test)' in found['notes'][0]
+    prepare(Request('few-shot', CROP), source, out, workers=1)
+    assert report(out)[0] == 0
 
 
 def test_shares_of_windows_and_of_tiles(both):
@@ -170,12 +151,10 @@ def test_shares_of_windows_and_of_tiles(both):
 
 @pytest.mark.parametrize('below', ['.', '..'])
 def test_the_archive_as_it_is_shipped(source, below, tmp_path):
-    with pytest.raises(DataError, match=r'AerialImageDataset: is the Inria archive as it is shipped; prepare it first'):
+    with pytest.raises(DataError, match=r'AerialImageDataset: is the unprepared Inria archive; prepare it first'):
         main([str(source / below)])
     # Options that name what is checked are followed.
-    with pytest.raises(
-        DataError, match=r'no manifest\.json of prepared Inria tiles; prepare them with data_prep/inria'
-    ):
+    with pytest.raises(DataError, match=r'holds no prepared Inria tiles; prepare them with data_prep/inria'):
         main([str(source / below), '--dataset', 'inria'])
     (tmp_path / 'train').mkdir()
     with pytest.raises(DataError, match='no split found'):
@@ -193,7 +172,7 @@ def test_a_ledger_of_tests_is_no_fault_and_stays(source, root):
 
 
 def test_options_of_other_layouts_are_errors(both, tmp_path):
-    with pytest.raises(ConfigError, match=r'--bands: .* was prepared by inria\.py'):
+    with pytest.raises(ConfigError, match=r'--bands: not valid for .*, which was prepared by inria\.py'):
         main([str(both / 'full'), '--bands', '4'])
-    with pytest.raises(DataError, match=r'no manifest\.json of prepared Inria tiles'):
+    with pytest.raises(DataError, match=r'holds no prepared Inria tiles'):
         main([str(tmp_path), '--dataset', 'inria'])

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections import Counter
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -17,14 +16,15 @@ import numpy as np
 import pytest
 import rasterio
 
-import data_prep._isprs_tiles as tiles_module
-import data_prep.isprs as module
-from data_prep._isprs_layout import starts
-from data_prep._isprs_plan import Request
-from data_prep.isprs import main, prepare
+import data_prep.datasets.isprs.prepare as module
+from data_prep.core.prepared import read_markers
+from data_prep.core.tiles import starts
+from data_prep.datasets.isprs.prepare import prepare
+from data_prep.datasets.isprs.request import Request
+from data_prep.isprs import main
 from lale_mmseg.errors import InputError
 from lale_mmseg.metainfo import isprs
-from tests.isprs_tiles import VAIHINGEN_SIZES, erode, make_potsdam, make_vaihingen, tile_image, tile_labels, write_tif
+from tests.isprs_tiles import erode, make_potsdam, make_vaihingen, tile_image, tile_labels, write_tif
 from tests.support import REPO
 
 SIZE = (300, 260)
@@ -37,11 +37,12 @@ def potsdam(**options) -> Request:
 
 
 def files(out: Path) -> dict[str, bytes]:
-    """Content of all files but the manifest, which says where they came from."""
+    """Content of the data files; markers and manifest depend on the modification times of the sources."""
     return {
         path.relative_to(out).as_posix(): path.read_bytes()
-        for path in sorted(out.rglob('*'))
-        if path.is_file() and path.name != 'manifest.json'
+        for top in ('windows', 'tiles', 'statistics.json')
+        for path in [out / top, *sorted((out / top).rglob('*'))]
+        if path.is_file()
     }
 
 
@@ -113,26 +114,23 @@ def test_statistics_and_manifest(prepared, source):
     for tile, due in labels.items():
         assert saved['tiles'][tile]['full'] == [int((due == index).sum()) for index in range(6)]
         assert saved['tiles'][tile]['eroded'] == [int((erode(due) == index).sum()) for index in range(6)]
-    entry = json.loads((prepared / 'manifest.json').read_text())['parts']['2_10']
-    assert (entry['complete'], entry['size'], entry['windows'], entry['whole']) == (True, [260, 300], 9, True)
-    assert {key: entry['source'][key] for key in ('size', 'stride', 'bands', 'masks', 'max_distance')} == dict(
-        size=128, stride=100, bands='rgb', masks='index', max_distance=None
-    )
-    assert entry['labels']['eroded']['ignored'] == int((erode(labels['2_10']) == 255).sum())
+    parts = json.loads((prepared / 'manifest.json').read_text())['parts']
+    entry = parts['2_10-windows-labels_eroded']
+    assert entry['settings'] == dict(masks='index', size=128, stride=100)
+    assert entry['size'] == [260, 300]
+    assert entry['ignored'] == int((erode(labels['2_10']) == 255).sum())
     with zipfile.ZipFile(source / 'Potsdam.zip') as outer:
         inner = zipfile.ZipFile(outer.open('Potsdam/5_Labels_all.zip'))
-        assert entry['sha256']['full'] == sha256(inner.read('top_potsdam_2_10_label.tif')).hexdigest()
+        assert parts['2_10-tiles-labels_full']['sha256'] == sha256(inner.read('top_potsdam_2_10_label.tif')).hexdigest()
 
 
 def test_nothing_else_is_left(prepared):
     assert {path.name for path in prepared.parent.iterdir()} == {'potsdam'}
-    assert {path.name for path in prepared.iterdir()} == {'windows', 'tiles', 'manifest.json', 'statistics.json'}
-    counts = Counter(path.parent.relative_to(prepared).as_posix() for path in (prepared).rglob('*.*'))
-    assert counts == Counter(
-        {f'windows/{kind}': 18 for kind in ('images', 'labels_full', 'labels_eroded')}
-        | {f'tiles/{kind}': 2 for kind in ('images', 'labels_full', 'labels_eroded')}
-        | {'.': 2}
-    )
+    names = {path.name for path in prepared.iterdir() if not path.name.startswith('.')}
+    assert names == {'windows', 'tiles', 'markers', 'manifest.json', 'statistics.json'}
+    for kind in ('images', 'labels_full', 'labels_eroded'):
+        assert len(list((prepared / 'windows' / kind).iterdir())) == 18
+        assert len(list((prepared / 'tiles' / kind).iterdir())) == 2
 
 
 def test_every_way_of_packing_gives_the_same(prepared, tmp_path):
@@ -204,17 +202,16 @@ def test_protocol_takes_windows_to_train_and_whole_tiles_to_test(tmp_path):
     sizes = dict.fromkeys(isprs.TILES['vaihingen'], (140, 130))
     source = make_vaihingen(tmp_path / 'source', sizes, zipped=False)
     request = Request('vaihingen', size=128, stride=64, bands='irrg', protocols=('A',))
-    made = prepare(request, source, tmp_path / 'out', workers=1)
+    prepare(request, source, tmp_path / 'out', workers=1)
     split = isprs.PROTOCOLS[0].split('vaihingen')
     windows = {path.name.split('_')[0] for path in (tmp_path / 'out' / 'windows' / 'images').iterdir()}
     whole = {path.stem for path in (tmp_path / 'out' / 'tiles' / 'labels_eroded').iterdir()}
     assert windows == {f'area{tile}' for tile in split.train}
     assert whole == {f'area{tile}' for tile in (*split.val, *split.test)}
-    assert len(made) == 33
     # Another protocol adds what it needs, and keeps what is there.
     before = files(tmp_path / 'out')
     other = Request('vaihingen', size=128, stride=64, bands='irrg', protocols=('mmseg',), tiles=('30', '4'))
-    made = prepare(other, source, tmp_path / 'out', workers=1)
+    prepare(other, source, tmp_path / 'out', workers=1)
     after = files(tmp_path / 'out')
     assert before.items() <= after.items()
     assert sorted(set(after) - set(before)) == sorted(
@@ -223,77 +220,71 @@ def test_protocol_takes_windows_to_train_and_whole_tiles_to_test(tmp_path):
         for x in (0, 12)
         for y in (0, 2)
     )
-    assert (made['area30']['windows'], made['area30']['whole']) == (4, True)
-
-
-def test_labels_of_one_kind(source, tmp_path):
-    prepare(potsdam(labels=('full',), tiles=('2_13',)), source, tmp_path / 'out', workers=1)
-    assert {path.name for path in (tmp_path / 'out' / 'windows').iterdir()} == {'images', 'labels_full'}
-    saved = json.loads((tmp_path / 'out' / 'statistics.json').read_text())
-    assert list(saved['tiles']) == ['2_13']
-    assert list(saved['tiles']['2_13']) == ['full']
 
 
 def test_finished_output_is_recognised(prepared, source, tmp_path, monkeypatch):
     out = tmp_path / 'out'
     shutil.copytree(prepared, out)
     monkeypatch.setattr(module, 'find_files', lambda *_: pytest.fail('the archives were read again'))
-    assert list(prepare(potsdam(), source, out, workers=1)) == ['2_10', '2_13']
+    assert len(prepare(potsdam(), source, out, workers=1)) == 12
 
 
-def test_lost_files_are_made_again_and_others_kept(prepared, source, tmp_path):
+def test_lost_files_are_made_again_and_other_units_kept(prepared, source, tmp_path):
     out = tmp_path / 'out'
     shutil.copytree(prepared, out)
     (out / 'windows' / 'labels_full' / '2_10_0_0_128_128.png').unlink()
-    (out / 'tiles' / 'images' / '2_13.tif').unlink()
-    stamps = {path: path.stat().st_mtime_ns for path in out.rglob('*.*') if 'json' not in path.name}
+    stamps = {path: path.stat().st_mtime_ns for path in (out / 'windows' / 'images').iterdir()}
     prepare(potsdam(), source, out, workers=1)
     assert files(out) == files(prepared)
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
 def test_interrupted_run_is_continued(prepared, source, tmp_path, monkeypatch):
-    out, write, written = tmp_path / 'out', tiles_module.write_bytes, []
+    out, write, written = tmp_path / 'out', module.write_window, []
 
-    def stop_later(path, data):
+    def stop_later(path, pixels):
         if len(written) == 30:
             raise KeyboardInterrupt
         written.append(path)
-        write(path, data)
+        write(path, pixels)
 
-    monkeypatch.setattr(tiles_module, 'write_bytes', stop_later)
+    monkeypatch.setattr(module, 'write_window', stop_later)
     with pytest.raises(KeyboardInterrupt):
         prepare(potsdam(), source, out, workers=1)
-    parts = json.loads((out / 'manifest.json').read_text())['parts']
-    assert [entry['complete'] for entry in parts.values()] == [True, False]
-    stamps = {path: path.stat().st_mtime_ns for path in written}
-    # What a killed process leaves beside: a temporary file, and copies out of archives.
-    (out / 'windows' / 'images' / '.2_13_0_0_128_128.png.77.part').write_bytes(b'half')
-    (tmp_path / '.out.unpacked' / 'tiles' / '2_13').mkdir(parents=True)
-    (tmp_path / '.out.unpacked' / 'tiles' / '2_13' / 'image.tif').write_bytes(b'half')
+    finished = {
+        out / folder / name: (out / folder / name).stat().st_mtime_ns
+        for marker in read_markers(out).values()
+        for folder, names in marker['files'].items()
+        for name in names
+    }
+    # 9 windows and a whole tile of each of three files of 2_10; nothing of the unfinished unit remains.
+    assert len(finished) == 30
+    assert {path for top in ('windows', 'tiles') for path in (out / top).rglob('*.*')} == set(finished)
+    # What a killed process leaves: files without a marker, a temporary file, and copies out of archives.
+    for name in ('2_13_0_0_128_128.png', '2_13_7_7_135_135.png', '.2_13_0_0_128_128.png.77.ab.tmp'):
+        (out / 'windows' / 'labels_full' / name).write_bytes(b'half')
+    (tmp_path / '.out.unpacked').mkdir()
     monkeypatch.undo()
     prepare(potsdam(), source, out, workers=1)
     assert files(out) == files(prepared)
-    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert {path.name for path in tmp_path.iterdir()} == {'out'}
 
 
-def test_other_settings_need_overwrite(prepared, source, tmp_path):
+def test_other_settings_and_other_files_make_a_tile_again(prepared, source, tmp_path):
     out = tmp_path / 'out'
     shutil.copytree(prepared, out)
-    with pytest.raises(InputError, match='has tiles 2_10') as caught:
-        prepare(potsdam(stride=64, max_distance=60.0), source, out, workers=1)
-    assert str(caught.value) == (
-        f'{out}: has tiles 2_10, 2_13 made with --stride 100 (now --stride 64); choose another folder, or --overwrite '
-        'to make what differs again'
-    )
-    assert files(out) == files(prepared)
-    prepare(potsdam(stride=128), source, out, overwrite=True, workers=1)
+    prepare(potsdam(stride=128), source, out, workers=1)
     names = {path.name for path in (out / 'windows' / 'images').glob('2_10*')}
     assert names == {f'2_10_{x}_{y}_{x + 128}_{y + 128}.png' for x in (0, 128, 172) for y in (0, 128, 132)}
+    with pytest.raises(InputError, match=r'2_10-\S+ was made with --stride 128, this run has --stride 100'):
+        prepare(potsdam(tiles=('2_13',)), source, out, workers=1)
+    other = make_potsdam(tmp_path / 'other', ['2_10', '2_13'], (280, 260), zipped=False)
+    prepare(potsdam(), other, out, workers=1)
+    assert read_png(out / 'tiles' / 'labels_full' / '2_13.png').shape == (260, 280)
 
 
-def test_overwrite_mends_files(prepared, source, tmp_path):
+def test_overwrite_repairs_files(prepared, source, tmp_path):
     out = tmp_path / 'out'
     shutil.copytree(prepared, out)
     (out / 'windows' / 'images' / '2_10_0_0_128_128.png').write_bytes(b'other')
@@ -307,9 +298,9 @@ def test_command_line(source, tmp_path, capsys):
     command = ['potsdam', str(source), str(tmp_path / 'out'), '--size', '128', '--stride', '100', '--workers', '1']
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert 'full labels, 2 tiles' in printed
-    assert 'eroded labels, 2 tiles' in printed
-    assert '│      18 │' in printed
+    assert '2 of 38 tiles, 18 windows' in printed
+    assert 'eroded labels' in printed
+    assert 'not prepared: 2_11' in printed
 
 
 def start(source: Path, out: Path, *options: str) -> subprocess.Popen:
@@ -358,23 +349,7 @@ def test_true_size(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = {path: path.stat().st_mtime_ns for path in (killed / 'windows').rglob('[!.]*.png')}
-    assert 150 <= len(kept) < 3 * 529
-    for path in kept:
-        assert path.read_bytes() == (whole / path.relative_to(killed)).read_bytes()
     process = start(source, killed)
     assert process.wait() == 0, process.stderr.read()
     assert files(killed) == files(whole)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert {path.name for path in tmp_path.iterdir()} == {'source', 'whole', 'killed'}
-
-
-@pytest.mark.slow
-def test_true_sizes_of_vaihingen(tmp_path):
-    source = make_vaihingen(tmp_path / 'source')
-    made = prepare(Request('vaihingen', bands='irrg'), source, tmp_path / 'out')
-    for tile, (width, height) in VAIHINGEN_SIZES.items():
-        due = [-(-(side - 512) // 256) + 1 for side in (width, height)]
-        assert made[f'area{tile}']['windows'] == due[0] * due[1]
-        last = f'area{tile}_{width - 512}_{height - 512}_{width}_{height}.png'
-        assert (tmp_path / 'out' / 'windows' / 'labels_eroded' / last).exists()

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep._images import decode_rgb
-from data_prep._toy_layout import smooth_noise
+from data_prep.core.tiles import decode_rgb
+from data_prep.datasets.aras400k.parquet import ShardWriter
+from data_prep.datasets.toy.layout import smooth_noise
 from data_prep.make_toy import main, make_scene, make_toy
 from lale_mmseg.errors import ConfigError, InputError
 
@@ -120,13 +121,6 @@ def test_same_seed_same_files_for_any_number_of_workers(tmp_path):
     assert one[image] != one['train/images/N36E026_000_003.png']
 
 
-def test_a_longer_set_begins_with_the_shorter_one(tmp_path):
-    make_toy(tmp_path / 'short', dict(val=1), size=48)
-    make_toy(tmp_path / 'long', dict(val=2), size=48)
-    name = Path('val/images/N37E026_000_000.png')
-    assert (tmp_path / 'short' / name).read_bytes() == (tmp_path / 'long' / name).read_bytes()
-
-
 def test_parquet_shards_hold_what_the_folders_hold(tmp_path):
     make_toy(tmp_path, dict(train=5), size=48, parquet=True, rows_per_shard=2)
     shards = sorted((tmp_path / 'data').iterdir())
@@ -141,70 +135,44 @@ def test_parquet_shards_hold_what_the_folders_hold(tmp_path):
     assert str(schema.field('image').type) == 'struct<bytes: binary, path: string>'
 
 
-def test_parquet_without_folders(tmp_path):
-    make_toy(tmp_path, dict(train=1), size=48, parquet=True, folders=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['data', 'manifest.json']
-
-
 def test_row_groups_have_100_rows(tmp_path, make_pair):
-    from data_prep._parquet import ShardWriter
-
-    writer = ShardWriter(tmp_path, 'val', 150, 500)
+    writer = ShardWriter([tmp_path / 'val-00000-of-00001.parquet'], 150, 500)
     for index in range(150):
         writer.add(f'{index}.png', *make_pair(index))
     file = pq.ParquetFile(tmp_path / 'val-00000-of-00001.parquet')
     assert [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)] == [100, 50]
 
 
-def test_second_run_keeps_what_is_there_and_remakes_what_is_missing(tmp_path):
-    make_toy(tmp_path, dict(train=3), size=48)
+def test_second_run_keeps_finished_parts_and_makes_others_again(tmp_path):
+    make_toy(tmp_path, dict(train=2, val=1), size=48)
     before = contents(tmp_path)
-    kept, lost = (tmp_path / 'train' / 'images' / f'N36E026_000_00{index}.png' for index in (0, 1))
+    kept = tmp_path / 'val' / 'images' / 'N37E026_000_000.png'
     stamp = kept.stat().st_mtime_ns
-    lost.unlink()
-    make_toy(tmp_path, dict(train=3), size=48)
+    (tmp_path / 'train' / 'images' / 'N36E026_000_001.png').unlink()
+    # Left by a killed run: a file without a marker.
+    (tmp_path / 'train' / 'images' / 'N36E026_000_007.png').write_bytes(b'half')
+    make_toy(tmp_path, dict(train=2, val=1), size=48)
     assert contents(tmp_path) == before
     assert kept.stat().st_mtime_ns == stamp
 
 
-def test_interrupted_run_is_continued(tmp_path, monkeypatch):
-    import data_prep.make_toy as module
-
-    write, calls = module.write_if_missing, []
-
-    def stop_at_the_fourth(path, data):
-        calls.append(path)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return write(path, data)
-
-    monkeypatch.setattr(module, 'write_if_missing', stop_at_the_fourth)
-    with pytest.raises(KeyboardInterrupt):
-        make_toy(tmp_path / 'toy', dict(train=4), size=48)
-    monkeypatch.undo()
-    manifest = json.loads((tmp_path / 'toy' / 'manifest.json').read_text())
-    assert manifest['parts']['train']['complete'] is False
-    made = make_toy(tmp_path / 'toy', dict(train=4), size=48)
-    make_toy(tmp_path / 'fresh', dict(train=4), size=48)
-    assert contents(tmp_path / 'toy') == contents(tmp_path / 'fresh')
-    assert sum(made['train']['pixels'].values()) == 4 * 48 * 48
-
-
-def test_other_seed_in_the_same_folder_is_refused(tmp_path):
-    make_toy(tmp_path, dict(train=1), size=48, seed=0)
+def test_another_seed_makes_other_scenes(tmp_path):
+    make_toy(tmp_path, dict(train=2), size=48, seed=0)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=r"part 'train' is there already.*'seed': 0"):
-        make_toy(tmp_path, dict(train=1), size=48, seed=1)
-    assert contents(tmp_path) == before
-    make_toy(tmp_path, dict(train=1), size=48, seed=1, overwrite=True)
-    assert contents(tmp_path) != before
+    make_toy(tmp_path, dict(train=1), size=48, seed=1)
+    image = 'train/images/N36E026_000_000.png'
+    after = contents(tmp_path)
+    assert after[image] != before[image]
+    assert 'train/images/N36E026_000_001.png' not in after
 
 
-def test_foreign_folder_is_refused(tmp_path):
-    (tmp_path / 'thesis.txt').write_text('mine')
-    with pytest.raises(InputError, match=r'is not empty and has no manifest\.json'):
+def test_data_of_another_kind_need_overwrite(tmp_path):
+    make_toy(tmp_path, dict(train=1), size=48)
+    marker = tmp_path / 'markers' / 'train.json'
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | dict(kind='archives')))
+    with pytest.raises(InputError, match=r'holds archives data, this run makes toy; .* --overwrite'):
         make_toy(tmp_path, dict(train=1), size=48)
-    assert contents(tmp_path) == {'thesis.txt': b'mine'}
+    make_toy(tmp_path, dict(train=1), size=48, overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +181,7 @@ def test_foreign_folder_is_refused(tmp_path):
         (dict(counts=dict(trian=1)), r"parts \['trian'\]"),
         (dict(counts=dict(train=-1)), r'--train -1'),
         (dict(counts=dict(train=0)), 'nothing to make'),
-        (dict(counts=dict(train=1), size=8), r'--size 8: at least 32'),
+        (dict(counts=dict(train=1), size=8), r'--size 8: expected at least 32'),
         (dict(counts=dict(train=1), seed=-1), r'--seed -1'),
         (dict(counts=dict(train=1), folders=False), r'--no-folders'),
         (dict(counts=dict(train=1), rows_per_shard=0), r'--rows-per-shard 0'),
@@ -235,4 +203,4 @@ def test_command_line(tmp_path, capsys):
 def test_script_prints_one_line_for_bad_usage(tmp_path):
     done = subprocess.run([sys.executable, SCRIPT, tmp_path / 'x', '--size', '3'], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == 'error: --size 3: at least 32 pixels are due\n'
+    assert done.stderr == 'error: --size 3: expected at least 32 pixels\n'

@@ -8,10 +8,10 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-import data_prep.aras400k as module
-from data_prep._images import decode_rgb
-from data_prep._raw_tiles import Rules, codes_to_labels, scale_to_bytes
-from data_prep.aras400k import from_raw, main
+from data_prep.aras400k import main
+from data_prep.core.prepared import read_markers
+from data_prep.core.tiles import decode_rgb
+from data_prep.datasets.aras400k.raw import Rules, codes_to_labels, count_left_out, from_raw, scale_to_bytes
 from lale_mmseg.errors import ConfigError, DataError
 
 STEP = 0.01
@@ -111,17 +111,17 @@ def test_leave_out_rules(tmp_path, raw):
     image[:3, 1:, 40:50] = 0  # one row of image is enough
     write_tif(raw / 'N38E032_S2RGBNIR.tif', image)
     write_tif(raw / 'N38E032_Map.tif', cover)
-    made = from_raw(raw, tmp_path / 'out', rules, workers=1)
+    from_raw(raw, tmp_path / 'out', rules, workers=1)
     assert stems(tmp_path / 'out' / 'train') == ['N38E032_000_003', 'N38E032_000_004', 'N38E032_000_005']
-    assert made['train']['left_out'] == {'no image': 1, 'no label': 1, 'water': 1}
+    assert count_left_out(tmp_path / 'out') == {'no image': 1, 'no label': 1, 'water': 1}
 
 
 def test_windows_beyond_the_map_have_no_label(tmp_path, raw):
     write_tif(raw / 'N38E032_S2RGBNIR.tif', composite(4, 12))
     write_tif(raw / 'N38E032_Map.tif', codes(4, 6))
-    made = from_raw(raw, tmp_path / 'out', RULES, workers=1)
+    from_raw(raw, tmp_path / 'out', RULES, workers=1)
     assert stems(tmp_path / 'out' / 'train') == ['N38E032_000_000']
-    assert made['train']['left_out']['no label'] == 2
+    assert count_left_out(tmp_path / 'out')['no label'] == 2
 
 
 def test_scaling_cuts_fractions_off():
@@ -159,26 +159,24 @@ def test_split_is_by_name_and_about_the_shares(tmp_path, raw):
     assert counts['train'] == pytest.approx(800, abs=60)
 
 
-def test_interrupted_run_is_continued_and_finished_rows_are_skipped(tmp_path, raw, monkeypatch):
-    for tile in ('N38E032', 'N38E033'):
+def test_rows_that_are_finished_are_kept(tmp_path, raw):
+    """The second tile has an unknown code in its second row; after a repair only what is new is cut."""
+    cover = codes()
+    cover[0, 5, 6] = 33
+    for tile, values in (('N38E032', codes()), ('N38E033', cover)):
         write_tif(raw / f'{tile}_S2RGBNIR.tif', composite())
-        write_tif(raw / f'{tile}_Map.tif', codes())
-    cut, calls = module.cut_strip, []
-
-    def stop_at_the_third(job):
-        calls.append((job[0].tile, job[1]))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return cut(job)
-
-    monkeypatch.setattr(module, 'cut_strip', stop_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        from_raw(raw, tmp_path / 'out', RULES, workers=1)
-    made = from_raw(raw, tmp_path / 'out', RULES, workers=1)
-    assert calls == [('N38E032', 0), ('N38E032', 1), ('N38E033', 0), ('N38E033', 0), ('N38E033', 1)]
-    assert made['train']['pairs'] == 12
-    from_raw(raw, tmp_path / 'out', RULES, workers=1)
-    assert len(calls) == 5
+        write_tif(raw / f'{tile}_Map.tif', values)
+    out = tmp_path / 'out'
+    with pytest.raises(DataError, match='code 33'):
+        from_raw(raw, out, RULES, workers=1)
+    assert list(read_markers(out)) == ['N38E032_000', 'N38E032_001', 'N38E033_000']
+    kept = out / 'train' / 'images' / 'N38E032_000_000.png'
+    write_tif(raw / 'N38E033_Map.tif', codes())
+    # Maps of neighbours may be looked up, too, so both tiles depend on this one.
+    assert from_raw(raw, out, RULES, workers=1)['train']['pairs'] == 12
+    stamp = kept.stat().st_mtime_ns
+    from_raw(raw, out, RULES, workers=1)
+    assert kept.stat().st_mtime_ns == stamp
 
 
 def test_processes_do_not_change_the_result(tmp_path, raw):
@@ -190,24 +188,11 @@ def test_processes_do_not_change_the_result(tmp_path, raw):
         assert path.read_bytes() == (tmp_path / 'b' / path.relative_to(tmp_path / 'a')).read_bytes()
 
 
-def test_picture_of_other_content_is_never_overwritten_in_silence(tmp_path, raw):
-    write_tif(raw / 'N38E032_S2RGBNIR.tif', composite())
-    write_tif(raw / 'N38E032_Map.tif', codes())
-    from_raw(raw, tmp_path / 'out', RULES, workers=1)
-    folder = tmp_path / 'out' / 'train' / 'images'
-    (folder / 'N38E032_000_000.png').write_bytes((folder / 'N38E032_001_001.png').read_bytes())
-    (folder / 'N38E032_000_001.png').unlink()
-    with pytest.raises(DataError, match=r'N38E032_000_000\.png: is there with other content'):
-        from_raw(raw, tmp_path / 'out', RULES, workers=1)
-    from_raw(raw, tmp_path / 'out', RULES, overwrite=True, workers=1)
-    assert read(folder / 'N38E032_000_000.png')[0, 0, 0] != read(folder / 'N38E032_001_001.png')[0, 0, 0]
-
-
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
         ('N38E034_Map.tif', r'no map \*_Map\.tif of tile N38E032 or within one degree'),
-        ('Ankara_Map.tif', r'Ankara_Map\.tif: the file name has no tile such as N38E032'),
+        ('Ankara_Map.tif', r'Ankara_Map\.tif: the file name contains no tile such as N38E032'),
     ],
 )
 def test_composite_without_a_map(tmp_path, raw, name, message):
@@ -222,11 +207,11 @@ def test_rasters_that_cannot_be_used(tmp_path, raw):
     with pytest.raises(DataError, match='no such folder'):
         from_raw(raw, tmp_path / 'out')
     write_tif(raw / 'N38E032_Map.tif', codes())
-    with pytest.raises(DataError, match=r'no file \*_S2RGBNIR\.tif'):
+    with pytest.raises(DataError, match=r'no file \*_S2RGBNIR\.tif found'):
         from_raw(raw, tmp_path / 'out')
     image = raw / 'N38E032_S2RGBNIR.tif'
     write_tif(image, composite()[:2])
-    with pytest.raises(DataError, match=r'2 bands; red, green and blue are due'):
+    with pytest.raises(DataError, match=r'2 bands; expected red, green and blue'):
         from_raw(raw, tmp_path / 'out', RULES)
     image.write_bytes(b'no raster')
     with pytest.raises(DataError, match=r'N38E032_S2RGBNIR\.tif: cannot be read'):
@@ -271,7 +256,7 @@ def test_command_line(tmp_path, raw, capsys):
     printed = capsys.readouterr().out
     assert 'windows left out: 0 (no image), 0 (no label), 0 (water)' in printed
     assert len(stems(tmp_path / 'a' / 'test')) == 6
-    assert json.loads((tmp_path / 'a' / 'manifest.json').read_text())['parts']['test']['source']['window'] == 4
+    assert json.loads((tmp_path / 'a' / 'manifest.json').read_text())['parts']['test']['settings']['window'] == 4
     with pytest.raises(ConfigError, match=r'--split \[0, 0, 0\]'):
         main([*common, str(tmp_path / 'b'), '--split', '0', '0', '0'])
     with pytest.raises(ConfigError, match=r'--window 0'):

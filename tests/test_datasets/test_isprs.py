@@ -135,7 +135,7 @@ def test_a_label_of_another_size_is_found_in_loading_too(root):
 
 def test_a_missing_tile_is_an_error_unless_it_is_to_be_skipped(root):
     (root / 'tiles' / 'images' / 'area33.png').unlink()
-    with pytest.raises(DataError, match=r"no file of 1 of 17 tiles of split 'test' of vaihingen.*: 33; make it with"):
+    with pytest.raises(DataError, match=r"no file of 1 of 17 tiles of split 'test' of vaihingen.*: 33; prepare"):
         build(root, split='test')
     assert len(build(root, split='test', missing_tiles='skip')) == 16
 

@@ -67,7 +67,7 @@ def test_lrformer_no_decay_on_norms_and_ten_times_the_rate_in_the_head(on_cpus):
 
 
 def test_lrformer_plus_no_decay_on_norms_and_embeddings_and_a_tenth_of_the_rate_in_the_backbone():
-    wrapper, rows = settings('lrformer_plus/lrformer-plus_xl_8xb2-160k_ade20k-512x512.py')
+    wrapper, rows = settings('lrformer_plus/lrformer-plus_t_8xb2-160k_ade20k-512x512.py')
     assert wrapper.clip_grad_kwargs == dict(max_norm=0.01)
     for kind, name, lr, decay in rows:
         assert lr == pytest.approx(1e-5 if name.startswith('backbone') else 1e-4), name

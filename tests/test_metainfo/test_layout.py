@@ -45,7 +45,7 @@ def test_hidden_and_other_files_are_no_images(tmp_path):
     [
         (['images/a.png', 'masks/a.png'], 'a\nb\n', 'no image in .*images for b'),
         (['images/a.png', 'masks/b.png'], 'a\n', 'no mask in .*masks for a'),
-        (['images/a.png', 'masks/a.png'], 'a\na.png\n', "line 2: 'a' stands in line 1 already"),
+        (['images/a.png', 'masks/a.png'], 'a\na.png\n', "line 2: 'a' is already in line 1"),
         (['images/a.png', 'images/a.jpg', 'masks/a.png'], 'a\n', 'a.jpg and a.png have the same stem'),
         (['images/a.png', 'masks/a.png'], '# nothing\n', 'the split is empty'),
     ],

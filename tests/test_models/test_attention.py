@@ -96,37 +96,19 @@ def test_output_values_are_dropped_in_training_only(kind):
 
 
 @every_attention
-@pytest.mark.parametrize('rate', ['attn_drop', 'proj_drop'])
-def test_bad_rates_of_dropping_are_named(kind, rate):
-    for bad in (-0.5, 1.0, '0.1'):
-        with pytest.raises(ConfigError, match=f'^{rate}={bad!r}: at least 0 and under 1 is due$'):
-            build(kind, **{rate: bad})
-
-
-@every_attention
 def test_heads_must_divide_the_width(kind):
-    with pytest.raises(ConfigError, match='embed_dims=10 is not divisible by num_heads=4'):
+    with pytest.raises(ConfigError, match='embed_dims=10 must be divisible by num_heads=4'):
         build(kind, 10, 4)
-    with pytest.raises(ConfigError, match='num_heads=0: at least 1'):
-        build(kind, 10, 0)
 
 
 @pytest.mark.parametrize(
     ('attn_cfg', 'message'),
     [
-        (dict(type='LRSA'), rf"^attn_cfg.type='LRSA': nothing is registered .* are {', '.join(ATTENTIONS)}$"),
-        (dict(type='mmseg.LRSA'), f"^attn_cfg.type='mmseg.LRSA': nothing .* are {', '.join(ATTENTIONS)}$"),
-        (dict(type='of_nobody.parts.LRSA'), f'nothing is registered .* are {", ".join(ATTENTIONS)}$'),
-        ([None, None, dict(type='LRSA'), None], f"^attn_cfg.type='LRSA': .* are {', '.join(ATTENTIONS)}$"),
-        (dict(kind='LRSA'), r"^attn_cfg=\{'kind': 'LRSA'\}: a dict with `type` is due; attentions of this package are"),
-        ('LRSA', "^attn_cfg='LRSA': a dict with `type` is due"),
-        ([None, None, 'LRSA', None], "^attn_cfg='LRSA': a dict with `type` is due"),
-        ([None, None], '^attn_cfg has 2 entries for 4 stages'),
-        (dict(type='MultiHeadAttention', num_heads=2), '^attn_cfg.num_heads=2: not to be set'),
-        (dict(type='MultiHeadAttention', embed_dims=2), '^attn_cfg.embed_dims=2: not to be set'),
-        (dict(type='LowResolutionSelfAttention', q_size=0), 'q_size=0: .* at least 1'),
-        (dict(type='LowResolutionSelfAttention', pool_sizes=()), r'pool_sizes=\(\): one side or more'),
-        (dict(type='MetaTokenAttention', num_meta_tokens=0), 'num_meta_tokens=0: at least 1'),
+        (dict(kind='LRSA'), r"^attn_cfg=\{'kind': 'LRSA'\}: expected a dict such as dict\(type="),
+        ('LRSA', "^attn_cfg='LRSA': expected a dict"),
+        ([None, None, 'LRSA', None], "^attn_cfg='LRSA': expected a dict"),
+        (dict(type='MultiHeadAttention', num_heads=2), r'^attn_cfg\.num_heads follows from'),
+        (dict(type='MultiHeadAttention', embed_dims=2), r'^attn_cfg\.embed_dims follows from'),
     ],
 )
 def test_bad_attentions_are_named(attn_cfg, message):

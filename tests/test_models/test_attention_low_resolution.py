@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from mmcv.cnn.bricks import LayerScale
 from torch import Tensor, nn
 
-from lale_mmseg.errors import ConfigError
 from lale_mmseg.models.attention import (
     LowResolutionBlock,
     LowResolutionSelfAttention,
@@ -219,7 +218,7 @@ def test_branches_vanish_with_a_layer_scale_of_zero_or_when_dropped():
     x, pyramid = torch.randn(3, 16, 8, 8), PoolingPyramid(16, 8, (4,), convs=True)
     silent = block(layer_scale=0.0)
     torch.testing.assert_close(silent(x, pyramid), x + silent.cpe(x))
-    skipped = block(drop_path=1 - 1e-7)
+    skipped = block(drop_path_rate=1 - 1e-7)
     torch.testing.assert_close(skipped(x, pyramid), x + skipped.cpe(x))
     assert not torch.allclose(skipped.eval()(x, pyramid), x + skipped.cpe(x))
 
@@ -228,20 +227,11 @@ def test_block_drops_attention_weights_and_values_in_training_only():
     x, pyramid = torch.randn(2, 16, 8, 8), PoolingPyramid(16, 8, (4,), convs=True)
     plain = shake(block())
     expected = plain(x, pyramid)
-    for options in (dict(drop=0.5), dict(attn_drop=0.5)):
+    for options in (dict(drop_rate=0.5), dict(attn_drop_rate=0.5)):
         module = block(**options)
         module.load_state_dict(plain.state_dict())
         torch.testing.assert_close(module.eval()(x, pyramid), expected)
         module.attn.train()
         assert not torch.allclose(module(x, pyramid), expected)
-    values = block(drop=1.0).train()
+    values = block(drop_rate=1.0).train()
     torch.testing.assert_close(values(x, pyramid), x + values.cpe(x))
-
-
-def test_bad_sizes_are_named():
-    with pytest.raises(ConfigError, match='q_size=0: the short side'):
-        PooledAttention(8, 2, 0)
-    with pytest.raises(ConfigError, match='q_size=-1: the short side'):
-        PoolingPyramid(8, -1, (4,), convs=True)
-    with pytest.raises(ConfigError, match=r'pool_sizes=\(4, 0\): .* at least 1'):
-        PoolingPyramid(8, 16, (4, 0), convs=True)

@@ -23,14 +23,14 @@ BACKBONES = {
     'lrformer-pre-norms': dict(
         type='LRFormer',
         arch=dict(
-            widths=(16, 32, 64, 96), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 4), mlp_ratios=(2,) * 4,
-            drop_path=0.1, pre_norms=((2, 1), (3, 0)),
+            embed_dims=(16, 32, 64, 96), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 4), mlp_ratios=(2,) * 4,
+            drop_path_rate=0.1, pre_norms=((2, 1), (3, 0)),
         ),
         q_size=(8, 8, 16, 16),
     ),
     'lemevit-tiny': dict(type='LeMeViT', arch='tiny'),
     'lemevit-two-c-blocks': dict(
-        type='LeMeViT', arch=dict(depths=(2, 1, 1, 1, 1), widths=(32, 32, 64, 64, 96)), num_meta_tokens=5
+        type='LeMeViT', arch=dict(depths=(2, 1, 1, 1, 1), embed_dims=(32, 32, 64, 64, 96)), num_meta_tokens=5
     ),
     'ghostnet-x1.0': dict(type='GhostNet', arch='x1.0'),
     'ghostnet-narrow': dict(type='GhostNet', arch=dict(multiplier=0.5)),

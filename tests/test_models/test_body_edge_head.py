@@ -238,12 +238,6 @@ def test_ignored_pixels_alone_give_finite_losses_and_a_sampler_is_followed():
     assert found['loss_edge'] == expected['loss_edge']
 
 
-def test_small_batches_are_padded_with_their_edges():
-    """The data preprocessor pads labels and edges of a 50x50 image alike."""
-    losses = losses_of(network('ued-bes-sfm', size=64), batch(50, count=2))
-    assert total(losses).isfinite()
-
-
 @every_network
 def test_bf16_autocast_trains_and_predicts_close_to_float32(name):
     model, data = network(name), batch()
@@ -303,15 +297,6 @@ def test_compiles_without_graph_breaks(name):
 
 
 @every_network_slowly
-def test_exports_with_any_batch_size(name):
-    model = _Whole(network(name).eval())
-    batch_size = torch.export.Dim('batch', max=8)
-    program = torch.export.export(model, (torch.randn(2, 3, 64, 95),), dynamic_shapes=({0: batch_size},))
-    x = torch.randn(3, 3, 64, 95)
-    torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
-
-
-@every_network_slowly
 def test_exports_with_any_height_and_width(name):
     model = _Whole(network(name).eval())
     height, width = (torch.export.Dim(side, min=64, max=1024) for side in ('height', 'width'))
@@ -334,12 +319,9 @@ def test_positions_at_rest_run_from_border_to_border(size):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(separate_body_edge=False), 'spatial_fusion=True with separate_body_edge=False'),
-        (dict(out_channels=1, num_classes=2), 'one output channel'),
-        (dict(num_classes=1), 'one output channel'),
-        (dict(in_channels=(8, 16)), '2 in_channels for 4 entries of in_index'),
-        (dict(decoder=dict(type='UShapedDecoder', in_channels=[8])), r'decoder\.in_channels=\[8\]: set in_channels of'),
-        (dict(conv_cfg=dict(type='Conv2dAdaptivePadding')), 'conv_cfg='),
+        (dict(separate_body_edge=False), 'spatial_fusion=True requires separate_body_edge=True'),
+        (dict(out_channels=1, num_classes=2), 'single output channel'),
+        (dict(num_classes=1), 'single output channel'),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -350,7 +332,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 def test_missing_edge_targets_name_the_transform():
-    with pytest.raises(ConfigError, match=r'no edge targets; put dict\(type="LaplacianEdges"\) into train_dataloader'):
+    with pytest.raises(ConfigError, match=r'no edge targets; add dict\(type="LaplacianEdges"\) to train_dataloader'):
         losses_of(network('ued-bes'), batch(edges=False))
 
 
@@ -360,5 +342,5 @@ def test_edges_of_another_size_than_the_labels_are_an_error():
         wider = torch.nn.functional.pad(sample.gt_edge_map.data, (0, 1))
         del sample.gt_edge_map
         sample.set_data(dict(gt_edge_map=PixelData(data=wider)))
-    with pytest.raises(ConfigError, match=r'behind all steps that change the size'):
+    with pytest.raises(ConfigError, match=r'after all steps that change the size'):
         losses_of(network('ued-bes'), data)

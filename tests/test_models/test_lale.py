@@ -43,29 +43,6 @@ def test_memory_format_of_the_input_is_kept_from_stem_to_logits():
     assert converted == []
 
 
-def test_channels_last_changes_nothing_but_the_layout():
-    model = network().eval()
-    x = torch.randn(1, 3, 64, 96)
-    torch.testing.assert_close(model(x), model(x.to(memory_format=torch.channels_last)), rtol=1e-4, atol=1e-5)
-
-
-def test_every_parameter_gets_a_gradient():
-    model = network(arch='s2')
-    model(torch.randn(2, 3, 64, 64)).square().mean().backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-def test_bf16_autocast_runs_close_to_float32():
-    model = network().eval()
-    x = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        exact = model(x)
-        with torch.autocast('cpu', dtype=torch.bfloat16):
-            rough = model(x)
-    assert rough.dtype == torch.bfloat16
-    assert (rough.float() - exact).abs().max() < 0.1 * exact.abs().max()
-
-
 def test_k7_ablation_changes_kernels_norm_and_activation_only():
     model = LALE('s1', kernel_size=7, norm_cfg=dict(type='LayerNorm2d'), act_cfg=dict(type='GELU'))
     kernels = {m.kernel_size for m in model.modules() if isinstance(m, nn.Conv2d)}
@@ -82,45 +59,6 @@ def test_attention_of_each_stage_is_chosen_by_config():
     assert default == [ConvMixerBlock, ConvMixerBlock, TransformerBlock, TransformerBlock]
     chosen = [type(stage[0]) for stage in LALE('s1', attn_cfg=[None, attention, attention, None]).stages]
     assert chosen == [ConvMixerBlock, TransformerBlock, TransformerBlock, ConvMixerBlock]
-
-
-def test_state_dict_round_trip():
-    first, second = network().eval(), network().eval()
-    second.load_state_dict(first.state_dict())
-    x = torch.randn(1, 3, 64, 64)
-    assert torch.equal(first(x), second(x))
-
-
-def test_exports():
-    model = network().eval()
-    x = torch.randn(1, 3, 64, 64)
-    exported = torch.export.export(model, (x,)).module()
-    torch.testing.assert_close(exported(x), model(x), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_compiles_without_graph_breaks():
-    model = network().eval()
-    x = torch.randn(1, 3, 64, 64)
-    compiled = torch.compile(model, fullgraph=True)
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(x), model(x), rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (dict(arch='s9'), r"arch='s9': known sizes are s1, s2, s3, s4"),
-        (dict(arch=dict(depths=(1,))), 'must have depths, widths; widths is missing'),
-        (dict(kernel_size=4), 'kernel_size=4: must be odd'),
-        (dict(head_width=48), 'width 128 of stage 3 is not divisible by head_width=48'),
-        (dict(attn_cfg=[None]), 'attn_cfg has 1 entries for 4 stages'),
-        (dict(out_indices=(4,)), 'stages are 0 to 3'),
-    ],
-)
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        LALE(**arguments)
 
 
 def test_head_takes_the_maps_of_another_backbone():
@@ -148,8 +86,6 @@ def test_sync_bn_falls_back_to_bn_outside_distributed_runs():
     assert sum(b.numel() for b in head.buffers()) == 257
 
 
-def test_head_rejects_unknown_arguments_and_uneven_lists():
+def test_head_rejects_unknown_arguments():
     with pytest.raises(TypeError, match='chanels'):
         LALEHead(num_classes=3, chanels=64)
-    with pytest.raises(ValueError, match='2 in_channels for 4 entries of in_index'):
-        LALEHead(in_channels=(32, 64), num_classes=3)

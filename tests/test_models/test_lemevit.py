@@ -32,12 +32,12 @@ def test_order_of_a_block(block, attention):
     tokens, context = module.norm1(placed), module.norm1(meta)
     expected, expected_meta = to_tokens(x), meta
     if block is CrossBlock:  # the image leaves as it came, without the depthwise convolution
-        expected_meta = meta + module.attn(context, tokens)
+        expected_meta = meta + module.attn(context, tokens, (5, 6))
     elif block is DualBlock:
-        read, gathered = module.attn(tokens, context)
+        read, gathered = module.attn(tokens, context, (5, 6))
         expected, expected_meta = placed + read, meta + gathered
     elif block is GivingBlock:
-        expected = placed + module.attn(tokens, context)
+        expected = placed + module.attn(tokens, context, (5, 6))
     else:
         expected = placed + module.attn(tokens, (5, 6))
     if block is not CrossBlock:
@@ -52,14 +52,14 @@ def test_order_of_a_block(block, attention):
 
 @every_block
 def test_skipped_branches_leave_the_residual(block, attention):
-    module, x, meta = build(block, attention, drop_path=1 - 1e-7), torch.randn(2, 16, 5, 6), torch.randn(2, 4, 16)
+    module, x, meta = build(block, attention, drop_path_rate=1 - 1e-7), torch.randn(2, 16, 5, 6), torch.randn(2, 4, 16)
     found, found_meta = module(x, meta)
     torch.testing.assert_close(found, x if block is CrossBlock else x + module.pos_embed(x))
     torch.testing.assert_close(found_meta, meta)
 
 
 def test_rates_of_dropping_reach_every_layer():
-    arch = dict(depths=(1, 1, 1, 1, 1), widths=(32, 32, 64, 64, 96))
+    arch = dict(depths=(1, 1, 1, 1, 1), embed_dims=(32, 32, 64, 64, 96))
     model = LeMeViT(arch, drop_rate=0.25, attn_drop_rate=0.5)
     blocks = [block for stage in model.stages for block in stage]
     assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.25}

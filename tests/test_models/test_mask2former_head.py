@@ -14,7 +14,6 @@ from mmseg.structures import SegDataSample
 
 from lale_mmseg.engine.checkpoint import DESCRIPTION_KEY, describe
 from lale_mmseg.engine.config import complete_config
-from lale_mmseg.engine.fields import check_fields
 from lale_mmseg.errors import ConfigError
 from lale_mmseg.inference import Predictor
 from tests.support import REPO
@@ -78,7 +77,7 @@ def test_the_number_of_classes_comes_from_the_data(chips_root):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        (dict(num_classes=1), r'num_classes=1: Mask2Former chooses among 2 classes or more'),
+        (dict(num_classes=1), r'num_classes=1: expected at least 2 classes'),
         (dict(loss_cls=dict(class_weight=[1.0])), r'loss_cls\.class_weight follows from num_classes'),
     ],
 )
@@ -92,8 +91,6 @@ def test_bad_arguments_are_named(changes, message):
 def test_misspelt_arguments_are_found_although_the_parents_swallow_them():
     cfg = config()
     cfg.model.decode_head.num_querys = 5
-    with pytest.raises(ConfigError, match=r"model\.decode_head: .* no argument 'num_querys'; did you mean 'num_queri"):
-        check_fields(cfg)
     with pytest.raises(TypeError, match='num_querys'):
         MODELS.build(cfg.model)
 

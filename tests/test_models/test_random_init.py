@@ -10,8 +10,6 @@ from lale_mmseg.metainfo.aras400k import CLASSES, COLORS
 from tests.support import REPO, run_tool
 from tests.test_docs import load_script
 
-pytest.importorskip('segmentation_models_pytorch')
-
 
 @pytest.fixture
 def train(monkeypatch):
@@ -24,7 +22,7 @@ def train(monkeypatch):
     [
         ('unet', {}),
         ('unet_r34', {'model.encoder_weights': 'imagenet'}),
-        ('sam_unet_lora', {'model.backbone.weights': 'sa1b'}),
+        ('sam_unet', {'model.backbone.weights': 'sa1b'}),
     ],
 )
 def test_sources_of_the_bases(train, name, left_out):

@@ -62,7 +62,7 @@ def converted(name: str) -> torch.nn.Module:
 
 def head_inputs(height: int, width: int) -> list[tuple[int, int, int]]:
     """Width, height and width of the maps that the head alone was given, for the size of an image."""
-    return [(dims, height >> (2 + i), width >> (2 + i)) for i, dims in enumerate(lrformer.ARCHS['t']['widths'])]
+    return [(dims, height >> (2 + i), width >> (2 + i)) for i, dims in enumerate(lrformer.ARCHS['t']['embed_dims'])]
 
 
 @pytest.mark.skipif(ROOT is None, reason='the files that the facts are from are not here (LALE_MMSEG_REFERENCE)')
@@ -125,7 +125,7 @@ def test_parameters_of_the_head_are_the_published_ones():
 def lemevit_unused_macs(height: int, width: int) -> int:
     """Products of the published LeMeViT-tiny that feed no map, and that ours leaves out."""
     meta = 16
-    dims, third, fourth = lemevit.ARCHS['tiny']['widths'][2:]
+    dims, third, fourth = lemevit.ARCHS['tiny']['embed_dims'][2:]
     pixels = (height // 8) * (width // 8)
     # In the last dual cross-attention keys and values of the image, queries and output of the meta tokens, their MLP;
     gathering = 2 * pixels * dims**2 + 2 * meta * dims**2 + 2 * meta * dims * 4 * dims

@@ -6,8 +6,6 @@ from mmcv.cnn import ConvModule
 from mmseg.registry import MODELS
 from torch import nn
 
-from lale_mmseg.errors import ConfigError
-
 COMMON = dict(num_classes=2, norm_cfg=dict(type='BN'), loss_decode=dict(type='CrossEntropyLoss'))
 
 
@@ -41,10 +39,15 @@ def test_logits_have_the_size_of_the_image(hw):
     height, width = 16 * hw[0], 16 * hw[1]
     neck = torch.randn(2, 256, *hw)
     assert conv_head().eval()((neck,)).shape == (2, 2, height, width)
-    assert conv_head(widths=(64, 32), in_index=-1).eval()((None, neck)).shape == (2, 2, height // 4, width // 4)
+    assert conv_head(decoder_channels=(64, 32), in_index=-1).eval()((None, neck)).shape == (
+        2,
+        2,
+        height // 4,
+        width // 4,
+    )
     blocks = [torch.randn(2, 768, *hw) for _ in range(4)]
     assert unet_head().eval()(blocks).shape == (2, 2, height, width)
-    small = unet_head(in_channels=(8, 8), widths=(4, 8), in_index=(0, 2), channels=3).eval()
+    small = unet_head(in_channels=(8, 8), decoder_channels=(4, 8), in_index=(0, 2), channels=3).eval()
     assert small([torch.randn(2, 8, *hw), None, torch.randn(2, 8, *hw)]).shape == (2, 2, 4 * hw[0], 4 * hw[1])
 
 
@@ -99,28 +102,3 @@ def test_each_convolution_has_the_norm_and_activation_of_the_config(build, convo
     assert sum(isinstance(part, nn.BatchNorm2d) for part in parts) == convolutions
     assert not any(isinstance(part, nn.ReLU) for part in parts)
     assert all(module.conv.bias is None for module in modules)
-
-
-@pytest.mark.parametrize('build', [conv_head, unet_head])
-def test_corners_are_aligned_where_the_config_says_so(build):
-    torch.manual_seed(0)
-    maps = [torch.randn(1, 256 if build is conv_head else 768, 3, 3) for _ in range(4)]
-    head = build().eval()
-    other = build(align_corners=True).eval()
-    other.load_state_dict(head.state_dict())
-    assert not torch.allclose(head(maps), other(maps))
-
-
-@pytest.mark.parametrize(
-    ('build', 'changes', 'message'),
-    [
-        (conv_head, dict(widths=()), r'widths=\(\): the width of at least one stage'),
-        (conv_head, dict(decoder_dropout=2), r'decoder_dropout=2: a probability'),
-        (unet_head, dict(widths=(32, 64)), '4 in_channels, 2 widths and 4 entries of in_index'),
-        (unet_head, dict(in_channels=(8,), widths=(8,), in_index=(0,)), 'and at least two maps'),
-        (unet_head, dict(decoder_dropout='0.3'), "decoder_dropout='0.3': a probability"),
-    ],
-)
-def test_wrong_arguments_are_named(build, changes, message):
-    with pytest.raises(ConfigError, match=message):
-        build(**changes)

@@ -1,8 +1,9 @@
-# Your own images with RGB masks (docs/own_data.md), as few-shot roofs: one class against everything else, 400 draws
-# with replacement an epoch, each cropped and augmented anew. `binary_class` names the class, `augmentation` is a
-# preset of _base_/augmentations.
+# Your own images with RGB masks (docs/own_data.md) under the few-shot recipe: one class against everything else, 400
+# draws with replacement an epoch, each cropped and augmented anew. `binary_class` names the class; `augmentation` is
+# 'light', 'medium', 'heavy', 'extreme' or a list of transforms (docs/augmentation.md).
 data_root = 'data/palette'
 binary_class = 'building'
+augmentation = 'medium'
 crop_size = (256, 256)
 train_pipeline = [
     dict(type='SeedDraw'),

@@ -1,6 +1,5 @@
 """Segmentors from other libraries."""
 
-from .smp_encoder import SMPEncoder
-from .smp_segmentor import SMPSegmentor
+from .smp import SMPEncoder, SMPHead, SMPSegmentor
 
-__all__ = ['SMPEncoder', 'SMPSegmentor']
+__all__ = ['SMPEncoder', 'SMPHead', 'SMPSegmentor']

@@ -1,0 +1,104 @@
+"""Cutting tiles into windows, writing windows and whole tiles, and counting labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+
+from lale_mmseg.errors import DataError
+from lale_mmseg.files import atomic_path, save_png
+
+#: Rows that are processed at a time where intermediate results are larger than the image.
+ROWS = 256
+_TIFF = dict(driver='GTiff', dtype='uint8', compress='deflate', predictor=2, interleave='pixel')
+
+
+def starts(length: int, size: int, stride: int) -> list[int]:
+    """First pixels of the windows along one side: every `stride`, and a last window that ends at the border.
+
+    Args:
+        length: Pixels of the side, at least `size`.
+        size: Pixels of a window.
+        stride: Step from one window to the next, at most `size`.
+    """
+    found = list(range(0, length - size + 1, stride))
+    return found if found[-1] == length - size else [*found, length - size]
+
+
+def windows(array: np.ndarray, stem: str, size: int, stride: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the name without suffix, `STEM_X0_Y0_X1_Y1`, and the pixels of each window, row by row.
+
+    Args:
+        array: (H, W) or (H, W, bands).
+        stem: Name of the tile.
+        size: Side of the windows.
+        stride: Step from one window to the next.
+    """
+    height, width = array.shape[:2]
+    for y in starts(height, size, stride):
+        for x in starts(width, size, stride):
+            yield f'{stem}_{x}_{y}_{x + size}_{y + size}', array[y : y + size, x : x + size]
+
+
+def write_window(path: Path, pixels: np.ndarray) -> None:
+    """Writes (H, W) or (H, W, bands) uint8 pixels as PNG, or four bands as GeoTIFF."""
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        write_tiff(path, pixels)
+    else:
+        save_png(path, pixels)
+
+
+def write_tiff(
+    path: Path, pixels: np.ndarray, tiled: bool = False, crs: CRS | None = None, transform: Affine | None = None
+) -> None:
+    """Writes (H, W, bands) uint8 pixels as lossless GeoTIFF, in rows or in blocks of 256x256 pixels."""
+    height, width, bands = pixels.shape
+    # Without `photometric` GDAL takes a fourth band, here near infrared, for opacity.
+    profile = dict(_TIFF, count=bands, height=height, width=width, photometric='RGB', crs=crs, transform=transform)
+    if tiled:
+        profile |= dict(tiled=True, blockxsize=256, blockysize=256)
+    with atomic_path(path) as temporary, rasterio.open(temporary, 'w', **profile) as target:
+        for rows in strips(height):
+            target.write(pixels[rows].transpose(2, 0, 1), window=(rows, slice(0, width)))
+
+
+def read_pixels(raster: rasterio.DatasetReader) -> np.ndarray:
+    """(H, W, bands) uint8 pixels of a raster."""
+    pixels = np.empty((raster.height, raster.width, raster.count), np.uint8)
+    # In strips, because GDAL has the bands first: transposing a whole tile would need its memory twice.
+    for rows in strips(raster.height):
+        pixels[rows] = raster.read(window=(rows, slice(0, raster.width))).transpose(1, 2, 0)
+    return pixels
+
+
+def strips(height: int) -> Iterator[slice]:
+    """Rows of an image, `ROWS` at a time."""
+    for row in range(0, height, ROWS):
+        yield slice(row, min(row + ROWS, height))
+
+
+def decode_rgb(content: bytes, name: str) -> np.ndarray:
+    """Decodes an image file into an (H, W, 3) uint8 array in RGB order.
+
+    Raises:
+        DataError: It is not a complete image of 8 bits and three bands.
+    """
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    if pixels is None:
+        raise DataError(f'{name}: not a readable image ({len(content)} bytes)')
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise DataError(f'{name}: expected RGB of 8 bits, found shape {pixels.shape}, type {pixels.dtype}')
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def count_values(labels: np.ndarray) -> np.ndarray:
+    """(256,) int64 number of pixels of each value of (H, W) uint8 labels."""
+    # In strips, because bincount converts each value to eight bytes.
+    counts = (np.bincount(labels[rows].ravel(), minlength=256) for rows in strips(len(labels)))
+    return sum(counts, np.zeros(256, int))

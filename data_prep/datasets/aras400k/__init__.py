@@ -1,0 +1,1 @@
+"""ARAS400k: published archives, parquet shards, and raw rasters."""

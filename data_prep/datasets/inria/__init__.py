@@ -1,0 +1,1 @@
+"""Inria Aerial Image Labeling."""

@@ -1,0 +1,176 @@
+"""Makes windows and whole tiles of ISPRS.
+
+Each source file, an image or one kind of labels, becomes up to two units: its windows and its whole tile. So another
+protocol or another kind of labels adds units and leaves the others alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+
+from data_prep.core.prepared import Prepared, Unit, read_markers, without_files
+from data_prep.core.progress import check_workers, map_jobs, progress_bar
+from data_prep.core.sources import SourceFile, open_raster, remove_scratch, sha256, without_georeference
+from data_prep.core.tiles import read_pixels, windows, write_tiff, write_window
+from data_prep.datasets.isprs.labels import decode_labels, palette_of
+from data_prep.datasets.isprs.request import Request, Tile, check_headers, plan
+from data_prep.datasets.isprs.sources import IMAGE, LABEL_KINDS, describe_kind, find_files, list_inputs
+from lale_mmseg.files import hash_json, write_json
+from lale_mmseg.metainfo import isprs
+
+STATISTICS = 'statistics.json'
+_KIND = 'isprs-'
+
+
+@dataclass(frozen=True)
+class Job:
+    """One source file and the units that are made of it."""
+
+    tile: Tile
+    kind: str
+    units: tuple[Unit, ...]
+
+
+def prepare(
+    request: Request, source: str | Path, out: str | Path, overwrite: bool = False, workers: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """Prepares a data set.
+
+    Args:
+        request: Options of the run.
+        source: Folder with the archives or unpacked folders of ISPRS, at any depth, or one archive.
+        out: Folder to write to.
+        overwrite: Make all chosen tiles again.
+        workers: Number of threads; None for one per CPU.
+
+    Returns:
+        Markers of all finished units of `out`.
+
+    Raises:
+        ConfigError: An option is out of range.
+        DataError: A file is missing, damaged or has unexpected content, or labels have colours outside the palette.
+        InputError: `out` holds something else, or another process is writing to it.
+    """
+    threads, source, out = check_workers(workers), Path(source), Path(out)
+    folder = Prepared(out, f'{_KIND}{request.dataset}')
+    run = _run_unit(request, source)
+    markers = read_markers(out)
+    # A repeated command is recognised by its inputs alone: inner archives need not be copied out again.
+    if not overwrite and not folder.unfinished([run]) and not folder.missing(markers[run.name]['units']):
+        return made_units(out)
+    scratch = out.resolve().with_name(f'.{out.resolve().name}.unpacked')
+    try:
+        with without_georeference():
+            tiles = plan(request, find_files(source, request.wanted, scratch))
+            check_headers(tiles, request, threads)
+            _make_all(folder, request, tiles, run, overwrite, threads)
+    finally:
+        remove_scratch(scratch)
+    return made_units(out)
+
+
+def dataset_of(kind: str) -> str | None:
+    """'potsdam' or 'vaihingen' from the kind of a prepared folder; None for other data."""
+    return kind.removeprefix(_KIND) if kind.startswith(_KIND) else None
+
+
+def made_units(out: Path) -> dict[str, dict[str, Any]]:
+    """Markers of finished windows and whole tiles."""
+    return {name: marker for name, marker in read_markers(out).items() if 'content' in marker}
+
+
+def statistics(markers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Content of the file of class counts: pixels of each class on every tile, for each kind of labels."""
+    tiles: dict[str, dict[str, list[int]]] = {}
+    for marker in markers.values():
+        if marker['content'] != IMAGE:
+            tiles.setdefault(marker['tile'], {})[marker['content']] = marker['pixels']
+    order = [tile for dataset in isprs.TILES.values() for tile in dataset if tile in tiles]
+    return dict(
+        classes=list(isprs.CLASSES),
+        tiles={tile: {kind: tiles[tile][kind] for kind in LABEL_KINDS if kind in tiles[tile]} for tile in order},
+    )
+
+
+def _run_unit(request: Request, source: Path) -> Unit:
+    inputs = dict(request=vars(request), inputs=list_inputs(source))
+    return Unit(f'run-{hash_json(vars(request))[:12]}', {}, inputs)
+
+
+def _make_all(folder: Prepared, request: Request, tiles: list[Tile], run: Unit, overwrite: bool, threads: int) -> None:
+    jobs = [_job(request, tile, kind) for tile in tiles for kind in (*LABEL_KINDS, IMAGE) if kind in tile.files]
+    units = [unit for job in jobs for unit in job.units]
+    with folder.writing(units, overwrite) as unmade:
+        names = {unit.name for unit in unmade}
+        jobs = [Job(job.tile, job.kind, tuple(unit for unit in job.units if unit.name in names)) for job in jobs]
+        jobs = [job for job in jobs if job.units]
+        try:
+            with progress_bar('preparing', len(jobs), 'images and labels') as advance:
+                results = map_jobs(
+                    lambda job: _make(folder, request, job), jobs, max(min(threads, len(jobs)), 1), threads=True
+                )
+                for _ in results:
+                    advance(1)
+        finally:
+            markers = made_units(folder.root)
+            write_json(folder.root / STATISTICS, statistics(markers))
+            folder.write_manifest({name: without_files(marker) for name, marker in markers.items()})
+        with folder.making(run) as output:
+            output.facts['units'] = [unit.name for unit in units]
+
+
+def _job(request: Request, tile: Tile, kind: str) -> Job:
+    folder = 'images' if kind == IMAGE else f'labels_{kind}'
+    settings: dict[str, Any] = dict(bands=request.bands) if kind == IMAGE else dict(masks=request.masks)
+    source: dict[str, Any] = dict(file=tile.files[kind].identity)
+    if kind != IMAGE:
+        source['max_distance'] = request.max_distance
+    units = []
+    if tile.windows:
+        cut = dict(settings, size=request.size, stride=request.stride)
+        units.append(Unit(f'{tile.stem}-windows-{folder}', cut, source, (f'windows/{folder}/{tile.stem}_*',)))
+    if tile.whole:
+        units.append(Unit(f'{tile.stem}-tiles-{folder}', settings, source, (f'tiles/{folder}/{tile.stem}.*',)))
+    return Job(tile, kind, tuple(units))
+
+
+def _make(folder: Prepared, request: Request, job: Job) -> None:
+    file, kind, stem = job.tile.files[job.kind], job.kind, job.tile.stem
+    pixels, place, facts = _load(request, job.tile, kind, file)
+    facts |= dict(tile=job.tile.name, content=kind, size=list(pixels.shape[:2]))
+    # PNG cannot hold four bands without taking one for opacity.
+    suffix = '.tif' if pixels.ndim == 3 and pixels.shape[2] == 4 else '.png'
+    for unit in job.units:
+        with folder.making(unit) as output:
+            output.facts.update(facts)
+            target = unit.patterns[0].rpartition('/')[0]
+            if target.startswith('windows/'):
+                for name, cut in windows(pixels, stem, request.size, request.stride):
+                    write_window(output.path(f'{target}/{name}{suffix}'), cut)
+            elif kind == IMAGE:
+                write_tiff(output.path(f'{target}/{stem}.tif'), pixels, True, *place)
+            else:
+                write_window(output.path(f'{target}/{stem}.png'), pixels)
+
+
+def _load(
+    request: Request, tile: Tile, kind: str, file: SourceFile
+) -> tuple[np.ndarray, tuple[CRS | None, Affine | None], dict[str, Any]]:
+    """Pixels as they are written, (H, W) or (H, W, bands), their place on the map, and facts for the marker."""
+    content = file.read()
+    facts: dict[str, Any] = dict(sha256=sha256(content))
+    with open_raster(content, f'tile {tile.name}: {file.name}') as raster:
+        if kind == IMAGE:
+            transform = file.transform(raster)
+            place = raster.crs, None if transform.is_identity else transform
+            return read_pixels(raster), place, facts | dict(bands=raster.count)
+        name = f'tile {tile.name}, {describe_kind(kind)}, {file.name}'
+        labels, counts = decode_labels(raster, kind, request.max_distance, name)
+    return palette_of(kind).encode(labels) if request.masks == 'rgb' else labels, (None, None), facts | counts
