@@ -1,4 +1,4 @@
-"""Systems without the modules of Unix: everything is imported, and does what it can."""
+"""Systems without the modules of Unix, such as Windows."""
 
 import sys
 
@@ -16,12 +16,12 @@ train(Path(sys.argv[1]), 1)
 """
 
 
-def test_what_unix_alone_has_is_not_needed(tmp_path):
+def test_training_needs_no_unix_module(tmp_path):
     run_tool(sys.executable, '-c', SCRIPT, tmp_path, env=dict(CUDA_VISIBLE_DEVICES=''))
 
 
-def test_temporary_names_differ_also_where_process_numbers_do_not(tmp_path, monkeypatch):
-    """Two machines write into one folder, and their processes have one number."""
+def test_temporary_names_differ_even_if_process_numbers_do_not(tmp_path, monkeypatch):
+    """Processes of two machines that write to a shared folder may have the same number."""
     used = []
     monkeypatch.setattr('lale_mmseg.files.os.replace', lambda source, target: used.append(source.name))
     monkeypatch.setattr('lale_mmseg.files.os.getpid', lambda: 7)
