@@ -105,7 +105,9 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
     for phase in phases:
         for path, dataset in leaf_datasets(cfg, phase):
             classes = dataset_classes(dataset)
-            for head_path, head in decode_heads(cfg) if classes is not None else ():
+            if classes is None:
+                continue
+            for head_path, head in decode_heads(cfg):
                 found = head.get('num_classes', len(classes))
                 if found != len(classes):
                     raise ConfigError(

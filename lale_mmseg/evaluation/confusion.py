@@ -264,7 +264,7 @@ def _range(values: torch.Tensor) -> tuple[int, int]:
 
 
 def _has_unknown(table: np.ndarray, num_classes: int, ignore_index: int) -> bool:
-    unknown: np.ndarray = table.any(axis=1)
+    unknown = np.asarray(table.any(axis=1))
     unknown[:num_classes] = unknown[ignore_index] = False
     return bool(unknown.any())
 
