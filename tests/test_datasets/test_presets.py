@@ -153,18 +153,6 @@ def test_dropout_hides_the_image_and_leaves_the_labels(image, stripes):
     assert np.array_equal(results['gt_seg_map'], stripes)
 
 
-def test_shadows_darken_by_two_fifths_at_most_where_one_falls(stripes):
-    flat = np.full((SIZE, SIZE, 3), 200, np.uint8)
-    seen = set()
-    for seed in range(20):
-        found = apply(one_of('heavy', 'RandomShadow', num_shadows_limit=(1, 1)), seed, flat, stripes)['img']
-        values = np.unique(found)
-        assert len(values) <= 2
-        assert values[0] >= 119
-        seen |= {'top' if row < SIZE // 2 else 'bottom' for row in np.nonzero(found[..., 0] < 200)[0]}
-    assert seen == {'top', 'bottom'}
-
-
 @pytest.mark.parametrize(
     ('transforms', 'message'),
     [

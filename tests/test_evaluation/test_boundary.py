@@ -203,16 +203,6 @@ def test_means_are_over_score_classes():
     assert result['mBF1'] == pytest.approx((100 + 200 / 3) / 2)
 
 
-def test_ignored_labels_reach_the_boundaries(tmp_path):
-    label = np.repeat([[0] * 4 + [1] * 8], 3, axis=0)
-    ignored = label.copy()
-    ignored[:, 3:5] = 7
-    samples = [(label, ignored), (label, label)]
-    metric_with(samples, boundary_tolerance=1, ignore_index=7, output_dir=str(tmp_path)).evaluate(2)
-    counts = json.loads((tmp_path / 'metrics.json').read_text())['boundary']['counts']
-    assert list(counts['land'].values()) == [3, 3, 3, 3, 6, 6]
-
-
 @pytest.mark.parametrize('tolerance', [-1, 2.5])
 def test_wrong_tolerances_are_errors(tolerance):
     with pytest.raises(ConfigError, match='boundary_tolerance='):

@@ -109,11 +109,11 @@ def test_types_of_labels_and_predictions(dtype, pred_dtype):
     assert torch.equal(pred, before[1])
 
 
-@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int64])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
 def test_numpy_arrays_in_any_memory_order(dtype):
     label, pred = LABEL.numpy().astype(dtype), PRED.numpy().astype(dtype)
     assert confusion_matrix(pred[:, ::-1], label[:, ::-1], 3).tolist() == MATRIX
-    assert confusion_matrix(torch.from_numpy(pred).t(), torch.from_numpy(label).t(), 3).tolist() == MATRIX
+    assert confusion_matrix(pred.T, label.T, 3).tolist() == MATRIX
 
 
 def test_images_of_several_chunks(monkeypatch):

@@ -70,13 +70,6 @@ def test_panel_shrinks_big_images():
     assert (drawn[TOP : TOP + 128, -GAP - MAX_SIDE : -GAP] == (0, 0, 250)).all()
 
 
-@pytest.mark.parametrize('shape', [(1, 1), (1, 700), (2000, 3)])
-def test_panel_of_odd_shapes(shape):
-    drawn = panel(image_of(*shape), np.zeros(shape, int), np.zeros(shape, int), CLASSES, PALETTE)
-    assert drawn.dtype == np.uint8
-    assert drawn.ndim == 3
-
-
 def test_legend_of_many_classes_names_those_in_the_picture():
     palette = [(i, 255 - i, 7) for i in range(150)]
     names = [f'class {i}' for i in range(150)]
