@@ -56,7 +56,7 @@ def run(main: Callable[[], int | None]) -> None:
     """Runs a tool; bad input ends in one line on standard error and exit status 2, an interruption in status 130."""
     try:
         status = main()
-    except InputError as error:
+    except (InputError, FileNotFoundError) as error:
         match = _WORKER_ERROR.search(str(error))
         message = match.group(1).strip() if match else str(error)
         print(f'error: {message}', file=sys.stderr)
