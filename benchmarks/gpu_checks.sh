@@ -105,8 +105,11 @@ echo "== throughput of every backbone"
 "$PYTHON" benchmarks/backbones.py --device cuda --dtype bfloat16 --size 256 512 --batch 1 16 64 256 --save
 if [ -n "${CHIPS:-}" ]; then
   echo "== attempts on one class, from random weights (published ones of encoders need a network)"
-  for config in configs/buildings/*_palette-building-*.py; do
-    name=$(basename "${config%%_1xb*}")
+  mkdir -p "$OUT/configs"
+  for source in configs/buildings/*_inria-few-shot-*.py; do
+    name=$(basename "${source%%_1xb*}")
+    config=$OUT/configs/$name.py  # the same with palette data in place of Inria's
+    sed "s/inria_few_shot/palette_building/; s#'\.\./_base_#'$PWD/configs/_base_#" "$source" > "$config"
     options="data_root=$CHIPS train_cfg.max_epochs=${EPOCHS:-60}"
     "$PYTHON" tools/train.py "$config" --random-init --work-dir "$OUT/attempts/$name" --cfg-options $options
     "$PYTHON" tools/test.py "$config" "$(ls -t "$OUT/attempts/$name"/best_mIoU_*.pth | head -1)" \

@@ -125,7 +125,7 @@ def test_preparing_is_measured_and_leaves_nothing(tmp_path, capsys, monkeypatch)
         # The process that measures holds torch, and more than this one may.
         assert 20 < values['peak'] < 300
         assert values['windows'] > values['whole'] > 0
-    assert '2 made-up tile(s) of 96x96 pixels' in capsys.readouterr().out
+    assert '2 synthetic tile(s) of 96x96 pixels' in capsys.readouterr().out
     with pytest.raises(SystemExit):
         isprs_prep.main(['--threads', '3'])
     assert '--threads 3: from 1 to --tiles 2' in capsys.readouterr().err

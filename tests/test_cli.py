@@ -9,7 +9,7 @@ from tests.test_docs import load_script, parse
 TOOLS = {
     'tools/train.py': ['CONFIG'],
     'tools/test.py': ['CONFIG', 'CHECKPOINT'],
-    'tools/predict.py': ['CHECKPOINT', 'a.png', '--out-dir', 'b'],
+    'tools/predict.py': ['CHECKPOINT', 'IMAGE'],
     'tools/analysis/complexity.py': ['CONFIG'],
     'tools/analysis/inria_submission.py': ['CHECKPOINT', '--images', 'a', '--out', 'b'],
 }

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 TILES = ('austin7', 'austin8', 'austin9', 'austin1', 'austin6', 'austin31', 'austin32', 'vienna1', 'vienna6')
 HIDDEN = ('bellingham1', 'sfo2')
 SIZE = 128
-ATTEMPTS = ('lale_s1', 'ued-bes-sfm_x10', 'sam-conv-cache_b')
+ATTEMPTS = ('lale_s1', 'ued-bes-sfm_x10', 'sam-conv_b')
 #: Four steps of a schedule of 80k, without the validation at their end.
 SHORT = [
     'train_cfg.max_iters=4',
@@ -73,8 +73,8 @@ def trained(few_shot, tmp_path_factory) -> dict[str, Path]:
         work_dir = root / name
         options = ['--work-dir', work_dir, '--cfg-options', f'data_root={few_shot}', *SKIP]
         small = ['train_dataloader.sampler.samples_per_epoch=8', 'train_dataloader.num_workers=1']
-        if '-cache_' in name:
-            small.append(f'model.backbone.cache_cfg.dir={work_dir / "features"}')
+        if name == 'sam-conv_b':
+            small += ['augmentation=light', f'model.backbone.cache_cfg.dir={work_dir / "features"}']
         train = ['python', 'tools/train.py', config_of(name, 'few-shot'), '--random-init']
         run_tool(*train, *options, *small, 'train_cfg.max_epochs=1')
         resumed = run_tool(*train, '--resume', *options, *small, 'train_cfg.max_epochs=2')
@@ -107,7 +107,8 @@ def test_attempts_are_compared(trained, tmp_path):
     assert content['data_differences'] == {'val': {}, 'test': {}}
     for row in content['runs']:
         scores = json.loads((trained[row['run']] / 'test' / 'metrics.json').read_text())
-        assert (row['test mIoU'], row['test reads']) == (scores['summary']['mIoU'], 1)
+        assert row['test mIoU'] == pytest.approx(scores['summary']['mIoU'])
+        assert row['test reads'] == 1
 
 
 def test_a_held_out_split_needs_the_flag_and_a_second_read_warns(trained, few_shot, tmp_path):

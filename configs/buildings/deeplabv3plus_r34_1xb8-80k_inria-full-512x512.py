@@ -5,4 +5,4 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_80k.py',
 ]
-model = dict(test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341), keep_logits=False))
+model = dict(test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)))

@@ -28,7 +28,7 @@ def complete_config(cfg: Config) -> Config:
     * Datasets: the top-level `data_root`, `binary_class` and `clean`. `clean=False` also sets `save_best=None` of the
       checkpoint hook: validation then uses the test tiles, which must not choose a checkpoint.
     * `SeededAlbu` transforms without `transforms`: the top-level `augmentation`.
-    * `LogitsLossMetric` without `losses`: those of the decode head.
+    * `LogitsLossMetric`: the losses of the decode head, unless it names its own, and `model.test_cfg.keep_logits`.
     * Heads with `num_classes=None`: the number of classes of the first dataset that names its classes.
     * Losses with `class_weight='data'`: weights from the pixel counts of the training set.
 
@@ -77,6 +77,7 @@ def complete_config(cfg: Config) -> Config:
         if evaluator.get('losses') is None:
             losses = cfg.model.decode_head.get('loss_decode') or []
             evaluator['losses'] = copy.deepcopy([losses] if isinstance(losses, Mapping) else losses)
+        cfg.model.setdefault('test_cfg', {})['keep_logits'] = True
 
     heads = [head for _, head in decode_heads(cfg) if head.get('num_classes', 0) is None]
     if heads:
@@ -105,7 +106,9 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
     for phase in phases:
         for path, dataset in leaf_datasets(cfg, phase):
             classes = dataset_classes(dataset)
-            for head_path, head in decode_heads(cfg) if classes is not None else ():
+            if classes is None:
+                continue
+            for head_path, head in decode_heads(cfg):
                 found = head.get('num_classes', len(classes))
                 if found != len(classes):
                     raise ConfigError(

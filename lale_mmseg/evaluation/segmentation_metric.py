@@ -131,9 +131,9 @@ class SegmentationMetric(BaseMetric):
             cells = np.flatnonzero(matrix)
             boundary = None
             if self.boundary_tolerance is not None:
-                maps = [values.to(torch.uint8).cpu().numpy() for values in (pred, label)]
-                ignored = pixels_of(maps[1], [self.ignore_index, *rules.left_out_labels])
-                boundary = boundary_counts(*maps, len(classes), self.boundary_tolerance, ignored)
+                pred_map, label_map = (values.to(torch.uint8).cpu().numpy() for values in (pred, label))
+                ignored = pixels_of(label_map, [self.ignore_index, *rules.left_out_labels])
+                boundary = boundary_counts(pred_map, label_map, len(classes), self.boundary_tolerance, ignored)
             if self.pred_dir is not None:
                 if not img_path:
                     raise DataError('pred_dir is set, but the data samples have no img_path to name the PNG files by')
@@ -223,7 +223,10 @@ class SegmentationMetric(BaseMetric):
     def _score_indexes(self, classes: tuple[str, ...]) -> tuple[int, ...]:
         if self.score_classes is None:
             return tuple(range(len(classes)))
-        by_entry = {**dict(enumerate(range(len(classes)))), **{name: i for i, name in enumerate(classes)}}
+        by_entry: dict[str | int, int] = {
+            **{name: i for i, name in enumerate(classes)},
+            **{i: i for i in range(len(classes))},
+        }
         unknown = [entry for entry in self.score_classes if entry not in by_entry]
         indexes = [by_entry[entry] for entry in self.score_classes if entry in by_entry]
         if unknown or not indexes or len(set(indexes)) < len(indexes):

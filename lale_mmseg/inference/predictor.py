@@ -55,7 +55,7 @@ class _Image:
     mean: WindowMean
 
     def piece(self, window: Window) -> Tensor:
-        """What the image has of a window, which may reach into the padding."""
+        """The part of the image inside a window, which may reach into the padding."""
         return self.pixels[:, window.rows, window.columns]
 
 
@@ -190,10 +190,7 @@ class Predictor:
         samples = preprocessor.cast_data(data.get('data_samples')) or [SegDataSample() for _ in data['inputs']]
         images = [self._start(pixels, sample) for pixels, sample in zip(data['inputs'], samples, strict=True)]
         for batch in self._batches(images):
-            inputs = self._normalized(batch)
-            scores = self._scores(inputs, [image.sample.metainfo for image, _ in batch])
-            for (image, window), of_window in zip(batch, scores, strict=True):
-                image.mean.add(window, of_window)
+            self._add(batch)
             if progress is not None:
                 progress(len(batch))
         for image in images:
@@ -225,6 +222,12 @@ class Predictor:
         tasks = ((image, window) for image in images for window in image.mean.grid)
         for (single, *_), run in groupby(tasks, key=kind):
             yield from _chunks(run, len(images) if single else self.options.batch_size)
+
+    def _add(self, batch: Sequence[tuple[_Image, Window]]) -> None:
+        """Predicts a batch and adds it to the means; on return its logits are freed, before the next batch is made."""
+        scores = self._scores(self._normalized(batch), [image.sample.metainfo for image, _ in batch])
+        for (image, window), of_window in zip(batch, scores, strict=True):
+            image.mean.add(window, of_window)
 
     def _normalized(self, batch: Sequence[tuple[_Image, Window]]) -> Tensor:
         """Normalized windows (N, bands, h, w) on the network's device."""

@@ -37,7 +37,7 @@ def fails(train: Path, message: str, error: type = DataError, **options) -> None
     out = train.parents[2] / 'out'
     assert {path.name for path in train.parents[2].iterdir()} <= {'source', 'nudges.csv', 'out'}
     files = {path.stem for path in out.rglob('crops/*/*')}
-    assert files == {path.stem for path in out.glob('markers/*')}
+    assert files == {path.stem for path in out.glob('markers/*.json')}
 
 
 @pytest.mark.parametrize('value', [1, 254])

@@ -110,9 +110,10 @@ def test_losses_of_a_validation_are_those_of_the_head(tmp_path):
     cfg = tiny_config(tmp_path)
     own = [dict(type='SoftDiceLoss', loss_name='loss_own')]
     cfg.val_evaluator = [dict(type='LogitsLossMetric'), dict(type='LogitsLossMetric', losses=own, prefix='own')]
-    evaluators = complete_config(cfg).val_evaluator
-    assert evaluators[0].losses == cfg.model.decode_head.loss_decode
-    assert evaluators[1].losses == own
+    done = complete_config(cfg)
+    assert done.val_evaluator[0].losses == cfg.model.decode_head.loss_decode
+    assert done.val_evaluator[1].losses == own
+    assert done.model.test_cfg.keep_logits is True
 
 
 def test_class_weights_come_from_the_training_set(tmp_path):

@@ -125,7 +125,7 @@ def tiny_config(work_dir: Path, epochs: int = 2, test: bool = False, **changes) 
                     align_corners=False,
                     loss_decode=LOSSES,
                 ),
-                test_cfg=dict(mode='whole', keep_logits=True),
+                test_cfg=dict(mode='whole'),
             ),
             val_evaluator=[
                 dict(type='SegmentationMetric', per_tile=True, score_classes=[1]),

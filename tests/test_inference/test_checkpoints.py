@@ -128,6 +128,13 @@ def test_a_description_cannot_make_a_registered_class_unpickle_a_file(tmp_path):
     assert not bait.exists()
 
 
+def test_timm_cannot_be_asked_for_a_network_from_a_hub(tmp_path):
+    backbone = dict(type='TIMMBackbone', model_name='hf-hub:someone/network')
+    path = tampered(save(tmp_path / 'x.pth', config()), backbone=backbone)
+    with pytest.raises(CheckpointError, match=r"model\.backbone\.model_name is 'hf-hub:someone/network'"):
+        Predictor.from_checkpoint(path)
+
+
 @pytest.mark.parametrize('name', ['CrossEntropyLoss', 'LovaszLoss', 'TverskyLoss'])
 def test_a_loss_cannot_unpickle_its_class_weights(tmp_path, name):
     bait, weights = tmp_path / 'executed', tmp_path / 'weights.pkl'

@@ -14,7 +14,6 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from lale_mmseg.engine.config import check_config
 from lale_mmseg.engine.runner import compile_networks
 from lale_mmseg.errors import CheckpointError, ConfigError, DataError
 from lale_mmseg.inference.predictor import Predictor
@@ -294,10 +293,3 @@ def test_arguments_of_the_library_are_applied():
     model = build(network_cfg=dict(encoder_depth=4, decoder_channels=[64, 48, 32, 24]))
     assert model.decode_head.segmentation_head[0].in_channels == 24
     assert model.backbone.out_channels == (3, 64, 64, 128, 256)
-
-
-def test_parts_are_found_by_the_checks_of_configs():
-    check_config(Config(dict(model=config())), ())
-    cfg = Config(dict(model=config(in_channels=4)))
-    with pytest.raises(ConfigError, match=r'mean has 3 values, model\.in_channels is 4'):
-        check_config(cfg, ())

@@ -333,7 +333,7 @@ def picture_rows(groups: Mapping[str, Run], split: str, count: int) -> dict[str,
                 continue
             if not np.array_equal(_read(folder / 'labels' / f'{stem}.png'), label):
                 raise DataError(f'{folder / "labels" / stem}.png: another label than that of other runs')
-            image = cv2.imread(str(folder / 'images' / f'{stem}.jpg'))[..., ::-1].copy()
+            image = _read(folder / 'images' / f'{stem}.jpg')[..., ::-1].copy()
             pred = _read(folder / 'predictions' / f'{stem}.png')
             palette = groups[name].metrics['val' if split == 'val' else 'test']['palette']
             truth = _painted(image, label, label, palette)
@@ -358,7 +358,7 @@ def _caption(pred: np.ndarray, label: np.ndarray, classes: int) -> str:
 
 
 def _read(path: Path) -> np.ndarray:
-    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    return np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
 
 
 def shown_groups(table: pd.DataFrame, groups: Mapping[str, Sequence[Run]], args: argparse.Namespace) -> pd.DataFrame:

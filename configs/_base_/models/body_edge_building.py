@@ -11,6 +11,4 @@ model = dict(
             dict(type='SoftDiceLoss', class_weight=[0.0, 1.0], loss_weight=0.5),
         ],
     ),
-    # LogitsLossMetric of the building data sets needs the logits.
-    test_cfg=dict(keep_logits=True),
 )

@@ -39,6 +39,5 @@ model = dict(
         ],
     ),
     train_cfg=dict(),
-    # LogitsLossMetric of the building data sets needs the logits.
-    test_cfg=dict(mode='whole', keep_logits=True),
+    test_cfg=dict(mode='whole'),
 )
