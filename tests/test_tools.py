@@ -278,7 +278,7 @@ ERRORS = [
     ([CONFIG], ['data_root=/nowhere'], "error: data_root '/nowhere' does not exist: make it with"),
     ([CONFIG], ['data_rot=/nowhere'], "error: unknown config field 'data_rot'; did you mean 'data_root'?"),
     ([CONFIG], ['model.decode_head.num_classes=6'], 'error: model.decode_head.num_classes is 6, but train_dataloader'),
-    ([CONFIG], ['model.backbone.arch=s9'], "error: model.backbone (LALE): arch='s9': known sizes are s1, s2, s3, s4"),
+    ([CONFIG], ['model.backbone.arch=s9'], "error: arch='s9': unknown size; expected one of s1, s2, s3, s4"),
     ([CONFIG, '--resume', '/no/such.pth'], [], 'error: /no/such.pth: no such checkpoint'),
 ]
 

@@ -264,9 +264,8 @@ def _range(values: torch.Tensor) -> tuple[int, int]:
 
 
 def _has_unknown(table: np.ndarray, num_classes: int, ignore_index: int) -> bool:
-    unknown = np.asarray(table.any(axis=1))
-    unknown[:num_classes] = unknown[ignore_index] = False
-    return bool(unknown.any())
+    values = np.flatnonzero(table.any(axis=1))
+    return bool(np.any((values >= num_classes) & (values != ignore_index)))
 
 
 def _unknown_message(label: torch.Tensor, num_classes: int, ignore_index: int, source: str) -> str:

@@ -189,7 +189,7 @@ def test_an_image_without_mask_is_an_error(root):
     ('pixels', 'message'),
     [
         (np.full((SIDE, SIDE), 254, np.uint8), r'label 254 at row 0, column 0 is neither 0 nor 255 \(64 such pixels\)'),
-        (np.zeros((SIDE, SIDE, 3), np.uint8), 'a mask with one band and values 0 and 255, found 3 bands'),
+        (np.zeros((SIDE, SIDE, 3), np.uint8), 'expected a mask with one band and values 0 and 255, found 3 bands'),
         (np.zeros((SIDE, SIDE + 1), np.uint8), 'the mask has 8x9 pixels'),
     ],
     ids=['value', 'bands', 'size'],

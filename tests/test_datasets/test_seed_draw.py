@@ -76,7 +76,7 @@ def test_workers_change_nothing(root, expected, workers, persistent):
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_a_resumed_run_goes_on_as_the_uninterrupted_one(root, expected, workers):
+def test_a_resumed_run_continues_like_the_uninterrupted_one(root, expected, workers):
     np.random.seed(1234)  # noqa: NPY002 (whatever the new process has drawn before)
     assert run(loader(root, workers), [2]) == expected[2:]
 
