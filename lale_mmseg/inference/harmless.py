@@ -56,7 +56,7 @@ def require_harmless(node: Any, source: str | Path, where: str = 'model') -> Non
         return
     node.pop('init_cfg', None)  # type: ignore[attr-defined]
     for name, value in node.items():
-        # Losses of mmsegmentation read class weights from a file, which may be a pickle, and timm reads `hf-hub:NAME` and
+        # Losses of mmsegmentation read class weights from a file, which may be a pickle; timm reads `hf-hub:NAME` and
         # `local-dir:NAME` from a hub or a folder.
         reads = name in REFUSED_ARGUMENTS or (name == 'class_weight' and isinstance(value, str))
         reads = reads or (name == 'model_name' and ':' in str(value))
