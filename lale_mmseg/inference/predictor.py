@@ -224,7 +224,12 @@ class Predictor:
 
     def _add(self, batch: Sequence[tuple[_Image, Window]]) -> None:
         """Predicts a batch and adds it to the means; on return its logits are freed, before the next batch is made."""
-        scores = self._scores(self._normalized(batch), [image.sample.metainfo for image, _ in batch])
+        window = batch[0][1]  # all of one size
+        pieces = [image.piece(window) for image, window in batch]
+        paths = [image.sample.get('img_path', 'image') for image, _ in batch]
+        inputs = self._normalized(pieces, paths, (window.height, window.width))
+        scores = self._scores(inputs, [image.sample.metainfo for image, _ in batch])
+        del inputs, pieces
         for (image, window), of_window in zip(batch, scores, strict=True):
             image.mean.add(window, of_window)
 
