@@ -98,7 +98,7 @@ def test_the_list_has_every_backbone_and_every_attention():
     assert len(ours) >= 3
 
 
-@pytest.mark.parametrize('size', [(64, 64), (95, 127), (17, 65), (16, 400), (1, 1)])
+@pytest.mark.parametrize('size', [(95, 127), (16, 400), (1, 1)])
 @every_backbone
 def test_any_size_gives_maps_at_strides_4_to_32(name, size):
     model = build(name)
@@ -112,6 +112,7 @@ def test_any_size_gives_maps_at_strides_4_to_32(name, size):
 
 @every_backbone
 def test_chosen_maps_are_those_of_all_maps(name):
+    """Also shows that weights travel through a state dict."""
     model, x = build(name), torch.randn(1, 3, 64, 64)
     some = build(name, out_indices=(model.out_indices[0], model.out_indices[2]))
     some.load_state_dict(model.state_dict())
@@ -177,14 +178,6 @@ def test_images_of_a_batch_do_not_see_each_other(name):
     model, x = build(name), torch.randn(2, 3, 64, 95)
     singly = [run(model, image[None]) for image in x]
     close(run(model, x), [torch.cat(maps) for maps in zip(*singly, strict=True)])
-
-
-@every_backbone
-def test_state_dict_round_trip(name):
-    first, second, x = build(name), build(name), torch.randn(1, 3, 64, 64)
-    assert not torch.equal(run(first, x)[-1], run(second, x)[-1])
-    second.load_state_dict(first.state_dict())
-    assert all(map(torch.equal, run(first, x), run(second, x)))
 
 
 @every_backbone
