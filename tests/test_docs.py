@@ -306,7 +306,9 @@ def test_there_are_configs_on_the_pages():
 
 def test_sizes_on_the_results_page_are_those_of_the_family():
     """tests/test_configs.py compares the latter with the networks."""
-    rows = re.findall(r'^\| S\d \| [\d,]+ \| [\d,]+ \| [\d.]+ \| [\d.]+ \|', (REPO / 'docs' / 'results.md').read_text(), re.MULTILINE)
+    rows = re.findall(
+        r'^\| S\d \| [\d,]+ \| [\d,]+ \| [\d.]+ \| [\d.]+ \|', (REPO / 'docs' / 'results.md').read_text(), re.MULTILINE
+    )
     assert rows
     family = (REPO / 'configs/lale/README.md').read_text()
     assert [row for row in rows if row not in family] == []
