@@ -1,4 +1,4 @@
-"""What is known of the published networks: names and shapes of their weights, sizes, costs, and reference outputs.
+"""Facts of the published networks: names and shapes of their weights, sizes, costs, and reference outputs.
 
 `tests/data/published/NAME.json` holds `config`, `params`, `gmacs` ([height, width, GMACs] each) and `state`: published
 name to shape, where `{a-b}` stands for every number from a to b, and counters of batch norm (int64) have the shape [].
@@ -9,7 +9,6 @@ values of each output of the published code in float32 and eval mode, to seven d
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -42,10 +41,12 @@ def facts(name: str) -> dict[str, Any]:
 
 def expand(pattern: str) -> Iterator[str]:
     """All names that a pattern with ranges stands for."""
-    texts = re.split(r'\{\d+-\d+\}', pattern)
-    ranges = [range(int(first), int(last) + 1) for first, last in re.findall(r'\{(\d+)-(\d+)\}', pattern)]
-    for numbers in itertools.product(*ranges):
-        yield texts[0] + ''.join(f'{number}{text}' for number, text in zip(numbers, texts[1:], strict=True))
+    found = re.search(r'\{(\d+)-(\d+)\}', pattern)
+    if found is None:
+        yield pattern
+        return
+    for number in range(int(found[1]), int(found[2]) + 1):
+        yield from expand(f'{pattern[: found.start()]}{number}{pattern[found.end() :]}')
 
 
 def published_state(name: str, device: str = 'cpu') -> dict[str, torch.Tensor]:
@@ -89,11 +90,7 @@ def signature(output: torch.Tensor) -> dict[str, Any]:
 
 def rounded(value: Any) -> Any:
     """The same with every fraction to seven digits, as the files are written."""
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [rounded(each) for each in value]
-    return float(f'{value:.7g}') if isinstance(value, float) else value
+    return json.loads(json.dumps(value), parse_float=lambda text: float(f'{float(text):.7g}'))
 
 
 def parameters_in(state: dict[str, torch.Tensor]) -> int:

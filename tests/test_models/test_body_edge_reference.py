@@ -4,8 +4,6 @@ Of its third kind, with spatial fusion, names, shapes and counts are known, and 
 computed by hand in test_body_edge_head.py.
 """
 
-import importlib
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,9 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.published import NETWORKS, facts, image, published_state, signature
-from tools.model_converters import body_edge
+from tools.model_converters import body_edge, conversion
 
-_convert = importlib.import_module('model_converters._convert')
 #: Figures of the publication: million parameters and 10^9 multiply-accumulates of a 512x512 image.
 PUBLISHED = {'hrrsi_ued': (2.77, 1.38), 'hrrsi_ued_bes': (2.82, 2.12), 'hrrsi_ued_bes_sfm': (2.83, 2.30)}
 #: Largest error of an output, in standard deviations of the published one.
@@ -26,7 +23,7 @@ COMPARED = ['hrrsi_ued', 'hrrsi_ued_bes']
 
 def converted(name: str) -> nn.ModuleDict:
     """Our backbone and head with the weights of the published network."""
-    result = _convert.convert(published_state(name), body_edge.FAMILY)
+    result = conversion.convert(published_state(name), body_edge.FAMILY)
     result.check(name)
     head = dict(
         type='BodyEdgeHead',

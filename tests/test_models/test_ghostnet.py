@@ -1,17 +1,12 @@
 """GhostNet's own facts; the contract of all backbones is in test_backbone_contract.py."""
 
-import importlib
-
 import pytest
 import timm
 import torch
 from mmseg.registry import MODELS
 
 from lale_mmseg.models.backbones import GhostNet
-from tools.model_converters import body_edge
-
-# The scripts put tools/ on the path and import the shared module from there.
-_convert = importlib.import_module('model_converters._convert')
+from tools.model_converters import body_edge, conversion
 
 
 def test_widths_are_multiples_of_four_near_the_factor():
@@ -26,7 +21,7 @@ def test_widths_are_multiples_of_four_near_the_factor():
 def test_feature_maps_are_those_of_timm(size, model_name):
     """Weights under timm's names pass the converter, with the classifier among them."""
     theirs = timm.create_model(model_name, pretrained=False).eval()
-    result = _convert.convert(theirs.state_dict(), body_edge.FAMILY)
+    result = conversion.convert(theirs.state_dict(), body_edge.FAMILY)
     assert result.arch == size
     assert set(result.unused.values()) == {'classifier'}
     ours = MODELS.build(dict(type='GhostNet', arch=size, out_indices=range(5))).eval()

@@ -48,13 +48,15 @@ def test_init_cfg_keeps_what_is_no_file(train):
     )
 
 
+def apply(train, cfg: Config, resume: str | None = None) -> None:
+    train.apply_options(cfg, argparse.Namespace(amp=None, compile=False, seed=None, resume=resume, random_init=True))
+
+
 def test_the_option_prints_what_it_leaves_out(train, capsys):
-    args = argparse.Namespace(amp=None, compile=False, seed=None, resume=None, random_init=True)
     cfg = Config.fromfile(REPO / 'configs/_base_/models/unet_r34.py')
-    train.apply_options(cfg, args)
-    assert cfg.model.encoder_weights is None
+    apply(train, cfg)
     assert capsys.readouterr().out == "--random-init: left out model.encoder_weights='imagenet'\n"
-    train.apply_options(cfg, args)
+    apply(train, cfg)
     assert 'left out nothing: the config names no pretrained weights' in capsys.readouterr().out
 
 
@@ -68,9 +70,8 @@ def test_the_option_prints_what_it_leaves_out(train, capsys):
     ],
 )
 def test_load_from_stays_only_as_a_checkpoint_to_resume(train, capsys, resume, fields, load_from):
-    args = argparse.Namespace(amp=None, compile=False, seed=None, resume=resume, random_init=True)
     cfg = Config(dict(model=dict(), **fields))
-    train.apply_options(cfg, args)
+    apply(train, cfg, resume)
     assert cfg.load_from == load_from
     assert ("left out load_from='first.pth'" in capsys.readouterr().out) == (load_from is None)
 

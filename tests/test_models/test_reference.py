@@ -4,7 +4,6 @@ Weights and inputs are drawn by seeded rules (tests/published.py). Names go thro
 is what a user of a published checkpoint gets.
 """
 
-import importlib
 import json
 
 import pytest
@@ -24,10 +23,8 @@ from tests.published import (
     rounded,
     signature,
 )
-from tools.model_converters import lemevit, lrformer
+from tools.model_converters import conversion, lemevit, lrformer
 
-# The scripts put tools/ on the path and import the shared module from there.
-_convert = importlib.import_module('model_converters._convert')
 FAMILIES = {'lrformer': lrformer.FAMILY, 'lrhead': lrformer.FAMILY, 'lemevit': lemevit.FAMILY}
 ROOT = reference_root()
 #: Networks with reference outputs.
@@ -46,7 +43,7 @@ def converted(name: str) -> torch.nn.Module:
         backbone = published_state(name.replace('lrhead', 'lrformer'))
         state = {f'decode_head.{key}': value for key, value in state.items()}
         state |= {f'backbone.{key}': value for key, value in backbone.items()}
-    result = _convert.convert(state, family)
+    result = conversion.convert(state, family)
     result.check(name)
     if name in HEADS:
         model = MODELS.build(dict(LOSS, type='LRHead', **facts(name)['config']))
