@@ -13,10 +13,11 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from tests.support import REPO
@@ -28,6 +29,8 @@ HEADS = sorted(path.stem for path in FACTS.glob('lrhead*.json'))
 NETWORKS = sorted(path.stem for path in FACTS.glob('hrrsi*.json'))
 #: Values of each output in `cases`, evenly spaced from its first to its last.
 SAMPLES = 64
+#: Largest error of an output, in standard deviations of the published one.
+TOLERANCE = 1e-4
 #: Endings of what is in a state dict without being a parameter.
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')
 
@@ -81,11 +84,15 @@ def image(seed: int, height: int, width: int, channels: int = 3) -> torch.Tensor
     return torch.randn((1, channels, height, width), generator=torch.Generator().manual_seed(seed))
 
 
-def signature(output: torch.Tensor) -> dict[str, Any]:
-    """What `cases` hold of an output."""
-    values = output.flatten()
-    samples = values[torch.linspace(0, len(values) - 1, SAMPLES).long()]
-    return dict(shape=list(output.shape), mean=values.mean().item(), std=values.std().item(), samples=samples.tolist())
+def check_outputs(outputs: Sequence[torch.Tensor], published: Sequence[dict[str, Any]]) -> None:
+    """Compares the outputs of a network with those of a case; errors are bound by the published deviations."""
+    for output, expected in zip(outputs, published, strict=True):
+        values = output.flatten()
+        samples = values[torch.linspace(0, len(values) - 1, SAMPLES).long()].tolist()
+        assert list(output.shape) == expected['shape']
+        found = dict(mean=values.mean().item(), std=values.std().item(), samples=samples)
+        for figure, value in found.items():
+            assert value == pytest.approx(expected[figure], rel=0, abs=TOLERANCE * expected['std']), figure
 
 
 def rounded(value: Any) -> Any:

@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from mmseg.registry import MODELS
 from torch import nn
 
 from lale_mmseg.models.backbones import LALE
 from lale_mmseg.models.decode_heads import LALEHead
-from lale_mmseg.models.layers import ConvMixerBlock, TransformerBlock
 
 
 @pytest.mark.parametrize(
@@ -19,20 +17,6 @@ def test_sizes_equal_the_published_table(arch, parameters, mebibytes):
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert sum(b.numel() for b in model.buffers()) == 257
     assert round((parameters + 257) * 4 / 2**20, 2) == mebibytes
-
-
-def test_attention_of_each_stage_is_chosen_by_config():
-    attention = dict(type='MultiHeadAttention')
-    default = [type(stage[0]) for stage in LALE('s1').stages]
-    assert default == [ConvMixerBlock, ConvMixerBlock, TransformerBlock, TransformerBlock]
-    chosen = [type(stage[0]) for stage in LALE('s1', attn_cfg=[None, attention, attention, None]).stages]
-    assert chosen == [ConvMixerBlock, TransformerBlock, TransformerBlock, ConvMixerBlock]
-
-
-def test_head_takes_the_maps_of_another_backbone():
-    backbone = MODELS.build(dict(type='ResNetV1c', depth=18, norm_cfg=dict(type='BN'), base_channels=16))
-    head = LALEHead(in_channels=(16, 32, 64, 128), channels=24, num_classes=5, norm_cfg=dict(type='BN'))
-    assert head(backbone(torch.randn(2, 3, 64, 64))).shape == (2, 5, 16, 16)
 
 
 def test_projecting_resizing_and_fusing_is_one_linear_map():
