@@ -204,21 +204,28 @@ def test_composite_without_a_map(tmp_path, raw, name, message):
 
 
 def test_rasters_that_cannot_be_used(tmp_path, raw):
-    with pytest.raises(DataError, match='no such folder'):
-        from_raw(raw, tmp_path / 'out')
     write_tif(raw / 'N38E032_Map.tif', codes())
     with pytest.raises(DataError, match=r'no file \*_S2RGBNIR\.tif found'):
         from_raw(raw, tmp_path / 'out')
     image = raw / 'N38E032_S2RGBNIR.tif'
     write_tif(image, composite()[:2])
-    with pytest.raises(DataError, match=r'2 bands; expected red, green and blue'):
+    with pytest.raises(DataError, match=r'has 2 bands and .* expected red, green and blue'):
         from_raw(raw, tmp_path / 'out', RULES)
     image.write_bytes(b'no raster')
     with pytest.raises(DataError, match=r'N38E032_S2RGBNIR\.tif: cannot be read'):
         from_raw(raw, tmp_path / 'out', RULES)
+    write_tif(image, composite() * 0)
+    with pytest.raises(
+        DataError, match=r"no window is left for part 'train'; left out: \{'no image': 6, 'no label': 0"
+    ):
+        from_raw(raw, tmp_path / 'out', RULES, workers=1)
     write_tif(image, composite())
+    write_tif(raw / 'again' / image.name, composite())
+    with pytest.raises(DataError, match='two composites of tile N38E032'):
+        from_raw(raw, tmp_path / 'out', RULES)
+    (raw / 'again' / image.name).unlink()
     write_tif(raw / 'N38E032_Map.tif', codes().astype(np.float32))
-    with pytest.raises(DataError, match=r'N38E032_Map\.tif: values of type float32'):
+    with pytest.raises(DataError, match=r'N38E032_Map\.tif: has values of type float32'):
         from_raw(raw, tmp_path / 'out', RULES, workers=1)
 
 
@@ -232,22 +239,6 @@ def test_truncated_raster_is_named(tmp_path, raw, name):
         from_raw(raw, tmp_path / 'out', Rules(window=32), workers=1)
 
 
-def test_two_composites_of_one_tile(tmp_path, raw):
-    for name in ('a_N38E032_S2RGBNIR.tif', 'b_N38E032_S2RGBNIR.tif', 'N38E032_Map.tif'):
-        write_tif(raw / name, codes() if 'Map' in name else composite())
-    with pytest.raises(DataError, match='two composites of tile N38E032'):
-        from_raw(raw, tmp_path / 'out', RULES)
-
-
-def test_nothing_left(tmp_path, raw):
-    write_tif(raw / 'N38E032_S2RGBNIR.tif', composite() * 0)
-    write_tif(raw / 'N38E032_Map.tif', codes())
-    with pytest.raises(
-        DataError, match=r"no window is left for part 'train'; left out: \{'no image': 6, 'no label': 0"
-    ):
-        from_raw(raw, tmp_path / 'out', RULES, workers=1)
-
-
 def test_command_line(tmp_path, raw, capsys):
     write_tif(raw / 'N38E032_S2RGBNIR.tif', composite())
     write_tif(raw / 'N38E032_Map.tif', codes())
@@ -257,7 +248,7 @@ def test_command_line(tmp_path, raw, capsys):
     assert 'windows left out: 0 (no image), 0 (no label), 0 (water)' in printed
     assert len(stems(tmp_path / 'a' / 'test')) == 6
     assert json.loads((tmp_path / 'a' / 'manifest.json').read_text())['parts']['test']['settings']['window'] == 4
-    with pytest.raises(ConfigError, match=r'--split \[0, 0, 0\]'):
+    with pytest.raises(ConfigError, match='--split 0 0 0'):
         main([*common, str(tmp_path / 'b'), '--split', '0', '0', '0'])
-    with pytest.raises(ConfigError, match=r'--window 0'):
+    with pytest.raises(SystemExit):
         main(['raw', str(raw), str(tmp_path / 'b'), '--window', '0'])

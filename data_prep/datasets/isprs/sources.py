@@ -108,7 +108,7 @@ def find_files(source: Path, wanted: Wanted, scratch: Path) -> dict[Key, SourceF
         scratch: Folder for copies of inner archives.
 
     Raises:
-        DataError: `source` does not exist, an archive is damaged, a file may be an image or labels, or two files of one
+        DataError: An archive is damaged, a file may be an image or labels, or two files of one
             tile and kind differ.
     """
     found: dict[Key, SourceFile] = {}
