@@ -9,7 +9,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import NamedTemporaryFile
@@ -55,16 +55,15 @@ class SourceFile:
         """Name without folders, size and mark: equal identities mean equal content, without reading it."""
         return [self.name.rpartition('/')[2], self.size, self.mark]
 
-    @contextmanager
-    def opened(self) -> Iterator[IO[bytes]]:
-        """Opens the content; errors while it is read name the file."""
-        with reading(self.name):
+    def chunks(self) -> Iterator[bytes]:
+        """Yields the content; raises DataError if it is damaged."""
+        with reading(self.name), ExitStack() as stack:
             if self.member is None:
-                with self.path.open('rb') as file:
-                    yield file
+                file: IO[bytes] = stack.enter_context(self.path.open('rb'))
             else:
-                with zipfile.ZipFile(self.path) as zipped, zipped.open(self.member) as file:
-                    yield file
+                file = stack.enter_context(stack.enter_context(zipfile.ZipFile(self.path)).open(self.member))
+            while chunk := file.read(CHUNK):
+                yield chunk
 
     @contextmanager
     def unpacked(self, scratch: Path) -> Iterator[tuple[Path, str]]:
@@ -75,20 +74,16 @@ class SourceFile:
         digest = hashlib.sha256()
         scratch.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=scratch, suffix='.tif') as copy:
-            with self.opened() as file:
-                while chunk := file.read(CHUNK):
-                    digest.update(chunk)
-                    if self.member is not None:
-                        copy.write(chunk)
+            for chunk in self.chunks():
+                digest.update(chunk)
+                if self.member is not None:
+                    copy.write(chunk)
             copy.flush()
             yield self.path if self.member is None else Path(copy.name), digest.hexdigest()
 
     def crc(self) -> int:
         """CRC-32 of the content."""
-        if self.member is not None:
-            return self.mark
-        with self.opened() as file:
-            return zlib.crc32(file.read())
+        return zlib.crc32(b''.join(self.chunks())) if self.member is None else self.mark
 
     def transform(self, raster: rasterio.DatasetReader) -> Affine:
         """Transform of the opened file, from its world file if it has none of its own."""
@@ -97,8 +92,7 @@ class SourceFile:
         beside = SourceFile(self.world, Path(self.world), None, 0, 0)
         if self.member is not None:
             beside = SourceFile(self.world, self.path, self.world, 0, 0)
-        with beside.opened() as file:
-            return loadsw(file.read().decode())
+        return loadsw(b''.join(beside.chunks()).decode())
 
     def check_header(self, bands: int) -> tuple[int, int]:
         """Returns (height, width) from the header.
@@ -268,26 +262,25 @@ def _look_into(
                 continue
             full = f'{name}/{inner}' if name else str(inner)
             if inner.suffix.lower() == '.zip' and opens(inner.stem):
-                yield from _look_into(_copy_out(zipped, info, full, scratch), full, scratch, skips, opens)
+                nested = SourceFile(full, archive, info.filename, info.file_size, info.CRC)
+                yield from _look_into(_copy_out(nested, scratch), full, scratch, skips, opens)
             elif inner.suffix.lower() in TIFF:
                 worlds = (str(inner.with_suffix(suffix)) for suffix in ('.tfw', '.TFW'))
                 world = next((world for world in worlds if world in zipped.NameToInfo), None)
                 yield SourceFile(full, archive, info.filename, info.file_size, info.CRC, world)
 
 
-def _copy_out(zipped: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, scratch: Path) -> Path:
-    path = scratch / f'{info.CRC:08x}_{info.file_size}.zip'
+def _copy_out(archive: SourceFile, scratch: Path) -> Path:
+    path = scratch / f'{archive.mark:08x}_{archive.size}.zip'
     if path.exists():
         return path
-    title = f'{PurePosixPath(name).name}: copying out of its archive'
+    title = f'{PurePosixPath(archive.name).name}: copying out of its archive'
     with (
-        progress_bar(title, info.file_size >> 20, 'MiB') as advance,
+        progress_bar(title, archive.size >> 20, 'MiB') as advance,
         atomic_path(path) as temporary,
-        reading(name),
-        zipped.open(info) as opened,
         temporary.open('wb') as target,
     ):
-        while chunk := opened.read(CHUNK):
+        for chunk in archive.chunks():
             target.write(chunk)
             advance(len(chunk) >> 20)
     return path

@@ -212,6 +212,14 @@ def test_folder_of_something_else_is_refused(tmp_path, make_zip):
     assert [path.name for path in out.rglob('*.*')] == ['notes.txt']
 
 
+def test_data_of_another_kind_need_overwrite(tmp_path, make_zip, shard_dir):
+    unpack(make_zip('test'), tmp_path / 'out')
+    with pytest.raises(InputError, match=r'holds archives data, this run makes parquet; .* --overwrite'):
+        from_parquet(shard_dir, tmp_path / 'out', workers=1)
+    assert list(from_parquet(shard_dir, tmp_path / 'out', overwrite=True, workers=1)) == ['train', 'val']
+    assert not (tmp_path / 'out' / 'test' / 'images' / 'N38E032_000_000.png').exists()
+
+
 def test_missing_archive_is_named(tmp_path, make_zip):
     make_zip('train')
     with pytest.raises(DataError, match=r'val\.zip missing'):
@@ -267,7 +275,7 @@ def test_incomplete_and_damaged_shards(tmp_path, shard_dir, make_pair):
     write_rows(tmp_path / 'twice', ('a.png', image, mask), ('a.png', image, mask))
     for name, message in (
         ('columns', r"'conditioning_image' of type struct.*found .*image: binary.*label"),
-        ('empty', rf'{SHARD}, row 1: has no mask'),
+        ('empty', rf'{SHARD}, row 1: lacks its image, its mask'),
         ('twice', 'train/images: has 1 files, expected 2'),
     ):
         with pytest.raises(DataError, match=message):

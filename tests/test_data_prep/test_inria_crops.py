@@ -75,10 +75,6 @@ def test_it_is_the_nearest_window_of_all(seed, shape):
     assert crop.share == (labels[crop.y : crop.y + SIZE, crop.x : crop.x + SIZE] > 0).mean()
 
 
-def test_without_any_building_the_centre_stays():
-    assert choose_crop(tile(), SIZE, 0.05) == Crop(CENTRE, CENTRE, 0, 'none')
-
-
 def test_under_the_share_everywhere_the_best_window_is_taken():
     # 4 x 4 pixels at the left, 5 x 5 at the right: no window has both.
     labels = tile((0, 60, 4, 64), (110, 60, 115, 65))

@@ -85,17 +85,6 @@ def test_values(root):
         assert (found[0]['file'], found[0]['message']) == (str(path), message)
 
 
-def test_a_mask_of_other_pixels(root):
-    for path in (
-        root / 'few-shot' / 'crops' / 'masks' / 'austin31.png',
-        root / 'full' / 'tiles' / 'masks' / 'austin2.tif',
-    ):
-        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        mask[5, 6] = 255 - mask[5, 6]
-        cv2.imwrite(str(path), mask)
-        assert faults(path.parents[2]) == [('counts', path.name)]
-
-
 def test_files_that_lack_are_damaged_or_too_many(root):
     full = root / 'full'
     (full / 'windows' / 'images' / 'austin6_0_0_32_32.png').unlink()

@@ -14,7 +14,6 @@ from data_prep.core.tiles import decode_rgb
 from data_prep.datasets.aras400k.parquet import ShardWriter
 from data_prep.datasets.toy.layout import smooth_noise
 from data_prep.make_toy import main, make_scene, make_toy
-from lale_mmseg.errors import InputError
 
 SCRIPT = Path(__file__).resolve().parents[2] / 'data_prep' / 'make_toy.py'
 
@@ -154,15 +153,6 @@ def test_second_run_keeps_finished_parts_and_makes_others_again(tmp_path):
     make_toy(tmp_path, dict(train=2, val=1), size=48)
     assert contents(tmp_path) == before
     assert kept.stat().st_mtime_ns == stamp
-
-
-def test_data_of_another_kind_need_overwrite(tmp_path):
-    make_toy(tmp_path, dict(train=1), size=48)
-    marker = tmp_path / 'markers' / 'train.json'
-    marker.write_text(json.dumps(json.loads(marker.read_text()) | dict(kind='archives')))
-    with pytest.raises(InputError, match=r'holds archives data, this run makes toy; .* --overwrite'):
-        make_toy(tmp_path, dict(train=1), size=48)
-    make_toy(tmp_path, dict(train=1), size=48, overwrite=True)
 
 
 def test_command_line(tmp_path, capsys):

@@ -9,7 +9,6 @@ import rasterio
 from rasterio.transform import from_origin
 
 from data_prep.aras400k import main
-from data_prep.core.prepared import read_markers
 from data_prep.core.tiles import decode_rgb
 from data_prep.datasets.aras400k.raw import Rules, codes_to_labels, count_left_out, from_raw, scale_to_bytes
 from lale_mmseg.errors import ConfigError, DataError
@@ -157,35 +156,6 @@ def test_split_is_by_name_and_about_the_shares(tmp_path, raw):
         assert rules.part_of(stem) == 'val'
     counts = Counter(rules.part_of(f'N38E032_{index:03d}_{index:03d}') for index in range(1000))
     assert counts['train'] == pytest.approx(800, abs=60)
-
-
-def test_rows_that_are_finished_are_kept(tmp_path, raw):
-    """The second tile has an unknown code in its second row; after a repair only what is new is cut."""
-    cover = codes()
-    cover[0, 5, 6] = 33
-    for tile, values in (('N38E032', codes()), ('N38E033', cover)):
-        write_tif(raw / f'{tile}_S2RGBNIR.tif', composite())
-        write_tif(raw / f'{tile}_Map.tif', values)
-    out = tmp_path / 'out'
-    with pytest.raises(DataError, match='code 33'):
-        from_raw(raw, out, RULES, workers=1)
-    assert list(read_markers(out)) == ['N38E032_000', 'N38E032_001', 'N38E033_000']
-    kept = out / 'train' / 'images' / 'N38E032_000_000.png'
-    write_tif(raw / 'N38E033_Map.tif', codes())
-    # Maps of neighbours may be looked up, too, so both tiles depend on this one.
-    assert from_raw(raw, out, RULES, workers=1)['train']['pairs'] == 12
-    stamp = kept.stat().st_mtime_ns
-    from_raw(raw, out, RULES, workers=1)
-    assert kept.stat().st_mtime_ns == stamp
-
-
-def test_processes_do_not_change_the_result(tmp_path, raw):
-    for tile in ('N38E032', 'N38E033'):
-        write_tif(raw / f'{tile}_S2RGBNIR.tif', composite())
-        write_tif(raw / f'{tile}_Map.tif', codes())
-    assert from_raw(raw, tmp_path / 'a', RULES, workers=1) == from_raw(raw, tmp_path / 'b', RULES, workers=2)
-    for path in (tmp_path / 'a' / 'train').rglob('*.png'):
-        assert path.read_bytes() == (tmp_path / 'b' / path.relative_to(tmp_path / 'a')).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -103,14 +103,6 @@ def test_other_formats_whole_and_truncated(root, suffix):
     assert kinds(root) == [('unreadable', 'train')]
 
 
-@pytest.mark.parametrize(('folder', 'kind'), [('images', 'missing image'), ('masks', 'missing mask')])
-def test_missing_file(root, folder, kind):
-    (root / folder / 'b0.png').unlink()
-    fault = only_fault(root)
-    assert (fault.kind, fault.split) == (kind, 'val')
-    assert fault.message.endswith('for b0')
-
-
 @pytest.mark.parametrize('mode', ['L', '1'])
 def test_index_mask_instead_of_colours(root, mode):
     Image.fromarray(np.ones((SIZE, SIZE), np.uint8)).convert(mode).save(root / 'masks' / 'a2.png')
@@ -149,21 +141,6 @@ def test_unknown_colour(root):
         assert sum(report.splits['test']['pixels'].values()) == SIZE * SIZE - 2
 
 
-@pytest.mark.parametrize('folder', ['images', 'masks'])
-def test_two_files_of_one_stem(root, folder):
-    assert cv2.imwrite(str(root / folder / 'a2.bmp'), mask())
-    found = {(fault.kind, fault.file) for fault in verify(root, EXPECTED, workers=1).faults}
-    assert ('duplicate stem', str(root / folder / 'a2.png')) in found
-    assert len([kind for kind, _ in found if kind == 'duplicate stem']) == 1
-
-
-def test_stem_that_stands_twice(root):
-    (root / 'train.txt').write_text('a0\na1\n# a1\n\na2.png\na3\na1\n')
-    fault = only_fault(root)
-    assert (fault.kind, fault.file) == ('duplicate stem', str(root / 'train.txt'))
-    assert "line 7: 'a1' is already in line 2" in fault.message
-
-
 def test_image_in_two_splits(root):
     (root / 'test.txt').write_text('c0\na3\n')
     fault = only_fault(root)
@@ -176,13 +153,6 @@ def test_image_in_two_splits(root):
     fault = only_fault(root)
     assert (fault.kind, fault.split) == ('same image in two splits', 'test')
     assert str(root / 'images' / 'a1.png') in fault.message
-
-
-def test_empty_split(root):
-    (root / 'val.txt').write_text('\n')
-    report = verify(root, EXPECTED, workers=1)
-    assert [(fault.kind, fault.file) for fault in report.faults] == [('empty split', str(root / 'val.txt'))]
-    assert report.splits['val']['pairs'] == 0
 
 
 def write_tif(path: Path, values: np.ndarray) -> None:

@@ -113,8 +113,6 @@ def _members(archive: Path) -> list[dict[str, zipfile.ZipInfo]]:
             raise DataError(
                 f'{archive}: no {kind} for {len(lonely)} of {len(images)} pairs: {some_of(sorted(lonely), 5)}'
             )
-    if not images:
-        raise DataError(f'{archive}: no image in images/')
     return [images, masks]
 
 

@@ -132,17 +132,13 @@ def read_rows(shard: Path, part: str) -> Iterator[Pair]:
             for pair in batch.to_pylist():
                 cells = pair[IMAGE_COLUMN] or {}, pair[MASK_COLUMN] or {}
                 image, mask = (cell.get('bytes') for cell in cells)
-                name = _file_name(cells[0].get('path'))
-                if not image or not mask or not name:
-                    lacking = 'image' if not image else 'mask' if not mask else 'name of the image'
-                    raise DataError(f'{shard}, row {row}: has no {lacking}')
-                suffix = PurePosixPath(cells[1].get('path') or '').suffix or '.png'
-                yield Pair(part, name, image, PurePosixPath(name).stem + suffix, mask, f'{shard}, row {row}')
+                # Names may contain the folders of whoever made the shard.
+                paths = [PurePosixPath((cell.get('path') or '').replace('\\', '/')) for cell in cells]
+                if not image or not mask or not paths[0].name:
+                    raise DataError(f'{shard}, row {row}: lacks its image, its mask or its name')
+                mask_name = paths[0].stem + (paths[1].suffix or '.png')
+                yield Pair(part, paths[0].name, image, mask_name, mask, f'{shard}, row {row}')
                 row += 1
-
-
-def _file_name(path: str | None) -> str:
-    return PurePosixPath((path or '').replace('\\', '/')).name
 
 
 def _opened(shard: Path) -> pq.ParquetFile:

@@ -58,12 +58,8 @@ class Rules:
     def part_of(self, stem: str) -> str:
         """The part of a pair. It follows from the MD5 sum of its stem, so it never changes."""
         number = int(hashlib.md5(stem.encode(), usedforsecurity=False).hexdigest()[:8], 16)
-        number %= sum(share for _, share in self.split)
-        for part, share in self.split:
-            number -= share
-            if number < 0:
-                return part
-        raise AssertionError('shares add up to more than the remainder')
+        ends = np.cumsum([share for _, share in self.split])
+        return self.split[int(np.searchsorted(ends, number % int(ends[-1]), side='right'))][0]
 
 
 def from_raw(
