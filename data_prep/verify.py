@@ -130,26 +130,19 @@ def _same_images(reports: Sequence[ItemReport]) -> Iterator[Fault]:
 def load_palette(
     root: Path, dataset: str | None, classes: Path | None, ignore_colors: Sequence[Sequence[int]] = ()
 ) -> Palette:
-    """Classes of the data: those of ARAS400k, or those of a table.
+    """Classes of the data: those of a table if there is one, else those of ARAS400k.
 
     Args:
         root: Folder of the data set.
-        dataset: 'aras400k', 'palette', or None to decide by whether a table exists.
-        classes: The table; None for ROOT/classes.csv.
+        dataset: 'palette' for ROOT/classes.csv, 'aras400k' to ignore that file; None to decide by whether it exists.
+        classes: Another table.
         ignore_colors: Colours of pixels that are ignored, see `PaletteDataset`.
 
     Raises:
-        ConfigError: A table is given for ARAS400k, whose classes are fixed.
         DataError: The table is missing or malformed.
     """
-    if dataset is None:
-        dataset = 'palette' if classes is not None or (root / CLASSES_FILE).exists() else 'aras400k'
-    if dataset == 'palette':
+    if classes is not None or dataset == 'palette' or (dataset is None and (root / CLASSES_FILE).exists()):
         return Palette.from_csv(classes or root / CLASSES_FILE, ignore_colors)
-    if classes is not None:
-        raise ConfigError(
-            f'--classes {classes}: the classes of ARAS400k are fixed; omit the option, or add --dataset palette'
-        )
     return Palette(aras400k.CLASSES, aras400k.COLORS, ignore_colors=(aras400k.NO_DATA_COLOR, *ignore_colors))
 
 
@@ -198,17 +191,6 @@ def _refuse_layout_options(args: argparse.Namespace, script: str) -> None:
             )
 
 
-def _refuse_archive(args: argparse.Namespace) -> None:
-    """Raises DataError for the unprepared Inria archive, which has no masks in a known layout."""
-    named = args.dataset or args.classes or args.splits or args.mask_dir != 'masks'
-    archive = None if named or (args.root / CLASSES_FILE).exists() else shipped_archive(args.root)
-    if archive is not None:
-        raise DataError(
-            f'{archive}: is the unprepared Inria archive; prepare it first, with "python data_prep/inria.py '
-            f'few-shot {args.root} OUT" or "python data_prep/inria.py full {args.root} OUT", and check OUT'
-        )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status: 0 clean, 1 faults."""
     args = build_parser().parse_args(argv)
@@ -219,8 +201,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.dataset == 'inria' or (args.dataset is None and any(map(protocol_of, kinds))):
         _refuse_layout_options(args, 'inria.py')
         report = verify_inria(args.root, args.workers)
+    elif args.dataset is None and args.mask_dir == 'masks' and (archive := shipped_archive(args.root)) is not None:
+        raise DataError(
+            f'{archive}: is the unprepared Inria archive; prepare it first, with "python data_prep/inria.py '
+            f'few-shot {args.root} OUT" or "python data_prep/inria.py full {args.root} OUT", and check OUT'
+        )
     else:
-        _refuse_archive(args)
         palette = load_palette(args.root, args.dataset, args.classes, args.ignore_colors)
         expected = Expected(palette, args.unknown, args.bands, args.dtype.name)
         report = verify(args.root, expected, args.splits, args.workers, args.image_dir, args.mask_dir)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_prep.core.checks import Expected
 from data_prep.verify import find_splits, load_palette, main, verify
-from lale_mmseg.errors import ConfigError, DataError
+from lale_mmseg.errors import DataError
 from lale_mmseg.files import encode_png
 from lale_mmseg.metainfo import Palette
 
@@ -225,8 +225,8 @@ def test_which_classes(root, tmp_path):
     assert load_palette(tmp_path, None, None).num_classes == 7
     with pytest.raises(DataError, match=r'classes\.csv is missing'):
         load_palette(tmp_path, 'palette', None)
-    with pytest.raises(ConfigError, match='the classes of ARAS400k are fixed'):
-        load_palette(root, 'aras400k', root / 'classes.csv')
+    assert load_palette(root, 'aras400k', None).num_classes == 7
+    assert load_palette(tmp_path, None, root / 'classes.csv').classes == ('field', 'house')
 
 
 def test_no_split_found(tmp_path):

@@ -16,18 +16,8 @@ from data_prep.core.prepared import MANIFEST, Output, Prepared, Unit, manifest, 
 from data_prep.core.progress import map_jobs
 from data_prep.core.sources import check_tile, open_raster, scratch_beside
 from data_prep.core.tiles import read_pixels, windows, write_window
-from data_prep.datasets.inria.crops import (
-    FEW_SHOT,
-    FULL,
-    MIN_SHARE,
-    QUALITY,
-    STEP,
-    check_nudge,
-    choose_crop,
-    read_nudges,
-    split_of,
-    unpublished,
-)
+from data_prep.datasets.inria import crops
+from data_prep.datasets.inria.crops import FEW_SHOT, FULL, check_nudge, choose_crop, read_nudges, split_of, unpublished
 from data_prep.datasets.inria.overview import write_overview
 from data_prep.datasets.inria.sources import TileFiles, find_tiles
 from lale_mmseg.errors import DataError
@@ -57,8 +47,8 @@ class Request:
     size: int
     stride: int | None = None
     cities: tuple[str, ...] = inria.CITIES
-    min_share: float = MIN_SHARE
-    quality: int = QUALITY
+    min_share: float = crops.MIN_SHARE
+    quality: int = crops.QUALITY
     nudges: Path | None = None
     missing: str = 'error'
 
@@ -78,7 +68,7 @@ class Request:
         """Settings that all tiles of a folder share."""
         if self.protocol == FULL:
             return dict(size=self.size, stride=self.step)
-        return dict(size=self.size, min_share=self.min_share, step=STEP, quality=self.quality)
+        return dict(size=self.size, min_share=self.min_share, step=crops.STEP, quality=self.quality)
 
     def unit(self, files: TileFiles, nudge: tuple[int, int] | None) -> Unit:
         """The unit of a tile."""

@@ -71,13 +71,8 @@ def find_tiles(source: Path, wanted: Sequence[str], skip_missing: bool, scratch:
 
 def shipped_archive(root: Path) -> Path | None:
     """The unpacked folder AerialImageDataset, if `root` is it or holds it; else None."""
-    for folder in (root, root / 'AerialImageDataset'):
-        named = folder.resolve().name == 'AerialImageDataset'
-        if (folder / 'train' / 'gt').is_dir() or (
-            named and any((folder / part).is_dir() for part in ('train', 'test'))
-        ):
-            return folder
-    return None
+    folders = (root, root / 'AerialImageDataset')
+    return next((folder for folder in folders if (folder / 'train' / 'gt').is_dir()), None)
 
 
 def _skips(name: str) -> bool:
