@@ -54,7 +54,7 @@ def add_common_options(parser: argparse.ArgumentParser, source: str, workers: st
         '--workers', type=number(int, 1), metavar='N', help=f'number of {workers} (default: one per CPU)'
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='make everything again, and replace data of another source'
+        '--overwrite', action='store_true', help='make finished data again, and replace data of another source'
     )
 
 

@@ -192,6 +192,12 @@ def safe_path(info: zipfile.ZipInfo, archive: str | Path) -> PurePosixPath:
     return path
 
 
+def identity_of(path: Path) -> list:
+    """Name, size and modification time of a file: equal identities mean equal content, without reading it."""
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
 def md5_of(path: Path) -> str:
     """MD5 sum of a file as hexadecimal digits; shows a progress bar."""
     digest = hashlib.md5(usedforsecurity=False)
@@ -246,10 +252,10 @@ def walk_rasters(
         if path.suffix.lower() == '.zip' and opens(path.stem):
             yield from _look_into(path, name, scratch, skips, opens)
         elif path.suffix.lower() in TIFF:
-            status = path.stat()
             worlds = (path.with_suffix(suffix) for suffix in ('.tfw', '.TFW'))
             world = next((str(world) for world in worlds if world.is_file()), None)
-            yield SourceFile(name, path, None, status.st_size, status.st_mtime_ns, world)
+            _, size, modified = identity_of(path)
+            yield SourceFile(name, path, None, size, modified, world)
 
 
 def _look_into(

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.core.prepared import Prepared, Unit
-from data_prep.core.sources import reading
+from data_prep.core.sources import identity_of, reading
 from data_prep.datasets.aras400k.pairs import Job, Pair, make_all
 from lale_mmseg.errors import DataError
 from lale_mmseg.files import atomic_path
@@ -92,9 +92,8 @@ def from_parquet(
     jobs = []
     for part in parts or found:
         for index, shard in enumerate(found[part]):
-            status = shard.stat()
-            source = dict(shard=[shard.name, status.st_size, status.st_mtime_ns])
-            jobs.append(Job(folder, Unit(f'{part}-{index:04d}', {}, source, group=part), read_rows, (shard, part)))
+            unit = Unit(f'{part}-{index:04d}', {}, dict(shard=identity_of(shard)), group=part)
+            jobs.append(Job(folder, unit, read_rows, (shard, part)))
     return make_all(folder, jobs, overwrite, workers, 'unpacking')
 
 

@@ -22,7 +22,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from data_prep.core.prepared import Prepared, Unit, read_markers
-from data_prep.core.sources import open_raster, reading
+from data_prep.core.sources import identity_of, open_raster, reading
 from data_prep.datasets.aras400k.pairs import PALETTE, Job, Pair, make_all
 from lale_mmseg.errors import DataError
 from lale_mmseg.files import encode_png
@@ -86,7 +86,7 @@ def from_raw(
     settings = dict(window=rules.window, max_water=rules.max_water)
     jobs = []
     for pair in find_tiles(Path(raw_dir)):
-        files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in (pair.image, *pair.maps)]
+        files = [identity_of(path) for path in (pair.image, *pair.maps)]
         source = dict(files=files, split=[list(share) for share in rules.split])
         for row in range(count_strips(pair, rules)):
             unit = Unit(f'{pair.tile}_{row:03d}', settings, source, group='-'.join(wanted))
