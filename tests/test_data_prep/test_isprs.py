@@ -224,16 +224,6 @@ def test_finished_output_is_recognised(prepared, source, tmp_path, monkeypatch):
     assert len(prepare(potsdam(), source, out, workers=1)) == 12
 
 
-def test_lost_files_are_made_again_and_other_units_kept(prepared, source, tmp_path):
-    out = tmp_path / 'out'
-    shutil.copytree(prepared, out)
-    (out / 'windows' / 'labels_full' / '2_10_0_0_128_128.png').unlink()
-    stamps = {path: path.stat().st_mtime_ns for path in (out / 'windows' / 'images').iterdir()}
-    prepare(potsdam(), source, out, workers=1)
-    assert files(out) == files(prepared)
-    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-
-
 def test_interrupted_run_is_continued(prepared, source, tmp_path, monkeypatch):
     out, write, written = tmp_path / 'out', module.write_window, []
 

@@ -142,19 +142,6 @@ def test_row_groups_have_100_rows(tmp_path, make_pair):
     assert [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)] == [100, 50]
 
 
-def test_second_run_keeps_finished_parts_and_makes_others_again(tmp_path):
-    make_toy(tmp_path, dict(train=2, val=1), size=48)
-    before = contents(tmp_path)
-    kept = tmp_path / 'val' / 'images' / 'N37E026_000_000.png'
-    stamp = kept.stat().st_mtime_ns
-    (tmp_path / 'train' / 'images' / 'N36E026_000_001.png').unlink()
-    # Left by a killed run: a file without a marker.
-    (tmp_path / 'train' / 'images' / 'N36E026_000_007.png').write_bytes(b'half')
-    make_toy(tmp_path, dict(train=2, val=1), size=48)
-    assert contents(tmp_path) == before
-    assert kept.stat().st_mtime_ns == stamp
-
-
 def test_command_line(tmp_path, capsys):
     out = tmp_path / 'toy'
     assert main([str(out), '--train', '2', '--val', '0', '--test', '0', '--size', '48', '--workers', '1']) == 0
