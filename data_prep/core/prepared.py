@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lale_mmseg.errors import DataError, InputError
+from lale_mmseg.errors import InputError
 from lale_mmseg.files import TEMPORARY, hash_json, write_json
 
 MANIFEST = 'manifest.json'
@@ -186,18 +186,9 @@ class Listing:
 
 
 def read_markers(root: Path) -> dict[str, dict[str, Any]]:
-    """Markers of a folder by unit name; empty if it has none.
-
-    Raises:
-        DataError: A marker is not readable.
-    """
-    markers = {}
-    for path in sorted((root / MARKERS).glob('*.json')):
-        try:
-            markers[path.stem] = json.loads(path.read_text(encoding='utf-8'))
-        except ValueError as error:
-            raise DataError(f'{path}: not a marker ({error}); remove the file and prepare the data again') from None
-    return markers
+    """Markers of a folder by unit name; empty if it has none."""
+    paths = sorted((root / MARKERS).glob('*.json'))
+    return {path.stem: json.loads(path.read_text(encoding='utf-8')) for path in paths}
 
 
 def manifest(parts: Mapping[str, Any], **notes: Any) -> dict[str, Any]:
