@@ -256,6 +256,14 @@ def test_interrupted_run_is_continued(prepared, source, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {'out'}
 
 
+def test_earlier_settings_are_not_taken_for_finished(prepared, source, tmp_path):
+    """Back to the first settings after a run with others: its windows were replaced."""
+    out = tmp_path / 'potsdam'
+    for request in (potsdam(), potsdam(size=64, masks='rgb'), potsdam()):
+        prepare(request, source, out, workers=1)
+    assert files(out) == files(prepared)
+
+
 def test_other_settings_and_other_files_make_a_tile_again(prepared, source, tmp_path):
     out = tmp_path / 'out'
     shutil.copytree(prepared, out)
