@@ -19,7 +19,7 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.core.report import print_table, run_main
+from data_prep.core.report import add_common_options, number, print_table, run_main
 from data_prep.datasets.aras400k.archives import from_archives
 from data_prep.datasets.aras400k.pairs import PALETTE, PARTS
 from data_prep.datasets.aras400k.parquet import from_parquet
@@ -28,42 +28,30 @@ from lale_mmseg.errors import ConfigError
 from lale_mmseg.metainfo import aras400k
 
 
-def _split(args: argparse.Namespace) -> tuple[tuple[str, int], ...]:
-    if args.split is None:
-        return ((args.part, 1),)
-    if min(args.split) < 0 or sum(args.split) == 0:
-        raise ConfigError(f'--split {args.split}: expected three shares, none negative and not all 0, such as 80 10 10')
-    return tuple(zip(('train', 'val', 'test'), args.split, strict=True))
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog='aras400k.py', description='Bring ARAS400k into OUT/PART/{images,masks}.')
     commands = parser.add_subparsers(dest='command', required=True)
     archives = commands.add_parser('archives', help='check and unpack train.zip, val.zip, test.zip and synth.zip')
-    archives.add_argument('source', type=Path, metavar='ZIP_DIR', help='folder with the published archives')
+    add_common_options(archives, 'folder with the published archives', 'processes')
     archives.add_argument('--no-verify', action='store_true', help='also unpack archives with other MD5 sums')
     shards = commands.add_parser('parquet', help='unpack parquet shards to folders')
-    shards.add_argument('source', type=Path, metavar='SHARD_DIR', help='folder with the shards, at any depth')
+    add_common_options(shards, 'folder with the shards, at any depth', 'processes')
     raw = commands.add_parser('raw', help='cut raw Sentinel-2 and WorldCover GeoTIFFs by the published rules')
-    raw.add_argument('source', type=Path, metavar='RAW_DIR', help='folder with *_S2RGBNIR.tif and *_Map.tif')
-    raw.add_argument('--window', type=int, default=aras400k.TILE_SIZE, help='side in pixels (default: %(default)s)')
+    add_common_options(raw, 'folder with *_S2RGBNIR.tif and *_Map.tif', 'processes')
+    raw.add_argument(
+        '--window', type=number(int, 1), default=aras400k.TILE_SIZE, help='side in pixels (default: %(default)s)'
+    )
     where = raw.add_mutually_exclusive_group()
     where.add_argument('--part', choices=PARTS, default='train', help='part to put all pairs in (default: train)')
     where.add_argument(
         '--split',
-        type=int,
+        type=number(int, 0),
         nargs=3,
         metavar=('TRAIN', 'VAL', 'TEST'),
         help='shares of the parts, such as 80 10 10; the MD5 sum of its name determines the part of each window, '
         'so neighbouring windows may fall in different parts (to keep tiles apart, use --part on folders of tiles)',
     )
-    for command in (archives, shards, raw):
-        command.add_argument('out', type=Path, metavar='OUT', help='folder to write to')
-        command.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one per CPU)')
-        command.add_argument(
-            '--overwrite', action='store_true', help='make the parts again, and replace those of another source'
-        )
     for command in (archives, shards):
         command.add_argument('--parts', nargs='+', choices=PARTS, help='which parts (default: all that are found)')
     return parser
@@ -73,14 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     args = build_parser().parse_args(argv)
     common: dict[str, Any] = dict(overwrite=args.overwrite, workers=args.workers)
-    if args.command == 'raw' and args.window < 1:
-        raise ConfigError(f'--window {args.window}: expected at least 1 pixel')
     if args.command == 'archives':
         made = from_archives(args.source, args.out, args.parts, not args.no_verify, **common)
     elif args.command == 'parquet':
         made = from_parquet(args.source, args.out, args.parts, **common)
     else:
-        made = from_raw(args.source, args.out, Rules(window=args.window, split=_split(args)), **common)
+        split = dict(zip(('train', 'val', 'test'), args.split, strict=True)) if args.split else {args.part: 1}
+        if not any(split.values()):
+            raise ConfigError('--split 0 0 0: expected at least one share above 0, such as 80 10 10')
+        made = from_raw(args.source, args.out, Rules(args.window, split=tuple(split.items())), **common)
         left_out = count_left_out(args.out)
         print('windows left out: ' + ', '.join(f'{count:,} ({reason})' for reason, count in left_out.items()))
     print_table(str(args.out), PALETTE.classes, made)

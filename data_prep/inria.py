@@ -25,21 +25,10 @@ from rich.table import Table
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.core.report import print_table, run_main, some_of, summary, table_console
-from data_prep.datasets.inria.crops import (
-    BEST,
-    CENTRE,
-    FEW_SHOT,
-    FULL,
-    MIN_SHARE,
-    MOVED,
-    NONE,
-    NUDGED,
-    QUALITY,
-    SIZE,
-    split_of,
-    unpublished,
-)
+from data_prep.core.report import add_common_options, number, print_table, run_main, some_of, summary, table_console
+from data_prep.core.tiles import check_stride
+from data_prep.datasets.inria import crops
+from data_prep.datasets.inria.crops import FEW_SHOT, FULL, split_of, unpublished
 from data_prep.datasets.inria.prepare import OVERVIEW, Request, prepare
 from lale_mmseg.metainfo import inria
 
@@ -76,18 +65,18 @@ def _print_crops(request: Request, out: Path, made: Mapping[str, Mapping[str, An
     for column in ('tile', 'split', 'x', 'y', 'building %', 'why'):
         table.add_column(column, justify='left' if column in ('tile', 'split', 'why') else 'right')
     words = {
-        MOVED: f'the centre has less than {100 * request.min_share:g} % of building',
-        NUDGED: 'chosen by hand',
-        BEST: f'no window has {100 * request.min_share:g} %; this one has most',
-        NONE: 'no building in the tile; the centre is taken',
+        crops.MOVED: f'the centre has less than {100 * request.min_share:g} % of building',
+        crops.NUDGED: 'chosen by hand',
+        crops.BEST: f'no window has {100 * request.min_share:g} %; this one has most',
+        crops.NONE: 'no building in the tile; the centre is taken',
     }
     for tile, marker in made.items():
-        if marker['reason'] != CENTRE:
+        if marker['reason'] != crops.CENTRE:
             place = str(marker['x']), str(marker['y']), f'{100 * marker["share"]:.2f}'
             table.add_row(tile, split_of(FEW_SHOT, tile), *place, f'{marker["reason"]}: {words[marker["reason"]]}')
     if table.row_count:
         table_console(5).print(table)
-    empty = [tile for tile, marker in made.items() if marker['reason'] == NONE]
+    empty = [tile for tile, marker in made.items() if marker['reason'] == crops.NONE]
     if empty:
         print(f'warning: no building in {some_of(empty)}; the IoU of such a crop is undefined', file=sys.stderr)
     print(f'look at {out / OVERVIEW}')
@@ -99,33 +88,38 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest='protocol', required=True)
     full = commands.add_parser(FULL, help='windows of 155 tiles to train on, 25 whole tiles to validate on')
     few = commands.add_parser(FEW_SHOT, help='one crop of each of the 36 tiles of Austin')
-    for command, size in ((full, 512), (few, SIZE)):
+    for command, size in ((full, 512), (few, crops.SIZE)):
+        add_common_options(command, 'folder or zip archive with AerialImageDataset', 'threads')
         command.add_argument(
-            'source', type=Path, metavar='SOURCE', help='folder or zip archive with AerialImageDataset'
+            '--size',
+            type=number(int, crops.STEP),
+            default=size,
+            metavar='N',
+            help='side in pixels (default: %(default)s)',
         )
-        command.add_argument('out', type=Path, metavar='OUT', help='folder to write to')
-        command.add_argument('--size', type=int, default=size, metavar='N', help=f'side in pixels (default: {size})')
         command.add_argument(
             '--missing',
             choices=('error', 'skip'),
             default='error',
             help='tiles whose files are missing (default: error)',
         )
-        command.add_argument('--overwrite', action='store_true', help='make the tiles again')
-        command.add_argument('--workers', type=int, metavar='N', help='number of threads (default: one per CPU)')
-    full.add_argument('--stride', type=int, metavar='N', help='step between windows (default: --size)')
-    full.add_argument(
-        '--cities', nargs='+', default=list(inria.CITIES), metavar='CITY', help='default: all five with labels'
-    )
+    full.add_argument('--stride', type=number(int, 1), metavar='N', help='step between windows (default: --size)')
+    full.add_argument('--cities', nargs='+', choices=inria.CITIES, default=inria.CITIES, help='default: all')
     few.add_argument(
         '--min-share',
-        type=float,
-        default=MIN_SHARE,
+        type=number(float, 0, 1),
+        default=crops.MIN_SHARE,
         metavar='S',
-        help=f'share of building that a crop should have (default: {MIN_SHARE})',
+        help=f'share of building that a crop should have (default: {crops.MIN_SHARE})',
     )
     few.add_argument('--nudges', type=Path, metavar='CSV', help='table tile,x,y of windows chosen by hand')
-    few.add_argument('--quality', type=int, default=QUALITY, metavar='Q', help=f'JPEG quality (default: {QUALITY})')
+    few.add_argument(
+        '--quality',
+        type=number(int, 1, 100),
+        default=crops.QUALITY,
+        metavar='Q',
+        help='JPEG quality (default: %(default)s)',
+    )
     return parser
 
 
@@ -136,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if 'cities' in args:
         args['cities'] = tuple(args['cities'])
     request = Request(**args)
+    check_stride(request.size, request.step)
     made, count = prepare(request, source, out, overwrite, workers)
     print_summary(request, out, made)
     print(f'{count} tiles prepared, {len(made) - count} were already finished')

@@ -22,11 +22,11 @@ import numpy as np
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.core.report import print_table, run_main, some_of, summary
+from data_prep.core.report import add_common_options, number, print_table, run_main, some_of, summary
+from data_prep.core.tiles import check_stride
 from data_prep.datasets.isprs.prepare import prepare
-from data_prep.datasets.isprs.request import MASKS, MAX_DISTANCE, Request
+from data_prep.datasets.isprs.request import DISTANCE_LIMIT, MASKS, MAX_DISTANCE, Request
 from data_prep.datasets.isprs.sources import BANDS, IMAGE, LABEL_KINDS
-from lale_mmseg.errors import ConfigError
 from lale_mmseg.metainfo import isprs
 
 
@@ -61,10 +61,13 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest='dataset', required=True)
     for dataset in isprs.TILES:
         command = commands.add_parser(dataset, help=f'{len(isprs.TILES[dataset])} tiles')
-        command.add_argument('source', type=Path, metavar='SOURCE', help='folder with the archives or files of ISPRS')
-        command.add_argument('out', type=Path, metavar='OUT', help='folder to write to')
-        command.add_argument('--size', type=int, default=512, metavar='N', help='side of the windows (default: 512)')
-        command.add_argument('--stride', type=int, default=256, metavar='N', help='step between them (default: 256)')
+        add_common_options(command, 'folder with the archives or files of ISPRS', 'threads')
+        command.add_argument(
+            '--size', type=number(int, 1), default=512, metavar='N', help='side of the windows (default: 512)'
+        )
+        command.add_argument(
+            '--stride', type=number(int, 1), default=256, metavar='N', help='step between them (default: 256)'
+        )
         if dataset == 'potsdam':
             command.add_argument('--bands', choices=tuple(BANDS), default='rgb', help='(default: rgb)')
         command.add_argument(
@@ -73,7 +76,13 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument(
             '--labels', nargs='+', choices=LABEL_KINDS, help='kinds that every tile must have (default: those found)'
         )
-        command.add_argument('--tiles', nargs='+', metavar='TILE', help='such as 2_10 in Potsdam, 1 in Vaihingen')
+        command.add_argument(
+            '--tiles',
+            nargs='+',
+            choices=isprs.TILES[dataset],
+            metavar='TILE',
+            help=f'such as {isprs.TILES[dataset][0]}',
+        )
         command.add_argument(
             '--protocol',
             nargs='+',
@@ -85,19 +94,19 @@ def build_parser() -> argparse.ArgumentParser:
             '--tolerant', action='store_true', help='map colours outside the palette to the nearest class, count them'
         )
         command.add_argument(
-            '--max-distance', type=float, metavar='D', help=f'largest such distance in RGB (default: {MAX_DISTANCE:g})'
+            '--max-distance',
+            type=number(float, 0, DISTANCE_LIMIT),
+            default=MAX_DISTANCE,
+            metavar='D',
+            help='largest such distance in RGB (default: %(default)g)',
         )
-        command.add_argument('--overwrite', action='store_true', help='make the chosen tiles again')
-        command.add_argument('--workers', type=int, metavar='N', help='number of threads (default: one per CPU)')
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     args = build_parser().parse_args(argv)
-    if args.max_distance is not None and not args.tolerant:
-        raise ConfigError(f'--max-distance {args.max_distance:g}: only valid with --tolerant; add it')
-    distance = MAX_DISTANCE if args.max_distance is None else args.max_distance
+    check_stride(args.size, args.stride)
     request = Request(
         dataset=args.dataset,
         size=args.size,
@@ -107,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         labels=None if args.labels is None else tuple(args.labels),
         tiles=None if args.tiles is None else tuple(args.tiles),
         protocols=tuple(args.protocol),
-        max_distance=distance if args.tolerant else None,
+        max_distance=args.max_distance if args.tolerant else None,
     )
     made = prepare(request, args.source, args.out, args.overwrite, args.workers)
     print_summary(args.dataset, args.out, made)

@@ -22,8 +22,8 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.core.prepared import Output, Prepared, Unit, read_markers, without_files
-from data_prep.core.progress import check_workers, map_jobs, progress_bar
-from data_prep.core.report import print_table, run_main, summary
+from data_prep.core.progress import map_jobs
+from data_prep.core.report import number, print_table, run_main, summary
 from data_prep.core.tiles import count_values
 from data_prep.datasets.aras400k.parquet import ShardWriter, shard_names
 from data_prep.datasets.toy.layout import make_layout
@@ -84,22 +84,22 @@ def make_toy(
         For each part its pairs, pixels and class shares in percent, as in OUT/manifest.json.
 
     Raises:
-        ConfigError: An argument is out of range.
         InputError: `out` holds something else.
     """
-    wanted = _check(counts, size, seed, folders, parquet, rows_per_shard)
-    processes, folder = check_workers(workers), Prepared(Path(out), 'toy')
+    folder = Prepared(Path(out), 'toy')
     recipes = {
-        part: Recipe(part, count, size, seed, folders, parquet, rows_per_shard) for part, count in wanted.items()
+        part: Recipe(part, counts[part], size, seed, folders, parquet, rows_per_shard)
+        for part in PARTS
+        if counts.get(part)
     }
     units = [_unit(recipe) for recipe in recipes.values()]
     with folder.writing(units, overwrite) as unmade:
         for unit in unmade:
             with folder.making(unit) as output:
-                _make_part(output, recipes[unit.name], processes)
+                _make_part(output, recipes[unit.name], workers)
         markers = read_markers(folder.root)
         folder.write_manifest({part: without_files(markers[part]) for part in PARTS if part in markers})
-    return {part: {name: markers[part][name] for name in ('pairs', 'pixels', 'class_shares')} for part in wanted}
+    return {part: {name: markers[part][name] for name in ('pairs', 'pixels', 'class_shares')} for part in recipes}
 
 
 @dataclass(frozen=True)
@@ -125,21 +125,20 @@ def _unit(recipe: Recipe) -> Unit:
     return Unit(recipe.part, {}, dict(generator=GENERATOR, **vars(recipe)), patterns)
 
 
-def _make_part(output: Output, recipe: Recipe, workers: int) -> None:
+def _make_part(output: Output, recipe: Recipe, workers: int | None) -> None:
     pixels = np.zeros(PALETTE.num_classes, np.int64)
     names = shard_names(recipe.part, recipe.pairs, recipe.rows_per_shard) if recipe.parquet else []
     shards = ShardWriter([output.path(f'data/{name}') for name in names], recipe.pairs, recipe.rows_per_shard)
     jobs = [(recipe, index) for index in range(recipe.pairs)]
-    with progress_bar(f'{recipe.part}: scenes', recipe.pairs, 'pairs') as advance:
-        for index, (image, mask, counts) in enumerate(map_jobs(_make_pair, jobs, min(workers, recipe.pairs))):
-            name = recipe.name(index)
-            if recipe.folders:
-                write_atomic(output.path(f'{recipe.part}/images/{name}'), image)
-                write_atomic(output.path(f'{recipe.part}/masks/{name}'), mask)
-            if recipe.parquet:
-                shards.add(name, image, mask)
-            pixels += counts
-            advance(1)
+    made = map_jobs(f'{recipe.part}: scenes', _make_pair, jobs, workers, unit='pairs')
+    for index, (image, mask, counts) in enumerate(made):
+        name = recipe.name(index)
+        if recipe.folders:
+            write_atomic(output.path(f'{recipe.part}/images/{name}'), image)
+            write_atomic(output.path(f'{recipe.part}/masks/{name}'), mask)
+        if recipe.parquet:
+            shards.add(name, image, mask)
+        pixels += counts
     output.facts.update(summary(recipe.pairs, PALETTE.classes, pixels))
 
 
@@ -151,29 +150,6 @@ def _make_pair(job: tuple[Recipe, int]) -> tuple[bytes, bytes, np.ndarray]:
     return encode_png(image), encode_png(PALETTE.encode(labels)), count_values(labels)[: PALETTE.num_classes]
 
 
-def _check(
-    counts: Mapping[str, int], size: int, seed: int, folders: bool, parquet: bool, rows_per_shard: int
-) -> dict[str, int]:
-    """Parts to make; raises ConfigError if an argument is out of range."""
-    strange = set(counts) - set(PARTS)
-    if strange:
-        raise ConfigError(f'parts {sorted(strange)}: expected some of {", ".join(PARTS)}')
-    for part, count in counts.items():
-        if not 0 <= count <= MAX_PAIRS:
-            raise ConfigError(f'--{part} {count}: expected 0 to {MAX_PAIRS} pairs')
-    if not any(counts.values()):
-        raise ConfigError('nothing to make: every part has 0 pairs')
-    if size < MIN_SIZE:
-        raise ConfigError(f'--size {size}: expected at least {MIN_SIZE} pixels')
-    if seed < 0:
-        raise ConfigError(f'--seed {seed}: expected 0 or more')
-    if not folders and not parquet:
-        raise ConfigError('--no-folders: nothing to write without --parquet; add it')
-    if rows_per_shard < 1:
-        raise ConfigError(f'--rows-per-shard {rows_per_shard}: expected at least 1')
-    return {part: counts[part] for part in PARTS if counts.get(part)}
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -182,17 +158,32 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('out', type=Path, metavar='OUT', help='folder to write to')
     for part, count in DEFAULT_COUNTS.items():
         parser.add_argument(
-            f'--{part}', type=int, default=count, metavar='N', help=f'pairs in {part} (default: {count})'
+            f'--{part}',
+            type=number(int, 0, MAX_PAIRS),
+            default=count,
+            metavar='N',
+            help=f'pairs in {part} (default: {count})',
         )
     parser.add_argument(
-        '--size', type=int, default=aras400k.TILE_SIZE, help='side of the images in pixels (default: %(default)s)'
+        '--size',
+        type=number(int, MIN_SIZE),
+        default=aras400k.TILE_SIZE,
+        help='side of the images in pixels (default: %(default)s)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='another seed gives another set (default: %(default)s)')
-    parser.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one per CPU)')
+    parser.add_argument(
+        '--seed', type=number(int, 0), default=0, help='another seed gives another set (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--workers', type=number(int, 1), metavar='N', help='number of processes (default: one per CPU)'
+    )
     parser.add_argument('--parquet', action='store_true', help='also write parquet shards to OUT/data')
     parser.add_argument('--no-folders', action='store_true', help='with --parquet: write the shards only')
     parser.add_argument(
-        '--rows-per-shard', type=int, default=500, metavar='N', help='pairs in a parquet shard (default: %(default)s)'
+        '--rows-per-shard',
+        type=number(int, 1),
+        default=500,
+        metavar='N',
+        help='pairs in a parquet shard (default: %(default)s)',
     )
     parser.add_argument(
         '--overwrite', action='store_true', help='make the parts again, and replace those of another source'
@@ -203,6 +194,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     args = build_parser().parse_args(argv)
+    if args.no_folders and not args.parquet:
+        raise ConfigError('--no-folders: nothing to write without --parquet; add it')
     made = make_toy(
         args.out,
         {part: getattr(args, part) for part in PARTS},

@@ -24,8 +24,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.core.checks import Expected, Fault, Item, ItemReport, Report, kinds_of
-from data_prep.core.progress import check_workers
-from data_prep.core.report import run_main
+from data_prep.core.report import number, run_main
 from data_prep.datasets.inria.prepare import protocol_of
 from data_prep.datasets.inria.sources import shipped_archive
 from data_prep.datasets.inria.verify import verify_inria
@@ -62,9 +61,8 @@ def verify(
         Class counts of each split, and all faults.
 
     Raises:
-        DataError: `root` does not exist or has no split in a known layout.
+        DataError: `root` has no split in a known layout.
     """
-    processes = check_workers(workers)
     layouts = find_splits(Path(root), splits, image_dir, mask_dir)
     report = Report(expected.palette.classes)
     items = []
@@ -73,7 +71,7 @@ def verify(
         report.faults += [Fault(problem.kind, split, str(problem.file), problem.message) for problem in problems]
         items += [Item(split, pair.image, pair.mask, expected) for pair in pairs]
     report.faults += _in_two_splits(items, layouts)
-    report.faults += _same_images(report.check(items, list(layouts), processes))
+    report.faults += _same_images(report.check(items, list(layouts), workers))
     # Splits that list files of one folder have the same faults in it: each is reported once.
     unique = {(fault.kind, fault.file, fault.message): fault for fault in reversed(report.faults)}
     report.faults = list(reversed(unique.values()))
@@ -86,10 +84,8 @@ def find_splits(
     """Finds where each split is stored.
 
     Raises:
-        DataError: `root` does not exist, has none of the usual splits, or lacks a named split.
+        DataError: `root` has none of the usual splits, or lacks a named split.
     """
-    if not root.is_dir():
-        raise DataError(f'{root}: no such folder')
     if splits:
         return {split: find_layout(root, split, image_dir, mask_dir) for split in splits}
     layouts = {}
@@ -134,35 +130,25 @@ def _same_images(reports: Sequence[ItemReport]) -> Iterator[Fault]:
 def load_palette(
     root: Path, dataset: str | None, classes: Path | None, ignore_colors: Sequence[Sequence[int]] = ()
 ) -> Palette:
-    """Classes of the data: those of ARAS400k, or those of a table.
+    """Classes of the data: those of a table if there is one, else those of ARAS400k.
 
     Args:
         root: Folder of the data set.
-        dataset: 'aras400k', 'palette', or None to decide by whether a table exists.
-        classes: The table; None for ROOT/classes.csv.
+        dataset: 'palette' for ROOT/classes.csv, 'aras400k' to ignore that file; None to decide by whether it exists.
+        classes: Another table.
         ignore_colors: Colours of pixels that are ignored, see `PaletteDataset`.
 
     Raises:
-        ConfigError: A table is given for ARAS400k, whose classes are fixed.
         DataError: The table is missing or malformed.
     """
-    if dataset is None:
-        dataset = 'palette' if classes is not None or (root / CLASSES_FILE).exists() else 'aras400k'
-    if dataset == 'palette':
+    if classes is not None or dataset == 'palette' or (dataset is None and (root / CLASSES_FILE).exists()):
         return Palette.from_csv(classes or root / CLASSES_FILE, ignore_colors)
-    if classes is not None:
-        raise ConfigError(
-            f'--classes {classes}: the classes of ARAS400k are fixed; omit the option, or add --dataset palette'
-        )
     return Palette(aras400k.CLASSES, aras400k.COLORS, ignore_colors=(aras400k.NO_DATA_COLOR, *ignore_colors))
 
 
-def _color(text: str) -> tuple[int, ...]:
+def color(text: str) -> tuple[int, ...]:
     """An (r, g, b) of the command line, such as 0,0,0."""
-    try:
-        red, green, blue = (int(value) for value in text.split(','))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r}: expected three numbers such as 0,0,0') from None
+    red, green, blue = (int(value) for value in text.split(','))
     return red, green, blue
 
 
@@ -181,13 +167,17 @@ def build_parser() -> argparse.ArgumentParser:
         '--unknown', choices=('error', 'ignore'), default='error', help='whether unknown colours are faults'
     )
     parser.add_argument(
-        '--ignore-colors', nargs='+', type=_color, default=[], metavar='R,G,B', help='colours of pixels to ignore'
+        '--ignore-colors', nargs='+', type=color, default=[], metavar='R,G,B', help='colours of pixels to ignore'
     )
-    parser.add_argument('--bands', type=int, default=3, metavar='N', help='bands of the images (default: 3)')
-    parser.add_argument('--dtype', default='uint8', help='data type of the images, such as uint16 (default: uint8)')
+    parser.add_argument('--bands', type=number(int, 1), default=3, metavar='N', help='bands of the images (default: 3)')
+    parser.add_argument(
+        '--dtype', type=np.dtype, default='uint8', help='data type of the images, such as uint16 (default: uint8)'
+    )
     parser.add_argument('--image-dir', default='images', metavar='NAME', help='image folder (default: images)')
     parser.add_argument('--mask-dir', default='masks', metavar='NAME', help='mask folder (default: masks)')
-    parser.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one per CPU)')
+    parser.add_argument(
+        '--workers', type=number(int, 1), metavar='N', help='number of processes (default: one per CPU)'
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all counts and all faults to this file')
     return parser
 
@@ -201,28 +191,9 @@ def _refuse_layout_options(args: argparse.Namespace, script: str) -> None:
             )
 
 
-def _refuse_archive(args: argparse.Namespace) -> None:
-    """Raises DataError for the unprepared Inria archive, which has no masks in a known layout."""
-    named = args.dataset or args.classes or args.splits or args.mask_dir != 'masks'
-    archive = None if named or (args.root / CLASSES_FILE).exists() else shipped_archive(args.root)
-    if archive is not None:
-        raise DataError(
-            f'{archive}: is the unprepared Inria archive; prepare it first, with "python data_prep/inria.py '
-            f'few-shot {args.root} OUT" or "python data_prep/inria.py full {args.root} OUT", and check OUT'
-        )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status: 0 clean, 1 faults."""
     args = build_parser().parse_args(argv)
-    if args.bands < 1:
-        raise ConfigError(f'--bands {args.bands}: expected at least 1')
-    try:
-        np.dtype(args.dtype)
-    except TypeError:
-        raise ConfigError(f'--dtype {args.dtype!r}: not a data type; try uint8, uint16 or float32') from None
-    if args.json is not None and not args.json.parent.is_dir():
-        raise ConfigError(f'--json {args.json}: folder {args.json.parent} does not exist')
     kinds = kinds_of(args.root)
     if args.dataset == 'isprs' or (args.dataset is None and any(map(dataset_of, kinds))):
         _refuse_layout_options(args, 'isprs.py')
@@ -230,10 +201,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.dataset == 'inria' or (args.dataset is None and any(map(protocol_of, kinds))):
         _refuse_layout_options(args, 'inria.py')
         report = verify_inria(args.root, args.workers)
+    elif args.dataset is None and args.mask_dir == 'masks' and (archive := shipped_archive(args.root)) is not None:
+        raise DataError(
+            f'{archive}: is the unprepared Inria archive; prepare it first, with "python data_prep/inria.py '
+            f'few-shot {args.root} OUT" or "python data_prep/inria.py full {args.root} OUT", and check OUT'
+        )
     else:
-        _refuse_archive(args)
         palette = load_palette(args.root, args.dataset, args.classes, args.ignore_colors)
-        expected = Expected(palette, args.unknown, args.bands, args.dtype)
+        expected = Expected(palette, args.unknown, args.bands, args.dtype.name)
         report = verify(args.root, expected, args.splits, args.workers, args.image_dir, args.mask_dir)
     if args.json is not None:
         write_json(args.json, dict(root=str(args.root), **report.as_dict()))

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from rasterio.transform import from_origin
 
 from lale_mmseg.metainfo import inria
+from tests import isprs_tiles
 
 #: Colours of ground and roofs (red, green, blue).
 _GROUND = np.array([(96, 104, 84), (120, 116, 100), (84, 96, 72)], np.uint8)
@@ -54,14 +54,9 @@ def picture(tile: str, labels: np.ndarray) -> np.ndarray:
 
 def write_tif(path: Path, values: np.ndarray, **options: object) -> Path:
     """Writes (H, W) or (H, W, bands) values as a GeoTIFF of 30 cm, like the archive, but compressed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     bands = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
-    profile: dict = dict(driver='GTiff', count=len(bands), height=bands.shape[1], width=bands.shape[2])
-    profile |= dict(dtype=values.dtype, crs='EPSG:32614', compress='deflate', zlevel=1, predictor=1)
-    profile |= dict(transform=from_origin(616500.0, 3345000.0, inria.GROUND_SAMPLE_DISTANCE, 0.3))
-    with rasterio.open(path, 'w', **profile | options) as file:
-        file.write(bands)
-    return path
+    place: dict = dict(crs='EPSG:32614', transform=from_origin(616500.0, 3345000.0, 0.3, 0.3))
+    return isprs_tiles.write_tif(path, bands, **place | dict(compress='deflate', zlevel=1, predictor=1) | options)
 
 
 def make_inria(

@@ -77,6 +77,6 @@ def write_run(folder: Path, scores, test: int | None = None, tiles=('austin1', '
         write_split(folder / 'test', ('austin31', 'austin32'), test, 'test')
         best = int(np.argmax(scores)) + 1
         described = dict(checkpoint='best.pth', epoch=best, iter=10 * best, config_hash=config_hash(Config(config)))
-        described |= dict(split='test', mode='whole', views='none', scales=[1.0], test_read=1)
+        described |= dict(split='test', prediction=dict(mode='whole', views='none', scales=[1.0]), test_read=1)
         (folder / 'test' / 'run.json').write_text(json.dumps(described | run))
     return folder

@@ -128,4 +128,4 @@ def test_preparing_is_measured_and_leaves_nothing(tmp_path, capsys, monkeypatch)
     assert '2 synthetic tile(s) of 96x96 pixels' in capsys.readouterr().out
     with pytest.raises(SystemExit):
         isprs_prep.main(['--threads', '3'])
-    assert '--threads 3: from 1 to --tiles 2' in capsys.readouterr().err
+    assert '--threads 3: expected 1 to --tiles 2' in capsys.readouterr().err

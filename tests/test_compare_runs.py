@@ -86,7 +86,7 @@ def test_machine_and_resume_make_no_other_group(compare, tmp_path):
     [
         (dict(test_read=2), True, 'its held-out test was read 2 times'),
         (dict(epoch=1, iter=10), True, r'tested at epoch 1 \(iteration 10\), best validation at 2'),
-        (dict(views='d4'), True, "views 'd4', unlike its validation"),
+        (dict(prediction=dict(views='d4')), True, 'tested with views=d4, unlike its validation'),
         (dict(config_hash='other'), False, 'its test is left out'),
         (dict(split='val'), False, "of split 'val'"),
     ],
@@ -99,7 +99,9 @@ def test_unusual_tests_are_noted(compare, tmp_path, run, kept, note):
 
 def test_tests_predicted_differently_are_not_averaged(compare, tmp_path):
     runs = [
-        write_run(tmp_path / f'a{seed}', [50.0], test=1, randomness=dict(seed=seed), run=dict(views=views))
+        write_run(
+            tmp_path / f'a{seed}', [50.0], test=1, randomness=dict(seed=seed), run=dict(prediction=dict(views=views))
+        )
         for seed, views in enumerate(('none', 'd4'))
     ]
     said, content = compare(*runs)

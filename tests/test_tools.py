@@ -220,9 +220,8 @@ def test_test_time_augmentation_averages_views(toy_root, trained, tmp_path):
     image = cv2.imread(str(path))
 
     def probabilities(image):
-        inputs, meta = predictor.prepare(image)
         with torch.no_grad():
-            return predictor.model.encode_decode(inputs, [meta])[0].softmax(0)
+            return predictor.logits(image).softmax(0)
 
     views = [probabilities(image), probabilities(image[:, ::-1]).flip(2), probabilities(image[::-1]).flip(1)]
     expected = sum(views).argmax(0).numpy()

@@ -26,7 +26,7 @@ from lale_mmseg.compat import keep_freed_memory
 from lale_mmseg.datasets.image_io import decode_image, read_bytes, read_size
 from lale_mmseg.errors import DataError, InputError
 from lale_mmseg.evaluation.overlay import overlay, to_display
-from lale_mmseg.files import save_png
+from lale_mmseg.files import atomic_path, save_png
 from lale_mmseg.inference import Predictor, to_tensor
 from lale_mmseg.metainfo.layout import IMAGE_SUFFIXES
 
@@ -139,15 +139,11 @@ def write_geotiff(source: Path, labels: np.ndarray, palette: list[list[int]], ta
             return
     if crs is None and transform.is_identity:  # a world file gives a transform without a reference system
         return
-    temporary = target.with_name(f'.{target.name}.part')
     profile = dict(driver='GTiff', dtype='uint8', count=1, crs=crs, transform=transform, compress='deflate')
-    try:
-        with rasterio.open(temporary, 'w', height=labels.shape[0], width=labels.shape[1], **profile) as dataset:
-            dataset.write(labels, 1)
-            dataset.write_colormap(1, {index: (*color, 255) for index, color in enumerate(palette)})
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    size = dict(height=labels.shape[0], width=labels.shape[1])
+    with atomic_path(target) as temporary, rasterio.open(temporary, 'w', **size, **profile) as dataset:
+        dataset.write(labels, 1)
+        dataset.write_colormap(1, {index: (*color, 255) for index, color in enumerate(palette)})
 
 
 def load_predictor(args: argparse.Namespace) -> Predictor:

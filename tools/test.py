@@ -39,7 +39,8 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         ours[0].pred_dir = args.out
     if args.show_dir is not None:
         cfg.setdefault('default_hooks', ConfigDict())
-        cfg.default_hooks.report = dict(type='ReportHook', num_overlays=-1, overlay_dir=args.show_dir)
+        report = cfg.default_hooks.get('report') or dict(type='ReportHook')
+        cfg.default_hooks.report = {**report, 'num_overlays': -1, 'overlay_dir': args.show_dir}
     if args.tta:
         apply_tta(cfg)
 

@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rich.table import Table
 
 from data_prep.core.prepared import MARKERS, Listing, read_markers
-from data_prep.core.progress import map_jobs, progress_bar
+from data_prep.core.progress import count_cpus, map_jobs
 from data_prep.core.report import print_table, summary, table_console
 from data_prep.core.sources import TIFF
 from data_prep.core.tiles import count_values
@@ -212,15 +212,12 @@ class Report:
             notes=self.notes,
         )
 
-    def check(self, items: Sequence[Item], splits: Sequence[str], workers: int) -> list[ItemReport]:
+    def check(self, items: Sequence[Item], splits: Sequence[str], workers: int | None) -> list[ItemReport]:
         """Checks all items in parallel; adds their faults, and the class counts of each split."""
-        reports = []
-        with progress_bar('checking', len(items)) as advance:
-            # A process takes a second to start: small sets are faster without.
-            for found in map_jobs(check_item, items, max(min(workers, len(items) // 8), 1)):
-                self.faults += found.faults
-                reports.append(found)
-                advance(1)
+        # A process takes a second to start: small sets are faster without.
+        workers = max(min(workers or count_cpus(), len(items) // 8), 1)
+        reports = list(map_jobs('checking', check_item, items, workers))
+        self.faults += [fault for found in reports for fault in found.faults]
         for split in splits:
             of_split = [found for found in reports if found.item.split == split and found.item.mask is not None]
             pixels = sum((found.pixels for found in of_split), np.zeros(len(self.classes), np.int64))
@@ -228,6 +225,19 @@ class Report:
             pairs = sum(item.split == split and item.mask is not None for item in items)
             self.splits[split] = dict(summary(pairs, self.classes, pixels), ignored_pixels=ignored)
         return reports
+
+    def compare_counts(self, found: ItemReport, marker: Mapping[str, Any]) -> None:
+        """Adds a fault if the pixels of a whole mask differ from those in its marker."""
+        mask = found.item.mask
+        if mask is None or any(fault.file == str(mask) for fault in found.faults):
+            return
+        pixels, ignored = found.pixels.tolist(), marker.get('ignored', 0)
+        if (pixels, found.ignored) != (marker['pixels'], ignored):
+            message = (
+                f'has {pixels} pixels of each class and {found.ignored} ignored ones, the marker {marker["pixels"]} '
+                f'and {ignored}'
+            )
+            self.faults.append(Fault('counts', found.item.split, str(mask), message))
 
     def print(self, root: Path, limit: int = 40) -> None:
         """Prints class shares of each split, notes, and the first faults of each kind."""

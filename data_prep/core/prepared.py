@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lale_mmseg.errors import DataError, InputError
+from lale_mmseg.errors import InputError
 from lale_mmseg.files import TEMPORARY, hash_json, write_json
 
 MANIFEST = 'manifest.json'
@@ -105,10 +105,11 @@ class Prepared:
         markers = read_markers(self.root)
         return [unit for unit in units if markers.get(unit.name, {}).get('hash') != unit.hash]
 
-    def missing(self, names: Sequence[str]) -> list[str]:
-        """Units that are not finished, or whose files do not all exist."""
+    def missing(self, hashes: Mapping[str, str]) -> list[str]:
+        """Names of units without a marker of this hash, or whose files do not all exist."""
         markers, there = read_markers(self.root), Listing(self.root)
-        return [name for name in names if name not in markers or there.missing(markers[name]['files'])]
+        finished = [name for name, value in hashes.items() if markers.get(name, {}).get('hash') == value]
+        return [name for name in hashes if name not in finished or there.missing(markers[name]['files'])]
 
     @contextmanager
     def making(self, unit: Unit) -> Iterator[Output]:
@@ -149,7 +150,7 @@ class Prepared:
             _remove(self.root, name)
             del others[name]
         self._require_settings(units, others)
-        todo = {unit.name for unit in self.unfinished(units)} | set(self.missing([*names]))
+        todo = self.missing({unit.name: unit.hash for unit in units})
         return [unit for name, unit in names.items() if overwrite or name in todo]
 
     def _require_settings(self, units: Sequence[Unit], others: Mapping[str, Mapping[str, Any]]) -> None:
@@ -186,18 +187,9 @@ class Listing:
 
 
 def read_markers(root: Path) -> dict[str, dict[str, Any]]:
-    """Markers of a folder by unit name; empty if it has none.
-
-    Raises:
-        DataError: A marker is not readable.
-    """
-    markers = {}
-    for path in sorted((root / MARKERS).glob('*.json')):
-        try:
-            markers[path.stem] = json.loads(path.read_text(encoding='utf-8'))
-        except ValueError as error:
-            raise DataError(f'{path}: not a marker ({error}); remove the file and prepare the data again') from None
-    return markers
+    """Markers of a folder by unit name; empty if it has none."""
+    paths = sorted((root / MARKERS).glob('*.json'))
+    return {path.stem: json.loads(path.read_text(encoding='utf-8')) for path in paths}
 
 
 def manifest(parts: Mapping[str, Any], **notes: Any) -> dict[str, Any]:

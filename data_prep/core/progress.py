@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,8 +13,6 @@ from typing import TypeVar
 import cv2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from lale_mmseg.errors import ConfigError
 
 Job = TypeVar('Job')
 Result = TypeVar('Result')
@@ -37,35 +35,41 @@ def progress_bar(title: str, total: int, unit: str = 'files') -> Iterator[Callab
         yield lambda count: progress.advance(task, count)
 
 
-def check_workers(workers: int | None) -> int:
-    """Number of workers to use; None means one per CPU.
-
-    Raises:
-        ConfigError: The number is below 1.
-    """
-    if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    if workers < 1:
-        raise ConfigError(f'--workers {workers}: expected at least 1')
-    return workers
+def count_cpus() -> int:
+    """Number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def map_jobs(
-    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, threads: bool = False
+    title: str,
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int | None,
+    threads: bool = False,
+    unit: str = 'files',
 ) -> Iterator[Result]:
-    """Yields the results of `function` over `jobs` in order.
+    """Yields the results of `function` over `jobs` in order, and shows a progress bar.
 
     After an error no further job is started, those under way finish, and the error is raised.
 
     Args:
+        title: Text beside the progress bar.
         function: Must be picklable unless `threads` is True.
         jobs: Arguments of `function`.
-        workers: Number of processes or threads; 1 runs everything in the calling thread.
+        workers: Number of processes or threads, None for one per CPU; 1 runs everything in the calling thread.
         threads: Use threads. They suit work that releases the GIL, such as reading, compressing and writing images.
+        unit: Name of what the progress bar counts.
     """
-    if workers == 1:
-        yield from map(function, jobs)
-        return
+    workers = min(workers or count_cpus(), len(jobs))
+    with progress_bar(title, len(jobs), unit) as advance:
+        for result in map(function, jobs) if workers <= 1 else _map_parallel(function, jobs, workers, threads):
+            yield result
+            advance(1)
+
+
+def _map_parallel(
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, threads: bool
+) -> Iterator[Result]:
     pending: deque[Future[Result]] = deque()
     with _pool(workers, threads) as pool:
         try:

@@ -1,9 +1,12 @@
-"""What the commands print: class shares, shortened lists, and one line for an error."""
+"""What all commands share: common options, one line for an error, class shares, shortened lists."""
 
 from __future__ import annotations
 
+import argparse
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -22,6 +25,37 @@ def run_main(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print('interrupted; run the same command again to continue', file=sys.stderr)
         return 130
+
+
+def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], float]:
+    """Type of a command line option: a number of a kind, from `least` to `most`."""
+
+    def convert(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f'{value:g}: expected {least:g} to {most:g}')
+        return value
+
+    convert.__name__ = kind.__name__  # argparse names it in its own errors
+    return convert
+
+
+def add_common_options(parser: argparse.ArgumentParser, source: str, workers: str) -> None:
+    """Adds SOURCE, OUT, --workers and --overwrite.
+
+    Args:
+        parser: A command of a preparation script.
+        source: What SOURCE is.
+        workers: What --workers counts, 'threads' or 'processes'.
+    """
+    parser.add_argument('source', type=Path, metavar='SOURCE', help=source)
+    parser.add_argument('out', type=Path, metavar='OUT', help='folder to write to')
+    parser.add_argument(
+        '--workers', type=number(int, 1), metavar='N', help=f'number of {workers} (default: one per CPU)'
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='make finished data again, and replace data of another source'
+    )
 
 
 def some_of(names: Sequence[str], shown: int = 8) -> str:

@@ -8,15 +8,16 @@ import stat
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import NamedTemporaryFile
+from typing import IO
 
 import rasterio
 from affine import Affine, loadsw
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from data_prep.core.progress import progress_bar
@@ -54,24 +55,44 @@ class SourceFile:
         """Name without folders, size and mark: equal identities mean equal content, without reading it."""
         return [self.name.rpartition('/')[2], self.size, self.mark]
 
-    def read(self) -> bytes:
-        """Content of the file.
+    def chunks(self) -> Iterator[bytes]:
+        """Yields the content; raises DataError if it is damaged."""
+        with reading(self.name), ExitStack() as stack:
+            if self.member is None:
+                file: IO[bytes] = stack.enter_context(self.path.open('rb'))
+            else:
+                file = stack.enter_context(stack.enter_context(zipfile.ZipFile(self.path)).open(self.member))
+            while chunk := file.read(CHUNK):
+                yield chunk
 
-        Raises:
-            DataError: It is damaged or cut off.
+    @contextmanager
+    def unpacked(self, scratch: Path) -> Iterator[tuple[Path, str]]:
+        """Yields the path of the content on disk and its SHA-256; members of archives are copied to `scratch`.
+
+        A tile in memory, beside its decoded pixels, would double the memory of each thread.
         """
-        return _read(self.path, self.member, self.name)
+        digest = hashlib.sha256()
+        scratch.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=scratch, suffix='.tif') as copy:
+            for chunk in self.chunks():
+                digest.update(chunk)
+                if self.member is not None:
+                    copy.write(chunk)
+            copy.flush()
+            yield self.path if self.member is None else Path(copy.name), digest.hexdigest()
 
     def crc(self) -> int:
         """CRC-32 of the content."""
-        return zlib.crc32(self.read()) if self.member is None else self.mark
+        return zlib.crc32(b''.join(self.chunks())) if self.member is None else self.mark
 
     def transform(self, raster: rasterio.DatasetReader) -> Affine:
         """Transform of the opened file, from its world file if it has none of its own."""
         if not raster.transform.is_identity or self.world is None:
             return raster.transform
-        world = Path(self.world) if self.member is None else self.path
-        return loadsw(_read(world, None if self.member is None else self.world, self.world).decode())
+        beside = SourceFile(self.world, Path(self.world), None, 0, 0)
+        if self.member is not None:
+            beside = SourceFile(self.world, self.path, self.world, 0, 0)
+        return loadsw(b''.join(beside.chunks()).decode())
 
     def check_header(self, bands: int) -> tuple[int, int]:
         """Returns (height, width) from the header.
@@ -80,70 +101,82 @@ class SourceFile:
             DataError: The file is unreadable, or has other bands or another data type than 8 bits.
         """
         path = str(self.path) if self.member is None else f'/vsizip/{{{self.path.resolve()}}}/{self.member}'
-        with raster_errors(self.name), rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as raster:
-            if raster.count != bands:
-                raise DataError(f'{self.name}: has {raster.count} band(s), expected {bands}')
-            if set(raster.dtypes) != {'uint8'}:
-                raise DataError(f'{self.name}: has values of type {raster.dtypes[0]}, expected 8 bits (uint8)')
+        with open_raster(path, self.name) as raster:
+            if raster.count != bands or set(raster.dtypes) != {'uint8'}:
+                raise DataError(
+                    f'{self.name}: has {raster.count} band(s) of type {raster.dtypes[0]}, expected {bands} of 8 bits '
+                    '(uint8)'
+                )
             if self.member is None:
                 # A truncated file lacks its last rows; archive members have checksums instead.
                 raster.read(1, window=Window(0, raster.height - 1, raster.width, 1))
             return raster.height, raster.width
 
 
-@contextmanager
-def open_raster(content: bytes, name: str) -> Iterator[rasterio.DatasetReader]:
-    """Opens the content of a raster file.
+def check_tile(image: SourceFile, labels: Sequence[SourceFile], bands: tuple[int, int], size: int) -> tuple[int, int]:
+    """Checks the headers of an image and its labels, and returns their (height, width).
+
+    Args:
+        image: The image.
+        labels: Its label files.
+        bands: Bands of the image, and of the labels.
+        size: Side of the windows that are cut, in pixels.
 
     Raises:
-        DataError: It is not a readable raster; also if reading pixels inside the block fails.
+        DataError: A file is unreadable or of another type, sizes differ, or are less than a window.
     """
-    with raster_errors(name), rasterio.Env(**GDAL_OPTIONS), MemoryFile(content) as memory, memory.open() as raster:
+    found = image.check_header(bands[0])
+    for file in labels:
+        if (other := file.check_header(bands[1])) != found:
+            raise DataError(
+                f'{file.name}: has {other[0]}x{other[1]} pixels (height x width), its image {image.name} has '
+                f'{found[0]}x{found[1]}'
+            )
+    if min(found) < size:
+        raise DataError(
+            f'{image.name}: {found[0]}x{found[1]} pixels (height x width) are less than a window of --size {size}; use '
+            f'at most {min(found)}'
+        )
+    return found
+
+
+@contextmanager
+def open_raster(path: str | Path, name: str) -> Iterator[rasterio.DatasetReader]:
+    """Opens a raster; errors while its pixels are read name the file, too."""
+    with reading(name), rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as raster:
         yield raster
 
 
+def open_zip(path: Path, name: str) -> zipfile.ZipFile:
+    """Opens a zip archive; raises DataError if it is damaged or truncated."""
+    with reading(name):
+        return zipfile.ZipFile(path)
+
+
 @contextmanager
-def without_georeference() -> Iterator[None]:
-    """Silences the warning about rasters without a place on the map: labels have none. For all threads."""
+def reading(name: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turns what the libraries raise for damaged files, and `errors`, into a DataError that names the file."""
+    damaged = (RasterioError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+    try:
+        yield
+    except (*damaged, *errors) as error:
+        raise DataError(f'{name}: cannot be read ({error}); the file is damaged or truncated') from None
+
+
+@contextmanager
+def scratch_beside(out: Path) -> Iterator[Path]:
+    """Yields a folder for copies out of archives, which is removed in the end, also after an error.
+
+    Inside the block, all threads are silent about rasters without a place on the map: labels have none.
+    """
+    out = out.resolve()
+    scratch = out.with_name(f'.{out.name}.unpacked')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        yield
-
-
-@contextmanager
-def raster_errors(name: str) -> Iterator[None]:
-    """Turns errors of rasterio into a DataError that names the file."""
-    try:
-        yield
-    except RasterioError as error:
-        raise DataError(f'{name}: cannot be read ({error}); the file is damaged or truncated') from None
-
-
-@contextmanager
-def archive_errors(name: str) -> Iterator[None]:
-    """Turns errors of damaged archives and unreadable files into a DataError that names the file."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise DataError(f'{name}: cannot be read ({error}); the file is damaged or truncated') from None
-
-
-@contextmanager
-def open_zip(path: Path, name: str) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip archive.
-
-    Raises:
-        DataError: It is not a complete zip archive.
-    """
-    try:
-        zipped = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(
-            f'{name}: not a complete zip archive ({error}); it was probably truncated while it was copied, or is one '
-            'part of several'
-        ) from None
-    with zipped:
-        yield zipped
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def safe_path(info: zipfile.ZipInfo, archive: str | Path) -> PurePosixPath:
@@ -159,9 +192,10 @@ def safe_path(info: zipfile.ZipInfo, archive: str | Path) -> PurePosixPath:
     return path
 
 
-def sha256(content: bytes) -> str:
-    """SHA-256 as hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
+def identity_of(path: Path) -> list:
+    """Name, size and modification time of a file: equal identities mean equal content, without reading it."""
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
 
 
 def md5_of(path: Path) -> str:
@@ -201,18 +235,16 @@ def walk_rasters(
     Args:
         source: A folder, or one zip archive.
         scratch: Folder that inner archives are copied to, because members of a compressed archive cannot be read at
-            random. Created if needed; the caller removes it.
+            random.
         skips: Whether to leave out a folder, given its name.
         opens: Whether to look into an archive, given its name without .zip.
 
     Raises:
-        DataError: `source` does not exist, or an archive is damaged.
+        DataError: An archive is damaged.
     """
     if source.is_file():
         yield from _look_into(source, '', scratch, skips, opens) if source.suffix.lower() == '.zip' else ()
         return
-    if not source.is_dir():
-        raise DataError(f'{source}: no such folder')
     for path in walk_files(source, skips):
         name = path.relative_to(source).as_posix()
         if path.name.startswith('.'):
@@ -220,10 +252,10 @@ def walk_rasters(
         if path.suffix.lower() == '.zip' and opens(path.stem):
             yield from _look_into(path, name, scratch, skips, opens)
         elif path.suffix.lower() in TIFF:
-            status = path.stat()
             worlds = (path.with_suffix(suffix) for suffix in ('.tfw', '.TFW'))
             world = next((str(world) for world in worlds if world.is_file()), None)
-            yield SourceFile(name, path, None, status.st_size, status.st_mtime_ns, world)
+            _, size, modified = identity_of(path)
+            yield SourceFile(name, path, None, size, modified, world)
 
 
 def _look_into(
@@ -236,39 +268,25 @@ def _look_into(
                 continue
             full = f'{name}/{inner}' if name else str(inner)
             if inner.suffix.lower() == '.zip' and opens(inner.stem):
-                yield from _look_into(_copy_out(zipped, info, full, scratch), full, scratch, skips, opens)
+                nested = SourceFile(full, archive, info.filename, info.file_size, info.CRC)
+                yield from _look_into(_copy_out(nested, scratch), full, scratch, skips, opens)
             elif inner.suffix.lower() in TIFF:
                 worlds = (str(inner.with_suffix(suffix)) for suffix in ('.tfw', '.TFW'))
                 world = next((world for world in worlds if world in zipped.NameToInfo), None)
                 yield SourceFile(full, archive, info.filename, info.file_size, info.CRC, world)
 
 
-def _copy_out(zipped: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, scratch: Path) -> Path:
-    path = scratch / f'{info.CRC:08x}_{info.file_size}.zip'
+def _copy_out(archive: SourceFile, scratch: Path) -> Path:
+    path = scratch / f'{archive.mark:08x}_{archive.size}.zip'
     if path.exists():
         return path
-    title = f'{PurePosixPath(name).name}: copying out of its archive'
+    title = f'{PurePosixPath(archive.name).name}: copying out of its archive'
     with (
-        progress_bar(title, info.file_size >> 20, 'MiB') as advance,
+        progress_bar(title, archive.size >> 20, 'MiB') as advance,
         atomic_path(path) as temporary,
-        archive_errors(name),
-        zipped.open(info) as opened,
         temporary.open('wb') as target,
     ):
-        while chunk := opened.read(CHUNK):
+        for chunk in archive.chunks():
             target.write(chunk)
             advance(len(chunk) >> 20)
     return path
-
-
-def _read(path: Path, member: str | None, name: str) -> bytes:
-    with archive_errors(name):
-        if member is None:
-            return path.read_bytes()
-        with zipfile.ZipFile(path) as zipped:
-            return zipped.read(member)
-
-
-def remove_scratch(scratch: Path) -> None:
-    """Removes the copies of inner archives."""
-    shutil.rmtree(scratch, ignore_errors=True)

@@ -11,7 +11,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
-from lale_mmseg.errors import DataError
+from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.files import atomic_path, save_png
 
 #: Rows that are processed at a time where intermediate results are larger than the image.
@@ -29,6 +29,12 @@ def starts(length: int, size: int, stride: int) -> list[int]:
     """
     found = list(range(0, length - size + 1, stride))
     return found if found[-1] == length - size else [*found, length - size]
+
+
+def check_stride(size: int, stride: int) -> None:
+    """Raises ConfigError if windows would not cover the pixels between them."""
+    if stride > size:
+        raise ConfigError(f'--stride {stride} with --size {size}: expected at most {size}, or pixels would be skipped')
 
 
 def windows(array: np.ndarray, stem: str, size: int, stride: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -234,18 +234,6 @@ def _numbered_files(folder: Path) -> dict[Path, re.Match[str]]:
     return {path: match for path in folder.glob('*.pth') if (match := _NUMBERED.fullmatch(path.name))}
 
 
-def replace_when_whole(temporary: Path, final: Path) -> None:
-    """Gives a written file its final name after its bytes have reached the disk."""
-    with open(temporary, 'rb+') as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, final)
-    folder = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def to_plain(value: Any, where: str = 'checkpoint') -> Any:
     """Copies nested containers, replacing everything that `weights_only` refuses with plain values.
 

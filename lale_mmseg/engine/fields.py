@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from ..errors import ConfigError
-from .default_hooks import DEFAULT_HOOKS
+from .default_hooks import DEFAULT_HOOKS, MMENGINE_HOOKS
 
 #: Fields that are read by `Runner.from_cfg`, by mmengine's config machinery or by this package's tools.
 KNOWN_FIELDS = [
@@ -45,7 +45,6 @@ _REPLACED_FIELDS = {
     'log_config': 'default_hooks.logger and visualizer',
     'workflow': 'train_cfg.val_interval',
 }
-_MMENGINE_HOOKS = ['runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization']
 #: Python's message about an unknown argument, and mmengine's about an unknown type.
 _UNEXPECTED = re.compile(r"(?:(\w+)\.__init__|(\w+))\(\) got an unexpected keyword argument '(\w+)'")
 _UNREGISTERED = re.compile(r'(\S+) is not in the \S+ registry')
@@ -66,7 +65,7 @@ def check_fields(cfg: Config) -> None:
         variant = name.startswith(tuple(f'{field}_' for field in KNOWN_FIELDS))  # such as `data_root_2`
         if name not in [*KNOWN_FIELDS, *_USUAL_VARIABLES] and not variant:
             _reject_near_miss(name, name, KNOWN_FIELDS, cutoff=0.86)
-    hooks = [*_MMENGINE_HOOKS, *DEFAULT_HOOKS]
+    hooks = [*MMENGINE_HOOKS, 'visualization', *DEFAULT_HOOKS]
     for name in cfg.get('default_hooks') or {}:
         if name not in hooks:
             _reject_near_miss(f'default_hooks.{name}', name, hooks, cutoff=0.8)
@@ -175,6 +174,8 @@ def arguments_of(part: Any) -> list[str]:
 def _registries() -> list[Registry]:
     """The registries of mmsegmentation and their parents in mmengine."""
     own = [value for value in vars(registries).values() if isinstance(value, Registry)]
+    for registry in own:
+        registry.import_from_location()  # mmsegmentation registers its parts at the first look-up
     return [*own, *(registry.parent for registry in own if registry.parent is not None)]
 
 

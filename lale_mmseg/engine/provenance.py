@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from ..files import file_sha256
+from ..files import file_sha256, hash_json
+from .default_hooks import OBSERVERS
 from .splits import scenes_of
 
 #: Config fields that define a training, beside the segmentor.
@@ -30,7 +29,10 @@ def config_hash(cfg: Config) -> str:
     """SHA-256, in hexadecimal, of the network and its training, without folders, workers, evaluation and `test_cfg`."""
     content = {name: cfg.get(name) for name in _TRAINING_FIELDS}
     content['model'] = cfg.get('model')
-    return hashlib.sha256(json.dumps(_plain(content), sort_keys=True, default=repr).encode()).hexdigest()
+    # Freezing, early stopping and averages of weights are hooks with names of their own.
+    hooks = (cfg.get('default_hooks') or {}).items()
+    content['hooks'] = {name: hook for name, hook in hooks if name not in OBSERVERS and hook is not None}
+    return hash_json(_plain(content))
 
 
 def _plain(node: Any) -> Any:
@@ -40,7 +42,13 @@ def _plain(node: Any) -> Any:
     return [_plain(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
-def describe_test(cfg: Config, checkpoint: str | None, meta: Mapping[str, Any], split: str | None) -> dict[str, Any]:
+def describe_test(
+    cfg: Config,
+    checkpoint: str | None,
+    meta: Mapping[str, Any],
+    split: str | None,
+    prediction: Mapping[str, Any],
+) -> dict[str, Any]:
     """Content of `run.json`: what a test tested, and how it predicted.
 
     Args:
@@ -48,14 +56,14 @@ def describe_test(cfg: Config, checkpoint: str | None, meta: Mapping[str, Any], 
         checkpoint: The tested checkpoint; None if the network was trained in this process or has its initial weights.
         meta: `meta` of the checkpoint.
         split: Name of the tested split, if the dataset has one.
+        prediction: Options of the predictor.
 
     Returns:
         `checkpoint` (path) and `checkpoint_sha256` (None unless it is a local file); `epoch` and `iter` of the
-        checkpoint; `config` (file name) and `config_hash` of the training; `split`; `mode` ('whole' or 'slide') and
-        `views` with `scales` of the prediction. Unknown entries are None.
+        checkpoint; `config` (file name) and `config_hash` of the training; `split`; `prediction`. Unknown entries are
+        None.
     """
     local = Path(checkpoint).expanduser() if checkpoint is not None and '://' not in checkpoint else None
-    test_cfg = (cfg.model.get('test_cfg') or {}) if 'model' in cfg else None
     return dict(
         checkpoint=checkpoint if local is None else str(local.resolve()),
         checkpoint_sha256=None if local is None else file_sha256(local),
@@ -64,9 +72,7 @@ def describe_test(cfg: Config, checkpoint: str | None, meta: Mapping[str, Any], 
         config=Path(cfg.filename).name if cfg.filename else None,
         config_hash=meta.get('config_hash') or config_hash(cfg),
         split=split,
-        mode=None if test_cfg is None else test_cfg.get('mode', 'whole'),
-        views=None if test_cfg is None else test_cfg.get('views', 'none'),
-        scales=None if test_cfg is None else list(test_cfg.get('scales') or (1.0,)),
+        prediction=dict(prediction),
     )
 
 

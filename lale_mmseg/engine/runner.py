@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,17 @@ from mmseg.registry import RUNNERS
 from torch import nn
 
 from .. import compat
-from ..files import write_atomic
+from ..files import atomic_path, write_json
 from . import held_out
-from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
-from .config import check_config, complete_config
+from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights
+from .config import PHASES, check_config, complete_config
+from .default_hooks import MMENGINE_HOOKS
 from .fields import located_errors
 from .network_check import check_heads
 from .pretrained import load_pretrained_parts, take_pretrained_parts
-from .provenance import config_hash, describe_test
-from .splits import check_scoring, check_splits
+from .provenance import config_hash, describe_test, tiles_seen, warn_of_seen_tiles
+from .splits import check_scoring, check_splits, scenes_of
 from .unwrap import unwrapped
-
-#: Default hooks that mmengine has itself, and leaves out where a config sets them to None.
-_MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
 @RUNNERS.register_module()
@@ -38,7 +37,7 @@ class LALERunner(Runner):
 
     * A config is completed and checked (`lale_mmseg.engine.config`) before anything is built. Parts that cannot be
       built are reported with the path of the config field and the nearest name.
-    * Hooks that every run needs are merged into `default_hooks` (`lale_mmseg.engine.hooks.DEFAULT_HOOKS`).
+    * Hooks that every run needs are merged into `default_hooks` (`lale_mmseg.engine.default_hooks`).
     * Distributed runs work on CPUs, over gloo; SyncBN becomes BN there.
     * Checkpoints are written atomically, hold plain data, and are read without running code; weights that do not fit
       are an error unless the config sets `partial_load = True`. The same holds for `init_cfg=dict(type='Pretrained')`.
@@ -54,6 +53,10 @@ class LALERunner(Runner):
     _load_from: str | None
     #: `meta` of the checkpoint that weights were loaded from, and its path.
     _loaded: tuple[str, dict] | None = None
+    #: Hash of the training config, from the first start of a resumed training.
+    _training_hash: str | None = None
+    #: Tiles that the loaded weights were trained on.
+    _seen: frozenset[str] = frozenset()
     #: Content of run.json, once a test has begun.
     _tested: dict[str, Any] | None = None
 
@@ -90,16 +93,13 @@ class LALERunner(Runner):
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         """Registers the hooks of the config; mmengine can disable (None) only its own by name, this any."""
         named = (default_hooks or {}).items()
-        kept = {name: hook for name, hook in named if hook is not None or name in _MMENGINE_HOOKS}
+        kept = {name: hook for name, hook in named if hook is not None or name in MMENGINE_HOOKS}
         super().register_hooks(kept, custom_hooks)
 
     def train(self) -> nn.Module:
         """Checks the config against its data, then trains."""
-        with located_errors(self.cfg):
-            check_config(self.cfg, ('train', 'val'))
-            held_out.check(self.cfg, ('train', 'val'))
+        with self._checked('train', 'val'):
             check_splits(self.cfg)
-            check_scoring(self.cfg, ('val',))
             used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
             if used and not self._resume:
                 self.logger.warning(
@@ -111,10 +111,7 @@ class LALERunner(Runner):
 
     def val(self) -> dict:
         """Checks the config against its data, then validates."""
-        with located_errors(self.cfg):
-            check_config(self.cfg, ('val',))
-            held_out.check(self.cfg, ('val',))
-            check_scoring(self.cfg, ('val',))
+        with self._checked('val'):
             return super().val()
 
     def test(self) -> dict:
@@ -127,13 +124,20 @@ class LALERunner(Runner):
                 written.
             CheckpointError: A held-out split is to be tested with weights that come from no checkpoint file.
         """
-        check_config(self.cfg, ('test',))
-        held_out.check(self.cfg, ('test',))
-        check_scoring(self.cfg, ('test',))
-        metrics = super().test()
+        with self._checked('test'):
+            metrics = super().test()
         if is_main_process():
-            write_atomic(Path(self.work_dir) / 'test' / 'run.json', json.dumps(self._tested, indent=1) + '\n')
+            write_json(Path(self.work_dir) / 'test' / 'run.json', self._tested)
         return metrics
+
+    @contextmanager
+    def _checked(self, *phases: str) -> Iterator[None]:
+        """Checks the config for these phases; errors of parts that are built inside name their config field."""
+        with located_errors(self.cfg):
+            check_config(self.cfg, phases)
+            held_out.check(self.cfg, phases)
+            check_scoring(self.cfg, [phase for phase in phases if phase != 'train'])
+            yield
 
     def load_or_resume(self) -> None:
         """Loads or resumes.
@@ -152,11 +156,24 @@ class LALERunner(Runner):
         """Content of run.json, without the number of the read."""
         checkpoint, meta = self._loaded or (None, {})
         if isinstance(self._train_loop, BaseLoop):  # trained in this process
-            checkpoint, meta = None, dict(epoch=self.epoch, iter=self.iter, config_hash=config_hash(self.cfg))
-        return describe_test(self.cfg, checkpoint, meta, getattr(self.test_dataloader.dataset, 'split', None))
+            checkpoint, meta = None, dict(epoch=self.epoch, iter=self.iter, config_hash=self._training_hash)
+        predictor = getattr(self._test_loop, 'predictor', None)  # mmengine's own loop has none
+        # How windows are batched does not change a result.
+        prediction = {} if predictor is None else asdict(predictor.options)
+        prediction = {name: value for name, value in prediction.items() if name not in ('batch_size', 'keep_logits')}
+        return describe_test(
+            self.cfg, checkpoint, meta, getattr(self.test_dataloader.dataset, 'split', None), prediction
+        )
+
+    def _note_seen(self, seen: frozenset[str]) -> None:
+        """Adds tiles that loaded weights were trained on, and warns if this run evaluates them."""
+        self._seen |= seen
+        running = [phase for phase in PHASES if isinstance(getattr(self, f'_{phase}_loop'), BaseLoop)]
+        # A training also warns of its test set, which is tested later.
+        warn_of_seen_tiles(seen, self.cfg, ('val', 'test') if 'train' in running else running)
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
-        """Resumes; arguments as of mmengine's, which goes back to the checkpoint's seed: samplers go with it."""
+        """Resumes, with the same arguments as mmengine's, and gives samplers the seed of the checkpoint, too."""
         before = self.seed
         super().resume(*args, **kwargs)
         sampler = self.train_dataloader.sampler
@@ -164,7 +181,7 @@ class LALERunner(Runner):
             sampler.seed = self.seed
 
     def _find_resumed(self) -> None:
-        """Settles what to resume; asked again, it says and changes nothing."""
+        """Finds the checkpoint to resume from; later calls have no effect."""
         if self._has_loaded or not self._resume or (self._resume != 'auto' and self._load_from is not None):
             return
         path, passed_over = newest_checkpoint(self.work_dir)
@@ -187,7 +204,7 @@ class LALERunner(Runner):
         super()._init_model_weights()
         trust = self.cfg.get('trust_checkpoint', False)
         seen = load_pretrained_parts([] if self._resume else parts, trust=trust)
-        self.call_hook('after_load_pretrained', seen=seen)
+        self._note_seen(seen)
 
     def load_checkpoint(
         self,
@@ -200,8 +217,8 @@ class LALERunner(Runner):
 
         Args:
             filename: Local file or http(s) address.
-            map_location: As of `torch.load`.
-            strict: As of mmengine; weights must fit in any case.
+            map_location: See `torch.load`.
+            strict: Ignores `partial_load`; weights must fit in any case.
             revise_keys: (pattern, replacement) pairs applied to the names; by default the prefix `module.` goes.
 
         Raises:
@@ -211,6 +228,9 @@ class LALERunner(Runner):
         # Before the hooks: EMAHook takes what has the names of the network, and passes over the rest.
         checkpoint['state_dict'] = rename_weights(checkpoint['state_dict'], revise_keys or [(r'^module\.', '')])
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        self._note_seen(tiles_seen(checkpoint))
+        if self._resume:
+            self._training_hash = (checkpoint.get('meta') or {}).get('config_hash') or self._training_hash
         partial = self.cfg.get('partial_load', False) and not strict
         load_weights(unwrapped(self.model), checkpoint['state_dict'], filename, partial)
         self._has_loaded = True
@@ -220,16 +240,19 @@ class LALERunner(Runner):
 
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Saves a checkpoint under a temporary name first; arguments as of mmengine's `Runner.save_checkpoint`."""
+        """Saves a checkpoint atomically, with the same arguments as mmengine's `Runner.save_checkpoint`.
+
+        Its `meta` records what the weights were trained with and on: `config_hash`, of the first start of a resumed
+        training, and `seen_tiles`, those of the training set and of all checkpoints that weights were loaded from.
+        """
+        self._training_hash = self._training_hash or config_hash(self.cfg)
+        seen = sorted(self._seen | scenes_of(self.cfg, 'train'))
+        kwargs['meta'] = {**(kwargs.get('meta') or {}), 'config_hash': self._training_hash, 'seen_tiles': seen}
         if '://' in out_dir:  # a remote backend writes objects in one piece
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        temporary = Path(out_dir) / f'.{filename}.part'
-        try:
+        with atomic_path(Path(out_dir) / filename, sync=True) as temporary:
             super().save_checkpoint(out_dir, temporary.name, *args, **kwargs)
-            replace_when_whole(temporary, Path(out_dir) / filename)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _maybe_compile(self, target: str) -> None:
         options = self.cfg.get('compile')

@@ -47,8 +47,8 @@ class EvaluationReport:
     Attributes:
         classes: Name of each class, C of them.
         palette: (r, g, b) of each class, or None if the dataset has no colours.
-        matrix: (C, C) int64 pixel counts; row = label, column = prediction. Holds all pixels, whatever the rules
-        exclude. num_images: Number of images that were scored.
+        matrix: (C, C) int64 pixel counts of all pixels, whatever the rules exclude; row = label, column = prediction.
+        num_images: Number of images that were scored.
         ignore_index: Label of pixels that were not counted.
         rules: Which classes are averaged and which pixels are excluded.
         protocol: The published protocol that defines the rules, or None.

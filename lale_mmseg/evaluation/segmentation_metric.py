@@ -21,7 +21,7 @@ from ..metainfo.protocols import find_protocol
 from .boundary import COUNTS, boundary_counts, check_tolerance, pixels_of
 from .confusion import ScoringRules, check_ignore_index, confusion_matrix, protocol_rules
 from .report import BoundaryResult, EvaluationReport
-from .tiles import TileScores, group_by_tile
+from .tiles import TileScores, group_by_tile, tile_of
 
 
 @METRICS.register_module()
@@ -67,6 +67,8 @@ class SegmentationMetric(BaseMetric):
 
     # An empty prefix is intended; mmengine warns about None.
     default_prefix = ''
+    #: Tells the loops of this package to set `output_dir`.
+    writes_report = True
 
     def __init__(
         self,
@@ -102,7 +104,8 @@ class SegmentationMetric(BaseMetric):
         self.output_dir = output_dir
         self.pred_dir = pred_dir
         self.per_tile = per_tile
-        self.tile_pattern = tile_pattern
+        self.tile_pattern = None if tile_pattern is None else compiled(tile_pattern)
+        self._stems: dict[str, str] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Scores a batch.
@@ -115,6 +118,7 @@ class SegmentationMetric(BaseMetric):
         classes, rules = self._classes_and_rules()
         for sample in data_samples:
             img_path = str(sample.get('img_path') or '')
+            self._check_name(img_path)  # before hours of prediction, not after
             source = str(sample.get('seg_map_path') or img_path or 'label')
             if sample.get('gt_sem_seg') is None:
                 raise DataError(
@@ -135,8 +139,6 @@ class SegmentationMetric(BaseMetric):
                 ignored = pixels_of(label_map, [self.ignore_index, *rules.left_out_labels])
                 boundary = boundary_counts(pred_map, label_map, len(classes), self.boundary_tolerance, ignored)
             if self.pred_dir is not None:
-                if not img_path:
-                    raise DataError('pred_dir is set, but the data samples have no img_path to name the PNG files by')
                 save_png(Path(self.pred_dir) / f'{Path(img_path).stem}.png', pred.to(torch.uint8).cpu().numpy())
             self.results.append((img_path, cells, matrix.ravel()[cells], boundary))
 
@@ -166,6 +168,7 @@ class SegmentationMetric(BaseMetric):
             return super().evaluate(size)
         finally:
             self.results.clear()
+            self._stems.clear()
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Scores of all images; logs the report and writes it into `output_dir`. Runs in the main process alone.
@@ -174,8 +177,8 @@ class SegmentationMetric(BaseMetric):
             results: Path, cells and values of the confusion matrix, and boundary counts of each image.
         """
         classes, rules = self._classes_and_rules()
-        if self.pred_dir is not None:
-            _check_stems([path for path, *_ in results])
+        for path, *_ in results:  # those of other processes
+            self._check_name(path)
         count = len(classes)
         total = np.zeros(count * count, np.int64)
         for _, cells, values, _ in results:
@@ -187,9 +190,8 @@ class SegmentationMetric(BaseMetric):
         meta = self.dataset_meta or {}
         tiles = None
         if self.per_tile:
-            pattern = self.tile_pattern or meta.get('tile_pattern')
             images = [(path, _matrix(cells, values, count)) for path, cells, values, _ in results]
-            tiles = TileScores(*group_by_tile(images, None if pattern is None else compiled(pattern)), classes, rules)
+            tiles = TileScores(*group_by_tile(images, self._pattern()), classes, rules)
         palette = meta.get('palette')
         report = EvaluationReport(
             classes=classes,
@@ -208,6 +210,24 @@ class SegmentationMetric(BaseMetric):
         if self.output_dir is not None:
             report.write(self.output_dir)
         return metrics
+
+    def _check_name(self, img_path: str) -> None:
+        """Checks that an image can be named: its prediction by its stem, its tile by the pattern."""
+        if not img_path and (self.per_tile or self.pred_dir is not None):
+            raise DataError('per_tile and pred_dir need the img_path of each data sample; add it to the meta keys')
+        pattern = self._pattern() if self.per_tile else None
+        if pattern is not None:
+            tile_of(img_path, pattern)
+        stem = Path(img_path).stem
+        if self.pred_dir is not None and self._stems.setdefault(stem, img_path) != img_path:
+            raise DataError(
+                f'{self._stems[stem]} and {img_path} have the same stem, so both predictions would be {stem}.png; '
+                'rename one of the images, or remove pred_dir'
+            )
+
+    def _pattern(self) -> re.Pattern[str] | None:
+        of_data = (self.dataset_meta or {}).get('tile_pattern')
+        return self.tile_pattern or (None if of_data is None else compiled(of_data))
 
     def _classes_and_rules(self) -> tuple[tuple[str, ...], ScoringRules]:
         classes = tuple((self.dataset_meta or {}).get('classes') or ())
@@ -261,17 +281,6 @@ def _matrix(cells: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     matrix = np.zeros(count * count, np.int64)
     matrix[cells] = values
     return matrix.reshape(count, count)
-
-
-def _check_stems(paths: Sequence[str]) -> None:
-    by_stem: dict[str, str] = {}
-    for path in paths:
-        first = by_stem.setdefault(Path(path).stem, path)
-        if first != path:
-            raise DataError(
-                f'{first} and {path} have the same stem, so both predictions were written to {Path(path).stem}.png; '
-                'rename one of the images, or remove pred_dir'
-            )
 
 
 def _size(data: torch.Tensor) -> str:

@@ -154,26 +154,32 @@ def group_by_tile(
 
     Returns:
         Matrices by tile in natural order (austin2 before austin10), and cities by tile.
-
-    Raises:
-        DataError: The name of an image does not match the pattern.
     """
     matrices: dict[str, np.ndarray] = {}
     cities: dict[str, str] = {}
     stems = [Path(path).stem for path, _ in images]
     unique = len(set(stems)) == len(stems)
     for (path, matrix), stem in zip(images, stems, strict=True):
-        tile = stem if unique else path
+        tile, city = stem if unique else path, None
         if pattern is not None:
-            match = pattern.fullmatch(stem)
-            if match is None:
-                raise DataError(f'{path}: the file name does not match tile_pattern {pattern.pattern!r}')
-            tile = match['tile']
-            if match.groupdict().get('city'):
-                cities[tile] = match['city']
+            tile, city = tile_of(path, pattern)
+        if city:
+            cities[tile] = city
         matrices[tile] = matrices[tile] + matrix if tile in matrices else matrix
     order = sorted(matrices, key=natural_key)
     return {tile: matrices[tile] for tile in order}, {tile: cities[tile] for tile in order if tile in cities}
+
+
+def tile_of(path: str, pattern: re.Pattern[str]) -> tuple[str, str | None]:
+    """Tile and city of an image, from the stem of its file.
+
+    Raises:
+        DataError: The name does not match the pattern.
+    """
+    match = pattern.fullmatch(Path(path).stem)
+    if match is None:
+        raise DataError(f'{path}: the file name does not match tile_pattern {pattern.pattern!r}')
+    return match['tile'], match.groupdict().get('city')
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:

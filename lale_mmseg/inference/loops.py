@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from mmengine.runner import Runner, TestLoop, ValLoop, autocast
-from mmseg.registry import LOOPS
+from mmseg.registry import LOOPS, METRICS
 from mmseg.structures import SegDataSample
 
-from ..engine.fields import accepts
 from ..engine.unwrap import unwrapped
 from .predictor import Predictor
 
@@ -64,10 +63,12 @@ class PredictionTestLoop(TestLoop):
 
 
 def with_folders(evaluator: Any, folder: Path) -> Any:
-    """The configs of metrics, each that takes an `output_dir` with one below `folder`; prefixes do not share files."""
+    """Configs of metrics; those that write a report get an `output_dir` below `folder`, one for each prefix."""
     if isinstance(evaluator, (list, tuple)):
         return [with_folders(one, folder) for one in evaluator]
-    if not isinstance(evaluator, dict) or not accepts(evaluator, 'output_dir') or evaluator.get('output_dir'):
+    # Other metrics may empty their `output_dir` first, as mmsegmentation's CityscapesMetric does.
+    kind = METRICS.get(evaluator['type']) if isinstance(evaluator, dict) else None
+    if not getattr(kind, 'writes_report', False) or evaluator.get('output_dir'):
         return evaluator
     return {**evaluator, 'output_dir': str(folder / (evaluator.get('prefix') or ''))}
 

@@ -157,22 +157,21 @@ class Predictor:
         sample = self(dict(inputs=[to_tensor(image)]))[0]
         return sample.pred_sem_seg.data[0].cpu().numpy()
 
-    def prepare(self, image: np.ndarray) -> tuple[Tensor, dict[str, Any]]:
-        """An image in one piece, for `model.encode_decode`.
+    def logits(self, image: np.ndarray) -> Tensor:
+        """Predicts one image in one piece, without windows, views or scales.
 
         Args:
             image: See `predict`.
 
         Returns:
-            Normalized batch (1, bands, H', W'), padded as the data preprocessor says, and its meta information.
+            Logits (C, H', W') of the size that the network sees, see `input_size`.
         """
-        size = (image.shape[0], image.shape[1])
-        padded = _padded_size(size, self.model.data_preprocessor.test_cfg)
-        whole = WindowGrid(padded, padded, padded)
-        inputs = self._normalized(
-            [(_Image(to_tensor(image), SegDataSample(), WindowMean(whole, self._classify, False)), *whole)]
-        )
-        return inputs, dict(ori_shape=size, img_shape=inputs.shape[2:], pad_shape=inputs.shape[2:])
+        inputs = self._normalized([to_tensor(image)], ['image'], self.input_size((image.shape[0], image.shape[1])))
+        return self._logits(inputs, [{}])[0]
+
+    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of an image with the padding that the data preprocessor adds in tests."""
+        return _padded_size(size, self.model.data_preprocessor.test_cfg)
 
     @torch.no_grad()
     def __call__(self, data: Mapping[str, Any], progress: Callable[[int], object] | None = None) -> list[SegDataSample]:
@@ -199,7 +198,7 @@ class Predictor:
 
     def grid(self, size: tuple[int, int]) -> WindowGrid:
         """The windows of an image of (height, width) pixels."""
-        padded = _padded_size(size, self.model.data_preprocessor.test_cfg)
+        padded = self.input_size(size)
         options = self.options
         if options.mode == 'whole' and size[0] * size[1] <= options.max_pixels:
             return WindowGrid(padded, padded, padded)
@@ -225,20 +224,23 @@ class Predictor:
 
     def _add(self, batch: Sequence[tuple[_Image, Window]]) -> None:
         """Predicts a batch and adds it to the means; on return its logits are freed, before the next batch is made."""
-        scores = self._scores(self._normalized(batch), [image.sample.metainfo for image, _ in batch])
+        window = batch[0][1]  # all of one size
+        pieces = [image.piece(window) for image, window in batch]
+        paths = [image.sample.get('img_path', 'image') for image, _ in batch]
+        inputs = self._normalized(pieces, paths, (window.height, window.width))
+        scores = self._scores(inputs, [image.sample.metainfo for image, _ in batch])
+        del inputs, pieces
         for (image, window), of_window in zip(batch, scores, strict=True):
             image.mean.add(window, of_window)
 
-    def _normalized(self, batch: Sequence[tuple[_Image, Window]]) -> Tensor:
-        """Normalized windows (N, bands, h, w) on the network's device."""
+    def _normalized(self, pieces: Sequence[Tensor], paths: Sequence[str], size: tuple[int, int]) -> Tensor:
+        """Normalized windows (N, bands, *size) on the network's device; pieces may lack padding below and right."""
         # The model's own buffers and device, but padded is the image and not each of its windows.
         normalize = copy.copy(self.model.data_preprocessor)
         normalize.test_cfg = None
-        pieces = [image.piece(window) for image, window in batch]
-        paths = [SegDataSample(metainfo=dict(img_path=image.sample.get('img_path', 'image'))) for image, _ in batch]
-        x = normalize(dict(inputs=pieces, data_samples=paths), False)['inputs']
-        window = batch[0][1]
-        below, right = window.height - x.shape[2], window.width - x.shape[3]
+        samples = [SegDataSample(metainfo=dict(img_path=path)) for path in paths]
+        x = normalize(dict(inputs=list(pieces), data_samples=samples), False)['inputs']
+        below, right = size[0] - x.shape[2], size[1] - x.shape[3]
         return F.pad(x, (0, right, 0, below), value=normalize.pad_val) if below or right else x
 
     def _scores(self, inputs: Tensor, metas: Sequence[Mapping[str, Any]]) -> Tensor:

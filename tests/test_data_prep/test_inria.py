@@ -13,13 +13,10 @@ import pytest
 import rasterio
 
 import data_prep.datasets.inria.prepare as module
-from data_prep.core.prepared import read_markers
 from data_prep.datasets.inria.crops import unpublished
 from data_prep.datasets.inria.overview import COLUMNS, FRAMES, GAP, SIDE, TEXT, thumbnail
 from data_prep.datasets.inria.prepare import Request, encode_jpeg, prepare
-from data_prep.datasets.inria.sources import find_tiles
 from data_prep.inria import main
-from lale_mmseg.errors import InputError
 from lale_mmseg.metainfo import inria
 from lale_mmseg.metainfo.protocols import find_protocol
 from tests.inria_tiles import make_inria, picture, roofs
@@ -187,42 +184,29 @@ def test_the_picture_shows_every_crop(crops):
     assert [tile for tile, seen in zip(tiles, outlined, strict=True) if not seen] == ['austin5']
 
 
-def test_threads_and_zip_files_give_the_same(crops, source, tmp_path):
-    prepare(few(), source, tmp_path / 'threads', workers=3)
-    assert files(tmp_path / 'threads') == files(crops)
-    (tmp_path / 'zipped').mkdir()
-    packed = zip_folder(source / 'AerialImageDataset', tmp_path / 'zipped' / 'NEW2-AerialImageDataset.zip')
-    for number, place in enumerate((packed, packed.parent)):
-        prepare(few(), place, tmp_path / f'out{number}', workers=1)
-        assert files(tmp_path / f'out{number}') == files(crops)
+@pytest.fixture(scope='module')
+def places(source, tmp_path_factory):
+    """Ways to pass the data: folders of any depth, archives, links."""
+    folder, root = tmp_path_factory.mktemp('places'), source / 'AerialImageDataset'
+    for name in ('zipped', 'top', 'linked'):
+        (folder / name).mkdir()
+    zip_folder(root, folder / 'zipped' / 'NEW2-AerialImageDataset.zip')
+    # As `cd train && zip -r ../train.zip .` makes it.
+    zip_folder(root / 'train', folder / 'top' / 'train.zip', keep_top=False)
+    for name in ('AerialImageDataset', 'again'):
+        (folder / 'linked' / name).symlink_to(root)
+    (folder / 'linked' / 'up').symlink_to(folder / 'linked')  # leads back
+    (folder / 'linked' / '0_quick').symlink_to(root / 'train' / 'images')  # its name is not `images`
+    return folder
 
 
-def test_an_archive_with_the_two_folders_at_its_top(crops, source, tmp_path):
-    """As `cd train && zip -r ../train.zip .` makes it; also where it lies in a folder."""
-    (tmp_path / 'zipped').mkdir()
-    packed = zip_folder(source / 'AerialImageDataset' / 'train', tmp_path / 'zipped' / 'train.zip', keep_top=False)
-    for number, place in enumerate((packed, packed.parent)):
-        prepare(few(), place, tmp_path / f'out{number}', workers=1)
-        assert files(tmp_path / f'out{number}') == files(crops)
-
-
-def test_links_are_followed_and_circles_end(crops, source, tmp_path):
-    """A link to the disk of the data, to it once more, and one that leads back."""
-    linked = tmp_path / 'linked'
-    (linked / 'own').mkdir(parents=True)
-    (linked / 'AerialImageDataset').symlink_to(source / 'AerialImageDataset')
-    (linked / 'again').symlink_to(source / 'AerialImageDataset')
-    (linked / 'own' / 'up').symlink_to(linked)
-    (linked / '0_quick').symlink_to(source / 'AerialImageDataset' / 'train' / 'images')  # its name is no `images`
-    prepare(few(), linked, tmp_path / 'out', workers=1)
+@pytest.mark.parametrize(
+    'place', ['zipped', 'zipped/NEW2-AerialImageDataset.zip', 'top', 'top/train.zip', 'linked', 'again', 'again/train']
+)
+def test_every_way_of_packing_and_threads_give_the_same(crops, places, tmp_path, place):
+    place = place.replace('again', 'linked/again')
+    prepare(few(), places / place, tmp_path / 'out', workers=3)
     assert files(tmp_path / 'out') == files(crops)
-
-
-@pytest.mark.parametrize('below', ['.', 'AerialImageDataset', 'AerialImageDataset/train'])
-def test_the_source_is_found_at_any_depth(source, below, tmp_path):
-    found = find_tiles(source / below, inria.tiles_of('austin'), False, tmp_path)
-    assert list(found) == list(inria.tiles_of('austin'))
-    assert found['austin9'].mask.path == source / 'AerialImageDataset' / 'train' / 'gt' / 'austin9.tif'
 
 
 def test_a_finished_output_is_recognised(crops, source, monkeypatch):
@@ -245,53 +229,6 @@ def test_lost_files_are_made_again_and_others_kept(crops, windows, source, tmp_p
         prepare(request, source, out, workers=1)
         assert files(out) == files(prepared)
         assert before.items() <= stamps(out).items()
-
-
-@pytest.mark.parametrize('request_', [few(), full()], ids=['few-shot', 'full'])
-def test_an_interrupted_run_is_continued(request_, crops, windows, source, tmp_path, monkeypatch):
-    out, read, calls = tmp_path / 'out', module.read_mask, []
-
-    def stop_later(*arguments):
-        calls.append(arguments)
-        if len(calls) == 9:
-            raise KeyboardInterrupt
-        return read(*arguments)
-
-    monkeypatch.setattr(module, 'read_mask', stop_later)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(request_, source, out, workers=1)
-    assert len(read_markers(out)) == len(manifest(out)) == 8
-    assert not (out / 'overview.png').exists()
-    before = stamps(out)
-    monkeypatch.undo()
-    assert prepare(request_, source, out, workers=1)[1] == len(read_markers(out)) - 8
-    assert files(out) == files(crops if request_.protocol == 'few-shot' else windows)
-    assert before.items() <= stamps(out).items()
-
-
-@pytest.mark.parametrize('options', [dict(size=60), dict(quality=80), dict(min_share=0.1)])
-def test_other_settings_make_the_crops_again(crops, source, tmp_path, options):
-    out = Path(shutil.copytree(crops, tmp_path / 'out'))
-    prepare(few(**options), source, out, workers=2)
-    prepare(few(**options), source, tmp_path / 'new', workers=2)
-    assert files(out) == files(tmp_path / 'new') != files(crops)
-
-
-def test_other_windows_replace_the_old_ones(windows, source, tmp_path):
-    out = Path(shutil.copytree(windows, tmp_path / 'out'))
-    prepare(full(stride=64), source, out, workers=2)
-    names = {path.stem for path in (out / 'windows' / 'masks').glob('austin9_*')}
-    assert names == {f'austin9_{x}_{y}_{x + 64}_{y + 64}' for x in (0, 64, 86) for y in (0, 64, 86)}
-
-
-def test_a_city_that_is_added_must_have_the_same_settings(source, windows, tmp_path):
-    out = tmp_path / 'out'
-    prepare(full(cities=('tyrol-w',)), source, out, workers=1)
-    with pytest.raises(InputError, match=r'tyrol-w\d+ was made with --stride 50, this run has --stride 60'):
-        prepare(full(cities=('austin',), stride=60), source, out, workers=1)
-    prepare(full(cities=('austin',)), source, out, workers=1)
-    assert files(out) == files(windows)
-    assert list(manifest(out)) == list(manifest(windows))
 
 
 def test_nudges_go_before_the_rule(crops, source, tmp_path):
@@ -344,13 +281,6 @@ def test_departures_from_the_published_protocol(changes, words):
     assert unpublished(markers).endswith('3 of 36 tiles are missing (2 of train, 1 of test)')
 
 
-def test_whether_crops_are_published_is_printed_and_noted(crops, source, capsys):
-    assert main(['few-shot', str(source), str(crops), '--size', '64', '--workers', '1']) == 0
-    note = 'not the published few-shot protocol: crops of 64 (published: 1024); tiles of 150x150 (published: 5000x5000)'
-    assert f'note: {note}\n' in capsys.readouterr().out
-    assert json.loads((crops / 'manifest.json').read_text())['notes'] == dict(published=False)
-
-
 def test_command_line(source, tmp_path, capsys):
     common = [str(source), '--size', '64', '--workers', '1']
     assert main(['few-shot', str(source), str(tmp_path / 'few'), *common[1:]]) == 0
@@ -358,6 +288,9 @@ def test_command_line(source, tmp_path, capsys):
     for text in ('train, 24 tiles', 'val, 6 tiles', 'test, 6 tiles', 'best: no window has 5 %', 'none: no building in'):
         assert text in printed.out
     assert 'warning: no building in austin5' in printed.err
+    note = 'not the published few-shot protocol: crops of 64 (published: 1024); tiles of 150x150 (published: 5000x5000)'
+    assert f'note: {note}\n' in printed.out
+    assert json.loads((tmp_path / 'few' / 'manifest.json').read_text())['notes'] == dict(published=False)
     assert main(['full', str(source), str(tmp_path / 'full'), *common[1:], '--stride', '50', '--cities', 'austin']) == 0
     assert 'train, 31 tiles' in capsys.readouterr().out
 

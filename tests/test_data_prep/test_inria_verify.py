@@ -12,7 +12,7 @@ from data_prep.datasets.inria.prepare import Request, prepare
 from data_prep.verify import main
 from lale_mmseg.datasets import InriaDataset
 from lale_mmseg.engine.held_out import LEDGER_NAME
-from lale_mmseg.errors import ConfigError, DataError
+from lale_mmseg.errors import DataError
 from lale_mmseg.metainfo import inria
 from tests.inria_tiles import make_inria
 
@@ -85,24 +85,6 @@ def test_values(root):
         assert (found[0]['file'], found[0]['message']) == (str(path), message)
 
 
-def test_a_mask_of_other_pixels(root):
-    for path in (
-        root / 'few-shot' / 'crops' / 'masks' / 'austin31.png',
-        root / 'full' / 'tiles' / 'masks' / 'austin2.tif',
-    ):
-        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        mask[5, 6] = 255 - mask[5, 6]
-        cv2.imwrite(str(path), mask)
-        assert faults(path.parents[2]) == [('counts', path.name)]
-
-
-def test_sizes_and_bands(root):
-    crops = root / 'few-shot' / 'crops'
-    cv2.imwrite(str(crops / 'images' / 'austin1.jpg'), np.zeros((CROP, CROP + 1, 3), np.uint8))
-    cv2.imwrite(str(crops / 'masks' / 'austin2.png'), np.zeros((CROP, CROP, 3), np.uint8))
-    assert faults(root / 'few-shot') == [('size', 'austin1.jpg'), ('index mask', 'austin2.png')]
-
-
 def test_files_that_lack_are_damaged_or_too_many(root):
     full = root / 'full'
     (full / 'windows' / 'images' / 'austin6_0_0_32_32.png').unlink()
@@ -169,10 +151,3 @@ def test_a_ledger_of_tests_is_no_fault_and_stays(source, root):
     prepare(Request('few-shot', CROP), source, out, overwrite=True, workers=1)
     assert (out / LEDGER_NAME).read_text() == '{"read": 1}\n'
     assert report(out)[1]['faults'] == []
-
-
-def test_options_of_other_layouts_are_errors(both, tmp_path):
-    with pytest.raises(ConfigError, match=r'--bands: not valid for .*, which was prepared by inria\.py'):
-        main([str(both / 'full'), '--bands', '4'])
-    with pytest.raises(DataError, match=r'holds no prepared Inria tiles'):
-        main([str(tmp_path), '--dataset', 'inria'])

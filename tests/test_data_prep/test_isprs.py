@@ -133,16 +133,11 @@ def test_nothing_else_is_left(prepared):
         assert len(list((prepared / 'tiles' / kind).iterdir())) == 2
 
 
-def test_every_way_of_packing_gives_the_same(prepared, tmp_path):
+def test_every_way_of_packing_and_threads_give_the_same(prepared, tmp_path):
     for zipped, nested in ((False, False), (True, False)):
         source = make_potsdam(tmp_path / f'{zipped}', ['2_10', '2_13'], SIZE, zipped=zipped, nested=nested)
-        prepare(potsdam(), source, tmp_path / f'out{zipped}', workers=1)
+        prepare(potsdam(), source, tmp_path / f'out{zipped}', workers=3)
         assert files(tmp_path / f'out{zipped}') == files(prepared)
-
-
-def test_threads_give_the_same(prepared, source, tmp_path):
-    prepare(potsdam(), source, tmp_path / 'out', workers=3)
-    assert files(tmp_path / 'out') == files(prepared)
 
 
 def test_bands(source, tmp_path):
@@ -229,16 +224,6 @@ def test_finished_output_is_recognised(prepared, source, tmp_path, monkeypatch):
     assert len(prepare(potsdam(), source, out, workers=1)) == 12
 
 
-def test_lost_files_are_made_again_and_other_units_kept(prepared, source, tmp_path):
-    out = tmp_path / 'out'
-    shutil.copytree(prepared, out)
-    (out / 'windows' / 'labels_full' / '2_10_0_0_128_128.png').unlink()
-    stamps = {path: path.stat().st_mtime_ns for path in (out / 'windows' / 'images').iterdir()}
-    prepare(potsdam(), source, out, workers=1)
-    assert files(out) == files(prepared)
-    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-
-
 def test_interrupted_run_is_continued(prepared, source, tmp_path, monkeypatch):
     out, write, written = tmp_path / 'out', module.write_window, []
 
@@ -282,16 +267,6 @@ def test_other_settings_and_other_files_make_a_tile_again(prepared, source, tmp_
     other = make_potsdam(tmp_path / 'other', ['2_10', '2_13'], (280, 260), zipped=False)
     prepare(potsdam(), other, out, workers=1)
     assert read_png(out / 'tiles' / 'labels_full' / '2_13.png').shape == (260, 280)
-
-
-def test_overwrite_repairs_files(prepared, source, tmp_path):
-    out = tmp_path / 'out'
-    shutil.copytree(prepared, out)
-    (out / 'windows' / 'images' / '2_10_0_0_128_128.png').write_bytes(b'other')
-    prepare(potsdam(), source, out, workers=1)
-    assert files(out) != files(prepared)
-    prepare(potsdam(), source, out, overwrite=True, workers=1)
-    assert files(out) == files(prepared)
 
 
 def test_command_line(source, tmp_path, capsys):

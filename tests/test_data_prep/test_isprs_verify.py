@@ -64,39 +64,6 @@ def test_clean_sets(source, tmp_path, options):
         assert ignored + sum(saved[kind]) == 200 * 160
 
 
-@pytest.mark.parametrize(
-    ('folder', 'kind', 'split'),
-    [
-        ('windows/images', 'missing image', 'windows image'),
-        ('windows/labels_full', 'missing mask', 'windows full'),
-        ('windows/labels_eroded', 'missing mask', 'windows eroded'),
-    ],
-)
-def test_missing_window(root, folder, kind, split):
-    (root / folder / WINDOW).unlink()
-    fault = only_fault(root)
-    assert (fault.kind, fault.split, fault.file) == (kind, split, str(root / folder / WINDOW))
-
-
-@pytest.mark.parametrize('folder', ['images', 'labels_full', 'labels_eroded'])
-def test_stray_file(root, folder):
-    path = root / 'windows' / folder / '2_10_1_0_129_128.png'
-    shutil.copy(root / 'windows' / folder / WINDOW, path)
-    fault = only_fault(root)
-    assert (fault.kind, fault.file) == ('stray file', str(path))
-
-
-@pytest.mark.parametrize(
-    'path', [f'windows/images/{WINDOW}', f'windows/labels_eroded/{WINDOW}', 'tiles/images/2_10.tif']
-)
-@pytest.mark.parametrize('damage', ['empty', 'cut off'])
-def test_damaged_file(root, path, damage):
-    data = (root / path).read_bytes()
-    (root / path).write_bytes(b'' if damage == 'empty' else data[: len(data) // 2])
-    fault = only_fault(root)
-    assert (fault.kind, fault.file) == ('empty file' if damage == 'empty' else 'unreadable', str(root / path))
-
-
 @pytest.mark.parametrize(('folder', 'value'), [('labels_full', 6), ('labels_full', 255), ('labels_eroded', 254)])
 def test_value_that_is_no_class(root, folder, value):
     repaint(root / 'windows' / folder / WINDOW, value, 9, 7)
@@ -104,24 +71,6 @@ def test_value_that_is_no_class(root, folder, value):
     assert (fault.kind, fault.file) == ('unknown value', str(root / 'windows' / folder / WINDOW))
     assert f'value {value} at row 9, column 7 is no class (1 such pixels)' in fault.message
     assert ('expected 0 to 5 or 255' in fault.message) == (folder == 'labels_eroded')
-
-
-def test_colour_that_is_no_class(source, tmp_path):
-    root = tmp_path / 'out'
-    prepare(Request('potsdam', size=128, stride=64, masks='rgb'), source, root, workers=1)
-    repaint(root / 'windows' / 'labels_full' / WINDOW, (3, 2, 1), 9, 7)
-    fault = only_fault(root)
-    assert fault.kind == 'unknown colour'
-    assert 'colour (1, 2, 3) at row 9, column 7' in fault.message
-
-
-@pytest.mark.parametrize('folder', ['images', 'labels_full'])
-def test_other_size(root, folder):
-    path = root / 'windows' / folder / WINDOW
-    assert cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:-1])
-    fault = only_fault(root)
-    assert (fault.kind, fault.file) == ('size', str(path))
-    assert '127x128 pixels (height x width), expected 128x128' in fault.message
 
 
 def test_counts_differ_from_the_marker(root):
@@ -146,9 +95,6 @@ def test_unfinished_tile(root):
     (root / 'markers' / '2_10-windows-images.json').unlink()
     faults = verify_isprs(root, workers=1).faults
     assert {fault.kind for fault in faults} == {'unfinished tile', 'stray file'}
-    (root / 'markers' / '2_10-tiles-labels_full.json').write_text('{')
-    with pytest.raises(DataError, match=r'2_10-tiles-labels_full\.json: not a marker'):
-        verify_isprs(root, workers=1)
 
 
 def test_command(root, tmp_path, capsys):

@@ -14,7 +14,6 @@ from data_prep.core.tiles import decode_rgb
 from data_prep.datasets.aras400k.parquet import ShardWriter
 from data_prep.datasets.toy.layout import smooth_noise
 from data_prep.make_toy import main, make_scene, make_toy
-from lale_mmseg.errors import ConfigError, InputError
 
 SCRIPT = Path(__file__).resolve().parents[2] / 'data_prep' / 'make_toy.py'
 
@@ -143,56 +142,6 @@ def test_row_groups_have_100_rows(tmp_path, make_pair):
     assert [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)] == [100, 50]
 
 
-def test_second_run_keeps_finished_parts_and_makes_others_again(tmp_path):
-    make_toy(tmp_path, dict(train=2, val=1), size=48)
-    before = contents(tmp_path)
-    kept = tmp_path / 'val' / 'images' / 'N37E026_000_000.png'
-    stamp = kept.stat().st_mtime_ns
-    (tmp_path / 'train' / 'images' / 'N36E026_000_001.png').unlink()
-    # Left by a killed run: a file without a marker.
-    (tmp_path / 'train' / 'images' / 'N36E026_000_007.png').write_bytes(b'half')
-    make_toy(tmp_path, dict(train=2, val=1), size=48)
-    assert contents(tmp_path) == before
-    assert kept.stat().st_mtime_ns == stamp
-
-
-def test_another_seed_makes_other_scenes(tmp_path):
-    make_toy(tmp_path, dict(train=2), size=48, seed=0)
-    before = contents(tmp_path)
-    make_toy(tmp_path, dict(train=1), size=48, seed=1)
-    image = 'train/images/N36E026_000_000.png'
-    after = contents(tmp_path)
-    assert after[image] != before[image]
-    assert 'train/images/N36E026_000_001.png' not in after
-
-
-def test_data_of_another_kind_need_overwrite(tmp_path):
-    make_toy(tmp_path, dict(train=1), size=48)
-    marker = tmp_path / 'markers' / 'train.json'
-    marker.write_text(json.dumps(json.loads(marker.read_text()) | dict(kind='archives')))
-    with pytest.raises(InputError, match=r'holds archives data, this run makes toy; .* --overwrite'):
-        make_toy(tmp_path, dict(train=1), size=48)
-    make_toy(tmp_path, dict(train=1), size=48, overwrite=True)
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (dict(counts=dict(trian=1)), r"parts \['trian'\]"),
-        (dict(counts=dict(train=-1)), r'--train -1'),
-        (dict(counts=dict(train=0)), 'nothing to make'),
-        (dict(counts=dict(train=1), size=8), r'--size 8: expected at least 32'),
-        (dict(counts=dict(train=1), seed=-1), r'--seed -1'),
-        (dict(counts=dict(train=1), folders=False), r'--no-folders'),
-        (dict(counts=dict(train=1), rows_per_shard=0), r'--rows-per-shard 0'),
-    ],
-)
-def test_bad_arguments(tmp_path, arguments, message):
-    with pytest.raises(ConfigError, match=message):
-        make_toy(tmp_path / 'toy', **arguments)
-    assert not (tmp_path / 'toy').exists()
-
-
 def test_command_line(tmp_path, capsys):
     out = tmp_path / 'toy'
     assert main([str(out), '--train', '2', '--val', '0', '--test', '0', '--size', '48', '--workers', '1']) == 0
@@ -200,7 +149,23 @@ def test_command_line(tmp_path, capsys):
     assert len(list((out / 'train' / 'images').iterdir())) == 2
 
 
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ('--train -1', '--train: -1: expected 0 to 400000'),
+        ('--size 8', '--size: 8: expected 32 to inf'),
+        ('--seed -1', '--seed: -1'),
+        ('--rows-per-shard 0', '--rows-per-shard: 0'),
+    ],
+)
+def test_bad_options(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as caught:
+        main([str(tmp_path / 'toy'), *options.split()])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_script_prints_one_line_for_bad_usage(tmp_path):
-    done = subprocess.run([sys.executable, SCRIPT, tmp_path / 'x', '--size', '3'], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, SCRIPT, tmp_path / 'x', '--no-folders'], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == 'error: --size 3: expected at least 32 pixels\n'
+    assert done.stderr == 'error: --no-folders: nothing to write without --parquet; add it\n'

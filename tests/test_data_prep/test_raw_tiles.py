@@ -9,7 +9,6 @@ import rasterio
 from rasterio.transform import from_origin
 
 from data_prep.aras400k import main
-from data_prep.core.prepared import read_markers
 from data_prep.core.tiles import decode_rgb
 from data_prep.datasets.aras400k.raw import Rules, codes_to_labels, count_left_out, from_raw, scale_to_bytes
 from lale_mmseg.errors import ConfigError, DataError
@@ -159,35 +158,6 @@ def test_split_is_by_name_and_about_the_shares(tmp_path, raw):
     assert counts['train'] == pytest.approx(800, abs=60)
 
 
-def test_rows_that_are_finished_are_kept(tmp_path, raw):
-    """The second tile has an unknown code in its second row; after a repair only what is new is cut."""
-    cover = codes()
-    cover[0, 5, 6] = 33
-    for tile, values in (('N38E032', codes()), ('N38E033', cover)):
-        write_tif(raw / f'{tile}_S2RGBNIR.tif', composite())
-        write_tif(raw / f'{tile}_Map.tif', values)
-    out = tmp_path / 'out'
-    with pytest.raises(DataError, match='code 33'):
-        from_raw(raw, out, RULES, workers=1)
-    assert list(read_markers(out)) == ['N38E032_000', 'N38E032_001', 'N38E033_000']
-    kept = out / 'train' / 'images' / 'N38E032_000_000.png'
-    write_tif(raw / 'N38E033_Map.tif', codes())
-    # Maps of neighbours may be looked up, too, so both tiles depend on this one.
-    assert from_raw(raw, out, RULES, workers=1)['train']['pairs'] == 12
-    stamp = kept.stat().st_mtime_ns
-    from_raw(raw, out, RULES, workers=1)
-    assert kept.stat().st_mtime_ns == stamp
-
-
-def test_processes_do_not_change_the_result(tmp_path, raw):
-    for tile in ('N38E032', 'N38E033'):
-        write_tif(raw / f'{tile}_S2RGBNIR.tif', composite())
-        write_tif(raw / f'{tile}_Map.tif', codes())
-    assert from_raw(raw, tmp_path / 'a', RULES, workers=1) == from_raw(raw, tmp_path / 'b', RULES, workers=2)
-    for path in (tmp_path / 'a' / 'train').rglob('*.png'):
-        assert path.read_bytes() == (tmp_path / 'b' / path.relative_to(tmp_path / 'a')).read_bytes()
-
-
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
@@ -204,21 +174,28 @@ def test_composite_without_a_map(tmp_path, raw, name, message):
 
 
 def test_rasters_that_cannot_be_used(tmp_path, raw):
-    with pytest.raises(DataError, match='no such folder'):
-        from_raw(raw, tmp_path / 'out')
     write_tif(raw / 'N38E032_Map.tif', codes())
     with pytest.raises(DataError, match=r'no file \*_S2RGBNIR\.tif found'):
         from_raw(raw, tmp_path / 'out')
     image = raw / 'N38E032_S2RGBNIR.tif'
     write_tif(image, composite()[:2])
-    with pytest.raises(DataError, match=r'2 bands; expected red, green and blue'):
+    with pytest.raises(DataError, match=r'has 2 bands and .* expected red, green and blue'):
         from_raw(raw, tmp_path / 'out', RULES)
     image.write_bytes(b'no raster')
     with pytest.raises(DataError, match=r'N38E032_S2RGBNIR\.tif: cannot be read'):
         from_raw(raw, tmp_path / 'out', RULES)
+    write_tif(image, composite() * 0)
+    with pytest.raises(
+        DataError, match=r"no window is left for part 'train'; left out: \{'no image': 6, 'no label': 0"
+    ):
+        from_raw(raw, tmp_path / 'out', RULES, workers=1)
     write_tif(image, composite())
+    write_tif(raw / 'again' / image.name, composite())
+    with pytest.raises(DataError, match='two composites of tile N38E032'):
+        from_raw(raw, tmp_path / 'out', RULES)
+    (raw / 'again' / image.name).unlink()
     write_tif(raw / 'N38E032_Map.tif', codes().astype(np.float32))
-    with pytest.raises(DataError, match=r'N38E032_Map\.tif: values of type float32'):
+    with pytest.raises(DataError, match=r'N38E032_Map\.tif: has values of type float32'):
         from_raw(raw, tmp_path / 'out', RULES, workers=1)
 
 
@@ -232,22 +209,6 @@ def test_truncated_raster_is_named(tmp_path, raw, name):
         from_raw(raw, tmp_path / 'out', Rules(window=32), workers=1)
 
 
-def test_two_composites_of_one_tile(tmp_path, raw):
-    for name in ('a_N38E032_S2RGBNIR.tif', 'b_N38E032_S2RGBNIR.tif', 'N38E032_Map.tif'):
-        write_tif(raw / name, codes() if 'Map' in name else composite())
-    with pytest.raises(DataError, match='two composites of tile N38E032'):
-        from_raw(raw, tmp_path / 'out', RULES)
-
-
-def test_nothing_left(tmp_path, raw):
-    write_tif(raw / 'N38E032_S2RGBNIR.tif', composite() * 0)
-    write_tif(raw / 'N38E032_Map.tif', codes())
-    with pytest.raises(
-        DataError, match=r"no window is left for part 'train'; left out: \{'no image': 6, 'no label': 0"
-    ):
-        from_raw(raw, tmp_path / 'out', RULES, workers=1)
-
-
 def test_command_line(tmp_path, raw, capsys):
     write_tif(raw / 'N38E032_S2RGBNIR.tif', composite())
     write_tif(raw / 'N38E032_Map.tif', codes())
@@ -257,7 +218,7 @@ def test_command_line(tmp_path, raw, capsys):
     assert 'windows left out: 0 (no image), 0 (no label), 0 (water)' in printed
     assert len(stems(tmp_path / 'a' / 'test')) == 6
     assert json.loads((tmp_path / 'a' / 'manifest.json').read_text())['parts']['test']['settings']['window'] == 4
-    with pytest.raises(ConfigError, match=r'--split \[0, 0, 0\]'):
+    with pytest.raises(ConfigError, match='--split 0 0 0'):
         main([*common, str(tmp_path / 'b'), '--split', '0', '0', '0'])
-    with pytest.raises(ConfigError, match=r'--window 0'):
+    with pytest.raises(SystemExit):
         main(['raw', str(raw), str(tmp_path / 'b'), '--window', '0'])

@@ -16,7 +16,6 @@ from lale_mmseg.engine.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
     rename_weights,
-    replace_when_whole,
     restore_histories,
     to_plain,
 )
@@ -205,12 +204,3 @@ def test_names_are_rewritten_by_rules_in_order():
     state = {'module.encoder.w': 1, 'head.w': 2}
     rules = [(r'^module\.', ''), (r'^encoder\.', 'backbone.')]
     assert dict(rename_weights(state, rules)) == {'backbone.w': 1, 'head.w': 2}
-
-
-def test_a_complete_file_gets_its_final_name(tmp_path):
-    final, temporary = tmp_path / 'iter_1.pth', tmp_path / '.iter_1.pth.part'
-    final.write_bytes(b'old')
-    temporary.write_bytes(b'new')
-    replace_when_whole(temporary, final)
-    assert final.read_bytes() == b'new'
-    assert not temporary.exists()

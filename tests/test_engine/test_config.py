@@ -75,8 +75,8 @@ def test_the_augmentation_is_filled_in_where_it_is_open(palette_cfg, value):
 @pytest.mark.parametrize(
     ('transforms', 'message'),
     [
-        (None, "transforms is not set; .* top-level augmentation, to 'light', "),
-        ('hevy', "no augmentation preset is called 'hevy'; known are 'light', "),
+        (None, "transforms=None; set it, or the config's top-level augmentation, to 'light', "),
+        ('hevy', "transforms='hevy'; .* 'light', 'medium', 'heavy', 'extreme' or a list of albumentations"),
         ([dict(type='D4', prob=1)], "D4 has no argument 'prob'"),
     ],
 )

@@ -43,6 +43,8 @@ def test_the_hash_ignores_machine_and_prediction(change):
         *[{name: dict(value=1)} for name in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness')],
         dict(augmentation='heavy'),
         dict(binary_class='roof'),
+        dict(default_hooks=dict(ema=dict(type='EMAHook'))),
+        dict(default_hooks=dict(frozen_backbone=dict(type='FreezeBackboneHook', epochs=20))),
     ],
 )
 def test_the_hash_depends_on_network_and_training(change):
@@ -125,9 +127,15 @@ def test_a_test_describes_what_it_tested(tmp_path):
         config='schedule_plateau_60e.py',
         config_hash=meta_of(checkpoint)['config_hash'],
         split='test',
-        mode='whole',
-        views='none',
-        scales=[1.0],
+        prediction=dict(
+            mode='whole',
+            crop_size=[1024, 1024],
+            stride=None,
+            views='none',
+            scales=[1.0],
+            max_pixels=4_000_000,
+            blend='mean',
+        ),
         test_read=1,
     )
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lale_mmseg.errors import ConfigError
 from lale_mmseg.models.backbones import LALE, LeMeViT, LRFormer
-from lale_mmseg.models.backbones.archs import arch_settings, check_out_indices, drop_path_rates
+from lale_mmseg.models.backbones.archs import arch_settings, check_out_indices
 
 KNOWN = {'s': dict(embed_dims=(8, 16), depths=(1, 2)), 'l': dict(embed_dims=(16, 32), depths=(3, 4), drop_path_rate=1)}
 FOUR = dict(embed_dims=(16, 16, 32, 32), depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2), mlp_ratios=(1, 1, 1, 1))
@@ -28,27 +28,20 @@ def test_settings_of_a_name_and_of_a_dict(arch, expected):
     ('arch', 'message'),
     [
         ('m', r"^arch='m': unknown size; expected one of s, l,"),
-        (dict(embed_dims=(8,)), r'a dict of depths, embed_dims \(optional: drop_path_rate\)$'),
-        (dict(embed_dims=(8,), depths=(1,), heads=(1,)), 'a dict of depths, embed_dims'),
+        (dict(embed_dims=(8,), depths=(1,), heads=(1,)), r'a dict of depths, embed_dims \(optional: drop_path_rate\)$'),
         (dict(embed_dims=(8, 16), depths=(1,)), 'lists differ in length'),
-        (3, '^arch=3: expected one of s, l'),
     ],
 )
-def test_bad_sizes_are_named(arch, message):
+def test_invalid_sizes(arch, message):
     with pytest.raises(ConfigError, match=message):
         arch_settings(arch, KNOWN, drop_path_rate=0.0)
 
 
-@pytest.mark.parametrize('out_indices', [(), (4,), (-1, 0), [1, 2, 2], [2, 1]])
+@pytest.mark.parametrize('out_indices', [(), (4,), [2, 1]])
 def test_out_indices_are_increasing_stages(out_indices):
     assert check_out_indices([0, 3], 4) == (0, 3)
     with pytest.raises(ConfigError, match=r'expected increasing indices from 0 to 3$'):
         check_out_indices(out_indices, 4)
-
-
-def test_stochastic_depth_rises_linearly_from_zero():
-    assert drop_path_rates(0.6, 4) == pytest.approx([0.0, 0.2, 0.4, 0.6])
-    assert drop_path_rates(0.6, 1) == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -64,30 +57,24 @@ def test_stochastic_depth_rises_linearly_from_zero():
         (LeMeViT, dict(arch=dict(embed_dims=(32, 64, 64, 64, 64), depths=(1,) * 5)), 'first two of them equal'),
     ],
 )
-def test_bad_arguments_of_backbones_are_named(backbone, arguments, message):
+def test_invalid_arguments_of_backbones(backbone, arguments, message):
     with pytest.raises(ConfigError, match=message):
         backbone(**arguments)
 
 
-@pytest.mark.parametrize('arch', [*'tsb', *(pytest.param(size, marks=pytest.mark.slow) for size in ('l', 'xl'))])
+@pytest.mark.parametrize('arch', [*'tb', *(pytest.param(size, marks=pytest.mark.slow) for size in ('l', 'xl'))])
 def test_a_fresh_lrformer_stays_far_inside_the_range_of_fp16(arch):
     model = LRFormer(arch)
     model.init_weights()
-    largest: dict[str, float] = {}
-
-    def watch(name: str, module: nn.Module) -> None:
+    largest: list[float] = []
+    for module in model.modules():
         module.register_forward_hook(
-            lambda module, inputs, output: (
-                largest.update({name: output.abs().max().item()}) if isinstance(output, Tensor) else None
-            )
+            lambda _, __, output: largest.append(output.abs().max().item()) if isinstance(output, Tensor) else None
         )
-
-    for name, module in model.named_modules():
-        watch(name, module)
     with torch.no_grad():
         maps = model.train()(torch.randn(2, 3, 64, 64))
     assert len(largest) > 100
-    assert [name for name, value in largest.items() if not value < torch.finfo(torch.float16).max] == []
+    assert max(largest) < torch.finfo(torch.float16).max
     assert all(x.std() < 100 for x in maps), [x.std().item() for x in maps]
 
 
@@ -118,9 +105,5 @@ def test_published_details_of_lrformer():
 
 def test_published_details_of_lemevit():
     model = LeMeViT('tiny')
-    kinds = [[type(block).__name__ for block in stage] for stage in model.stages]
-    cross, dual, giving, alone = 'CrossBlock', 'DualBlock', 'GivingBlock', 'SelfBlock'
-    assert kinds == [[cross], [dual, dual], [dual, giving], [alone] * 8, [alone] * 2]
-    assert [stage[0].attn.num_heads for stage in model.stages] == [2, 2, 4, 6, 10]
     assert {norm.eps for stage in model.stages for block in stage for norm in (block.norm1, block.norm2)} == {1e-6}
     assert model.meta_tokens.shape == (16, 64)

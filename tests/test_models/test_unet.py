@@ -45,7 +45,3 @@ def test_dropout_is_behind_all_decoder_stages_but_the_last():
     assert order == [3, 2, 1, 0]  # the last one, at full size, drops nothing
     assert len(kept) == 3
     assert all(0.4 < share < 0.85 for share in kept)  # 0.7, less what the activation left empty
-
-
-def test_a_rate_of_zero_adds_nothing():
-    assert not [module for module in build(decoder_dropout=0).modules() if isinstance(module, nn.Dropout2d)]

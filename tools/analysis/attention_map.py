@@ -128,11 +128,8 @@ def main() -> None:
     places = places_to_show(predictor.model, args)
     image, pixel = window_around(decode_image(content, args.image, predictor.bands), args)
 
-    inputs, meta = predictor.prepare(image)
-    input_hw = (inputs.shape[2], inputs.shape[3])
-    maps = record_attention(
-        predictor.model, lambda: predictor.model.encode_decode(inputs, [meta]), places, input_hw, pixel
-    )
+    input_hw = predictor.input_size((image.shape[0], image.shape[1]))
+    maps = record_attention(predictor.model, lambda: predictor.logits(image), places, input_hw, pixel)
     is_bgr = predictor.bands is None and image.shape[2] == 3 and image.dtype == np.uint8
     backdrop = Backdrop(to_display(image[..., ::-1] if is_bgr else image), input_hw, args.alpha)
     checkpoint = Path(args.checkpoint)

@@ -13,7 +13,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from lale_mmseg.evaluation.overlay import overlay
 from lale_mmseg.evaluation.plots import read_curves
 from lale_mmseg.evaluation.run_plots import Picture, RunCurves, draw_grid, paint_findings, plot_run_curves
 from lale_mmseg.files import write_atomic
+from lale_mmseg.inference import TestOptions
 from lale_mmseg.metainfo import IGNORE_INDEX
 
 SCORES = ['mIoU', 'mF1', 'OA']
@@ -169,6 +170,11 @@ def _losses(train: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
     return table[[*names]].T.groupby(names).sum().T.assign(loss=table['loss'])
 
 
+def prediction_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Options of the predictor that a training validated with, as JSON has them."""
+    return json.loads(json.dumps(asdict(TestOptions.parse(config['model'].get('test_cfg')))))
+
+
 def _test_row(
     folder: Path,
     metrics: dict[str, dict[str, Any]],
@@ -188,16 +194,20 @@ def _test_row(
         return {}
     if best not in (run['epoch'], run['iter']):
         notes.append(f'tested at epoch {run["epoch"]} (iteration {run["iter"]}), best validation at {best}')
-    test_cfg = config['model'].get('test_cfg') or {}
-    if (run['mode'], run['views']) != (test_cfg.get('mode', 'whole'), test_cfg.get('views', 'none')):
-        notes.append(f'tested in mode {run["mode"]!r} with views {run["views"]!r}, unlike its validation')
+    validated = prediction_of(config)
+    changed = [f'{name}={value}' for name, value in run['prediction'].items() if validated.get(name) != value]
+    if changed:
+        notes.append(f'tested with {", ".join(changed)}, unlike its validation')
     if (run['test_read'] or 0) > 1:
         notes.append(f'its held-out test was read {run["test_read"]} times: test scores are optimistic')
     content = metrics['test']
     scores = {**content['summary'], **{name: content[name] for name in MORE_SCORES if name in content}}
     row = {f'test {name}': scores[name] for name in SCORES + MORE_SCORES if name in scores}
     row |= {f'test IoU/{name}': entry['IoU'] for name, entry in content['per_class'].items()}
-    return row | {'test reads': run['test_read'], 'prediction': f'{run["mode"]} {run["views"]} {run["scales"]}'}
+    default = prediction_of(dict(model={}))
+    special = [f'{name}={value}' for name, value in run['prediction'].items() if default.get(name) != value]
+    prediction = ', '.join(special) or 'whole images'
+    return row | {'test reads': run['test_read'], 'prediction': prediction}
 
 
 def grouped(runs: Sequence[Run]) -> tuple[dict[str, list[Run]], list[str]]:

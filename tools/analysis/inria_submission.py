@@ -8,13 +8,11 @@ per GPU, each with its `--cities`) may share the folder.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import sys
 import warnings
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,7 @@ import lale_mmseg.register  # noqa: F401
 from lale_mmseg.compat import keep_freed_memory
 from lale_mmseg.datasets.image_io import decode_image, read_bytes
 from lale_mmseg.errors import CheckpointError, ConfigError, DataError
-from lale_mmseg.files import file_sha256, write_atomic
+from lale_mmseg.files import atomic_path, file_sha256, hash_json, write_atomic
 from lale_mmseg.inference import Predictor, to_tensor
 from lale_mmseg.metainfo import inria
 
@@ -189,13 +187,10 @@ def summarize(args: argparse.Namespace, settings: str) -> bool:
 
 def write_zip(out: Path, target: Path) -> None:
     """Packs the 180 masks without folders; the archive appears under its name only when it is complete."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f'.{target.name}.part')
     # The masks are compressed already.
-    with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
+    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
         for tile in inria.HIDDEN_TILES:
             archive.write(out / f'{tile}.tif', f'{tile}.tif')
-    os.replace(temporary, target)
 
 
 def main() -> int:
@@ -207,8 +202,7 @@ def main() -> int:
     predictor = load_predictor(args)
     # Batches and kept logits do not change the masks.
     options = replace(predictor.options, batch_size=1, keep_logits=False)
-    described = f'{file_sha256(args.checkpoint)} {options}'
-    settings = hashlib.sha256(described.encode()).hexdigest()
+    settings = hash_json([file_sha256(args.checkpoint), asdict(options)])
     failed = predict_tiles(predictor, unfinished(args, settings), args, settings)
     complete = summarize(args, settings)
     for message in failed:

@@ -17,8 +17,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _cli
-from model_converters._convert import Family, Head, Names, run_converter
-from model_converters._convert import parse_args as parse_converter_args
+from model_converters.conversion import Family, Head, Names, run_converter
+from model_converters.conversion import parse_args as parse_converter_args
 
 from lale_mmseg.models.backbones.ghostnet import ARCHS
 

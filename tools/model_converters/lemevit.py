@@ -12,8 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _cli
-from model_converters._convert import Family, Names, run_converter
-from model_converters._convert import parse_args as parse_converter_args
+from model_converters.conversion import Family, Names, run_converter
+from model_converters.conversion import parse_args as parse_converter_args
 
 from lale_mmseg.models.backbones.lemevit import ARCHS
 

@@ -9,8 +9,8 @@ optim_wrapper = dict(
 )
 param_scheduler = [dict(type='ReduceOnPlateauLR', monitor='mF1', rule='greater', factor=0.1, patience=3, by_epoch=True)]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+val_cfg = dict(type='PredictionValLoop')
+test_cfg = dict(type='PredictionTestLoop')
 log_processor = dict(by_epoch=True)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

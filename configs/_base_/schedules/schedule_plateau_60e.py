@@ -11,8 +11,8 @@ param_scheduler = [
     dict(type='ReduceOnPlateauLR', monitor='mIoU', rule='greater', factor=0.5, patience=3, by_epoch=True)
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=60, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+val_cfg = dict(type='PredictionValLoop')
+test_cfg = dict(type='PredictionTestLoop')
 # Training and validation both log a `loss`, so names start with the phase. The validation loss is one value, which must
 # not be averaged over the last ones as training losses are.
 log_processor = dict(

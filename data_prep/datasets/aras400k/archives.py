@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_prep.core.prepared import Prepared, Unit
-from data_prep.core.progress import check_workers
 from data_prep.core.report import some_of
-from data_prep.core.sources import archive_errors, md5_of, open_zip, safe_path
+from data_prep.core.sources import md5_of, open_zip, reading, safe_path
 from data_prep.datasets.aras400k.pairs import KINDS, PARTS, Job, Pair, make_all
-from lale_mmseg.errors import ConfigError, DataError
+from lale_mmseg.errors import DataError
 from lale_mmseg.files import hash_json
 from lale_mmseg.metainfo import aras400k
 from lale_mmseg.metainfo.layout import IMAGE_SUFFIXES
@@ -45,27 +44,21 @@ def from_archives(
         Pairs, pixels and class shares of each finished part of `out`, as in the manifest.
 
     Raises:
-        ConfigError: An argument is out of range.
         DataError: An archive is missing or damaged, has another sum, or unexpected content.
         InputError: `out` holds something else, or another process is writing to it.
     """
-    processes, folder = check_workers(workers), Prepared(Path(out), 'archives')
+    folder = Prepared(Path(out), 'archives')
     jobs = {path: _jobs(folder, path) for path in _find_archives(Path(zip_dir), parts)}
     # All sums are checked before anything is unpacked. Finished archives are not summed again.
     for path, of_archive in jobs.items():
         if verify and (overwrite or folder.unfinished([job.unit for job in of_archive])):
             _check_md5(path, expected_md5[path.name])
     return make_all(
-        folder, [job for of_archive in jobs.values() for job in of_archive], overwrite, processes, 'unpacking'
+        folder, [job for of_archive in jobs.values() for job in of_archive], overwrite, workers, 'unpacking'
     )
 
 
 def _find_archives(folder: Path, parts: Sequence[str] | None) -> list[Path]:
-    strange = sorted(set(parts or ()) - set(PARTS))
-    if strange:
-        raise ConfigError(f'parts {strange}: expected some of {", ".join(PARTS)}')
-    if not folder.is_dir():
-        raise DataError(f'{folder}: no such folder')
     there = [part for part in PARTS if (folder / f'{part}.zip').is_file()]
     missing = [part for part in parts or () if part not in there]
     if missing or not there:
@@ -120,8 +113,6 @@ def _members(archive: Path) -> list[dict[str, zipfile.ZipInfo]]:
             raise DataError(
                 f'{archive}: no {kind} for {len(lonely)} of {len(images)} pairs: {some_of(sorted(lonely), 5)}'
             )
-    if not images:
-        raise DataError(f'{archive}: no image in images/')
     return [images, masks]
 
 
@@ -130,7 +121,7 @@ def _read_pairs(archive: Path, part: str, names: Sequence[tuple[str, str]]) -> I
         for members in names:
             contents = []
             for member in members:
-                with archive_errors(f'{archive}, {member}'):
+                with reading(f'{archive}, {member}'):
                     contents.append(zipped.read(member))
             image_name, mask_name = (Path(member.replace('\\', '/')).name for member in members)
             yield Pair(part, image_name, contents[0], mask_name, contents[1], str(archive))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.core.prepared import Prepared, Unit, read_markers
-from data_prep.core.progress import map_jobs, progress_bar
+from data_prep.core.progress import map_jobs
 from data_prep.core.report import summary
 from data_prep.core.tiles import count_values, decode_rgb
 from lale_mmseg.errors import DataError
@@ -72,7 +72,9 @@ def make_pairs(job: Job) -> None:
         output.facts['parts'] = {part: dict(pairs=pairs[part], pixels=pixels[part].tolist()) for part in pairs}
 
 
-def make_all(folder: Prepared, jobs: Sequence[Job], overwrite: bool, workers: int, title: str) -> dict[str, dict]:
+def make_all(
+    folder: Prepared, jobs: Sequence[Job], overwrite: bool, workers: int | None, title: str
+) -> dict[str, dict]:
     """Makes the units that are not finished, then writes and returns the parts of the manifest.
 
     Raises:
@@ -81,9 +83,7 @@ def make_all(folder: Prepared, jobs: Sequence[Job], overwrite: bool, workers: in
     with folder.writing([job.unit for job in jobs], overwrite) as unmade:
         names = {unit.name for unit in unmade}
         jobs = [job for job in jobs if job.unit.name in names]
-        with progress_bar(title, len(jobs), 'blocks') as advance:
-            for _ in map_jobs(make_pairs, jobs, max(min(workers, len(jobs)), 1)):
-                advance(1)
+        list(map_jobs(title, make_pairs, jobs, workers, unit='blocks'))
         parts = parts_of(folder.root)
         folder.write_manifest(parts)
     for part, entry in parts.items():

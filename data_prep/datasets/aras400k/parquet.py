@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.core.prepared import Prepared, Unit
-from data_prep.core.progress import check_workers
+from data_prep.core.sources import identity_of, reading
 from data_prep.datasets.aras400k.pairs import Job, Pair, make_all
 from lale_mmseg.errors import DataError
 from lale_mmseg.files import atomic_path
@@ -84,7 +84,7 @@ def from_parquet(
         DataError: Shards are missing or damaged, or have unexpected content.
         InputError: `out` holds something else, or another process is writing to it.
     """
-    processes, folder = check_workers(workers), Prepared(Path(out), 'parquet')
+    folder = Prepared(Path(out), 'parquet')
     found = find_shards(Path(shard_dir))
     missing = sorted(set(parts or ()) - set(found))
     if missing:
@@ -92,10 +92,9 @@ def from_parquet(
     jobs = []
     for part in parts or found:
         for index, shard in enumerate(found[part]):
-            status = shard.stat()
-            source = dict(shard=[shard.name, status.st_size, status.st_mtime_ns])
-            jobs.append(Job(folder, Unit(f'{part}-{index:04d}', {}, source, group=part), read_rows, (shard, part)))
-    return make_all(folder, jobs, overwrite, processes, 'unpacking')
+            unit = Unit(f'{part}-{index:04d}', {}, dict(shard=identity_of(shard)), group=part)
+            jobs.append(Job(folder, unit, read_rows, (shard, part)))
+    return make_all(folder, jobs, overwrite, workers, 'unpacking')
 
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
@@ -104,8 +103,6 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
     Raises:
         DataError: There is none, or the shards of a part are incomplete or come from two conversions.
     """
-    if not folder.is_dir():
-        raise DataError(f'{folder}: no such folder')
     found: dict[str, list[tuple[int, int, Path]]] = {}
     for path in sorted(folder.rglob('*.parquet')):
         match = _SHARD.fullmatch(path.name)
@@ -129,31 +126,22 @@ def read_rows(shard: Path, part: str) -> Iterator[Pair]:
         DataError: The shard is damaged, or a row lacks an image or its name.
     """
     row = 0
-    try:
+    with reading(str(shard), pa.ArrowInvalid):
         for batch in _opened(shard).iter_batches(ROWS_PER_GROUP, columns=[IMAGE_COLUMN, MASK_COLUMN]):
             for pair in batch.to_pylist():
                 cells = pair[IMAGE_COLUMN] or {}, pair[MASK_COLUMN] or {}
                 image, mask = (cell.get('bytes') for cell in cells)
-                name = _file_name(cells[0].get('path'))
-                if not image or not mask or not name:
-                    lacking = 'image' if not image else 'mask' if not mask else 'name of the image'
-                    raise DataError(f'{shard}, row {row}: has no {lacking}')
-                suffix = PurePosixPath(cells[1].get('path') or '').suffix or '.png'
-                yield Pair(part, name, image, PurePosixPath(name).stem + suffix, mask, f'{shard}, row {row}')
+                # Names may contain the folders of whoever made the shard.
+                paths = [PurePosixPath((cell.get('path') or '').replace('\\', '/')) for cell in cells]
+                if not image or not mask or not paths[0].name:
+                    raise DataError(f'{shard}, row {row}: lacks its image, its mask or its name')
+                mask_name = paths[0].stem + (paths[1].suffix or '.png')
+                yield Pair(part, paths[0].name, image, mask_name, mask, f'{shard}, row {row}')
                 row += 1
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f'{shard}: cannot be read after row {row} ({error}); the file is damaged') from None
-
-
-def _file_name(path: str | None) -> str:
-    return PurePosixPath((path or '').replace('\\', '/')).name
 
 
 def _opened(shard: Path) -> pq.ParquetFile:
-    try:
-        file = pq.ParquetFile(shard, memory_map=True)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f'{shard}: not a complete parquet file ({error})') from None
+    file = pq.ParquetFile(shard, memory_map=True)
     for column in (IMAGE_COLUMN, MASK_COLUMN):
         if column not in file.schema_arrow.names or not pa.types.is_struct(file.schema_arrow.field(column).type):
             raise DataError(

@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from data_prep.core.prepared import Prepared, Unit, read_markers
-from data_prep.core.progress import check_workers
+from data_prep.core.sources import identity_of, open_raster, reading
 from data_prep.datasets.aras400k.pairs import PALETTE, Job, Pair, make_all
 from lale_mmseg.errors import DataError
 from lale_mmseg.files import encode_png
@@ -59,12 +58,8 @@ class Rules:
     def part_of(self, stem: str) -> str:
         """The part of a pair. It follows from the MD5 sum of its stem, so it never changes."""
         number = int(hashlib.md5(stem.encode(), usedforsecurity=False).hexdigest()[:8], 16)
-        number %= sum(share for _, share in self.split)
-        for part, share in self.split:
-            number -= share
-            if number < 0:
-                return part
-        raise AssertionError('shares add up to more than the remainder')
+        ends = np.cumsum([share for _, share in self.split])
+        return self.split[int(np.searchsorted(ends, number % int(ends[-1]), side='right'))][0]
 
 
 def from_raw(
@@ -86,17 +81,17 @@ def from_raw(
         DataError: A raster is unreadable or has no map, a map has an unknown code, or no window is left.
         InputError: `out` holds something else, or another process is writing to it.
     """
-    processes, folder, rules = check_workers(workers), Prepared(Path(out), 'raw'), rules or Rules()
+    folder, rules = Prepared(Path(out), 'raw'), rules or Rules()
     wanted = [part for part, share in rules.split if share]
     settings = dict(window=rules.window, max_water=rules.max_water)
     jobs = []
     for pair in find_tiles(Path(raw_dir)):
-        files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in (pair.image, *pair.maps)]
+        files = [identity_of(path) for path in (pair.image, *pair.maps)]
         source = dict(files=files, split=[list(share) for share in rules.split])
         for row in range(count_strips(pair, rules)):
             unit = Unit(f'{pair.tile}_{row:03d}', settings, source, group='-'.join(wanted))
             jobs.append(Job(folder, unit, cut_strip, (pair, row, rules)))
-    made = make_all(folder, jobs, overwrite, processes, 'cutting')
+    made = make_all(folder, jobs, overwrite, workers, 'cutting')
     for part in wanted:
         if part not in made:
             raise DataError(f'{raw_dir}: no window is left for part {part!r}; left out: {count_left_out(folder.root)}')
@@ -115,8 +110,6 @@ def find_tiles(folder: Path) -> list[TilePair]:
     Raises:
         DataError: There is no composite, a name contains no tile, two composites share a tile, or one has no map.
     """
-    if not folder.is_dir():
-        raise DataError(f'{folder}: no such folder')
     images = sorted(folder.rglob(f'*{IMAGE_SUFFIX}'))
     maps = {path: _corner(path) for path in sorted(folder.rglob(f'*{MAP_SUFFIX}'))}
     if not images:
@@ -124,7 +117,7 @@ def find_tiles(folder: Path) -> list[TilePair]:
     pairs: dict[str, TilePair] = {}
     for image in images:
         north, east = _corner(image)
-        tile = _tile_name(image)
+        tile = _match(image).group()
         if tile in pairs:
             raise DataError(f'{image} and {pairs[tile].image}: two composites of tile {tile}')
         offsets = {path: max(abs(corner[0] - north), abs(corner[1] - east)) for path, corner in maps.items()}
@@ -139,15 +132,13 @@ def find_tiles(folder: Path) -> list[TilePair]:
 
 def count_strips(pair: TilePair, rules: Rules) -> int:
     """Number of rows of whole windows; raises DataError if the composite cannot be used."""
-    try:
-        with rasterio.open(pair.image) as image:
-            if image.count < 3:
-                raise DataError(f'{pair.image}: {image.count} bands; expected red, green and blue in bands 1 to 3')
-            if image.crs is None:
-                raise DataError(f'{pair.image}: has no coordinate reference system, so it cannot be matched with a map')
-            return image.height // rules.window
-    except RasterioError as error:
-        raise DataError(f'{pair.image}: cannot be read ({error})') from None
+    with open_raster(pair.image, str(pair.image)) as image:
+        if image.count < 3 or image.crs is None:
+            raise DataError(
+                f'{pair.image}: has {image.count} bands and coordinate system {image.crs}; expected red, green and '
+                'blue in bands 1 to 3, and a coordinate system to match it with a map'
+            )
+        return image.height // rules.window
 
 
 def cut_strip(pair: TilePair, row: int, rules: Rules) -> Iterator[Pair | str]:
@@ -156,10 +147,8 @@ def cut_strip(pair: TilePair, row: int, rules: Rules) -> Iterator[Pair | str]:
     Raises:
         DataError: A raster cannot be read, or a map has an unknown code.
     """
-    try:
+    with reading(f'{pair.image} with {pair.maps[0]}, row {row} of windows'):
         strip, strip_codes = _read_strip(pair, row, rules)
-    except RasterioError as error:
-        raise DataError(f'{pair.image} with {pair.maps[0]}: row {row} of windows cannot be read ({error})') from None
     for column in range(strip.shape[1] // rules.window):
         cut = np.s_[:, column * rules.window : (column + 1) * rules.window]
         rgb, codes = strip[cut], strip_codes[cut]
@@ -219,10 +208,11 @@ def _read_strip(pair: TilePair, row: int, rules: Rules) -> tuple[np.ndarray, np.
 
 
 def _check_map(source: rasterio.DatasetReader, path: Path) -> None:
-    if source.dtypes[0] != 'uint8':
-        raise DataError(f'{path}: values of type {source.dtypes[0]}; WorldCover maps have codes of 8 bits')
-    if source.crs is None:
-        raise DataError(f'{path}: has no coordinate reference system, so it cannot be matched with a composite')
+    if source.dtypes[0] != 'uint8' or source.crs is None:
+        raise DataError(
+            f'{path}: has values of type {source.dtypes[0]} and coordinate system {source.crs}; expected codes of 8 '
+            'bits and a coordinate system to match it with a composite'
+        )
 
 
 def _left_out(rgb: np.ndarray, codes: np.ndarray, rules: Rules) -> str | None:
@@ -239,10 +229,6 @@ def _corner(path: Path) -> tuple[int, int]:
     """Degrees north and east from the tile name in a file name."""
     north, latitude, east, longitude = _match(path).groups()
     return int(latitude) * (1 if north == 'N' else -1), int(longitude) * (1 if east == 'E' else -1)
-
-
-def _tile_name(path: Path) -> str:
-    return _match(path).group()
 
 
 def _match(path: Path) -> re.Match[str]:

@@ -7,7 +7,6 @@ to the smaller column.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from data_prep.core.report import some_of
 from lale_mmseg.errors import DataError
@@ -86,39 +86,28 @@ def read_nudges(path: Path, tiles: Collection[str]) -> dict[str, tuple[int, int]
         tiles: Names of the tiles in the source.
 
     Raises:
-        DataError: The file is missing or malformed, or a tile occurs twice or is not in the source.
+        DataError: The table is malformed, or a tile occurs twice or is not in the source.
     """
     try:
-        rows = list(csv.reader(path.read_text(encoding='utf-8-sig').splitlines(), skipinitialspace=True))
-    except (OSError, ValueError) as error:
-        raise DataError(f'{path}: cannot be read ({error}); expected a table with the header tile,x,y') from None
-    header = ','.join(rows[0]).lower() if rows else ''
-    if header != 'tile,x,y':
-        raise DataError(f'{path}: the header is {header!r}; expected tile,x,y')
-    nudges: dict[str, tuple[int, int]] = {}
-    for line, row in enumerate(rows[1:], start=2):
-        if not row:
-            continue
-        try:
-            tile, x, y = row[0].strip(), *(int(value) for value in row[1:])
-        except ValueError:
-            raise DataError(f'{path}, line {line}: expected a tile and two whole numbers, found {row}') from None
-        if tile in nudges:
-            raise DataError(f'{path}, line {line}: {tile} occurs twice; remove one line')
-        if tile not in tiles:
-            raise DataError(f'{path}, line {line}: tile {tile!r} is not in the source')
-        nudges[tile] = (x, y)
-    return nudges
+        table = pd.read_csv(path, skipinitialspace=True, dtype=dict(tile=str, x=int, y=int), encoding='utf-8-sig')
+        if list(table) != ['tile', 'x', 'y']:
+            raise ValueError(f'the header is {",".join(map(str, table))}')
+    except ValueError as error:
+        raise DataError(f'{path}: {error}; expected a table tile,x,y of a tile and two whole numbers') from None
+    strange = table[table.tile.duplicated() | ~table.tile.isin(list(tiles))]
+    if len(strange):
+        raise DataError(f'{path}: {some_of(list(strange.tile))}: listed twice, or not in the source; remove the lines')
+    return {tile: (int(x), int(y)) for tile, x, y in table.itertuples(index=False)}
 
 
-def check_nudge(nudge: tuple[int, int], tile: str, tile_size: tuple[int, int], size: int, path: Path) -> None:
+def check_nudge(nudge: tuple[int, int], tile: str, tile_size: tuple[int, int], size: int) -> None:
     """Raises DataError unless the window lies inside its tile of (height, width)."""
-    for name, value, length in zip('xy', nudge, tile_size[::-1], strict=True):
-        if not 0 <= value <= length - size:
-            raise DataError(
-                f'{path}: {tile}: {name}={value}: expected 0 to {length - size}, for a window of {size} pixels in '
-                f'{length}'
-            )
+    last_x, last_y = tile_size[1] - size, tile_size[0] - size
+    if not (0 <= nudge[0] <= last_x and 0 <= nudge[1] <= last_y):
+        raise DataError(
+            f'--nudges: {tile}: x={nudge[0]}, y={nudge[1]}: expected x from 0 to {last_x} and y from 0 to {last_y}, '
+            f'for a window of {size} pixels'
+        )
 
 
 def split_of(protocol: str, tile: str) -> str:

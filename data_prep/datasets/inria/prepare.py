@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,15 @@ import numpy as np
 from PIL import Image
 
 from data_prep.core.prepared import MANIFEST, Output, Prepared, Unit, manifest, read_markers, without_files
-from data_prep.core.progress import check_workers, map_jobs, progress_bar
-from data_prep.core.sources import open_raster, remove_scratch, sha256, without_georeference
+from data_prep.core.progress import map_jobs
+from data_prep.core.sources import check_tile, open_raster, scratch_beside
 from data_prep.core.tiles import read_pixels, windows, write_window
-from data_prep.datasets.inria.crops import (
-    FEW_SHOT,
-    FULL,
-    MIN_SHARE,
-    QUALITY,
-    STEP,
-    check_nudge,
-    choose_crop,
-    read_nudges,
-    split_of,
-    unpublished,
-)
+from data_prep.datasets.inria import crops
+from data_prep.datasets.inria.crops import FEW_SHOT, FULL, check_nudge, choose_crop, read_nudges, split_of, unpublished
 from data_prep.datasets.inria.overview import write_overview
 from data_prep.datasets.inria.sources import TileFiles, find_tiles
-from lale_mmseg.errors import ConfigError, DataError
-from lale_mmseg.files import save_png, write_atomic, write_json
+from lale_mmseg.errors import DataError
+from lale_mmseg.files import atomic_path, save_png, write_atomic, write_json
 from lale_mmseg.metainfo import inria
 
 OVERVIEW = 'overview.png'
@@ -50,35 +41,16 @@ class Request:
         quality: JPEG quality of the crops, 1 to 100, for 'few-shot'.
         nudges: Table of windows chosen by hand, for 'few-shot'.
         missing: What to do about tiles whose files are missing: 'error' or 'skip'.
-
-    Raises:
-        ConfigError: A value is out of range.
     """
 
     protocol: str
     size: int
     stride: int | None = None
     cities: tuple[str, ...] = inria.CITIES
-    min_share: float = MIN_SHARE
-    quality: int = QUALITY
+    min_share: float = crops.MIN_SHARE
+    quality: int = crops.QUALITY
     nudges: Path | None = None
     missing: str = 'error'
-
-    def __post_init__(self) -> None:
-        if self.protocol == FULL and not 1 <= self.step <= self.size:
-            raise ConfigError(
-                f'--stride {self.step} with --size {self.size}: expected a stride from 1 to {max(self.size, 1)}; a '
-                'larger one would skip the pixels between the windows'
-            )
-        if self.protocol == FEW_SHOT and self.size < STEP:
-            raise ConfigError(f'--size {self.size}: expected at least {STEP} pixels, the step of the windows')
-        if not 0 <= self.min_share <= 1:
-            raise ConfigError(f'--min-share {self.min_share:g}: expected a share from 0 to 1, such as 0.05 for 5 %')
-        if not 1 <= self.quality <= 100:
-            raise ConfigError(f'--quality {self.quality}: expected 1 to 100')
-        strange = [city for city in self.cities if city not in inria.CITIES]
-        if strange:
-            raise ConfigError(f'--cities {" ".join(strange)}: cities with labels are {", ".join(inria.CITIES)}')
 
     @property
     def step(self) -> int:
@@ -96,7 +68,7 @@ class Request:
         """Settings that all tiles of a folder share."""
         if self.protocol == FULL:
             return dict(size=self.size, stride=self.step)
-        return dict(size=self.size, min_share=self.min_share, step=STEP, quality=self.quality)
+        return dict(size=self.size, min_share=self.min_share, step=crops.STEP, quality=self.quality)
 
     def unit(self, files: TileFiles, nudge: tuple[int, int] | None) -> Unit:
         """The unit of a tile."""
@@ -128,25 +100,28 @@ def prepare(
         Markers of all finished tiles of `out`, and how many tiles this run made.
 
     Raises:
-        ConfigError: An option is out of range.
         DataError: A tile is missing, damaged or has unexpected content.
         InputError: `out` holds something else, or another process is writing to it.
     """
-    threads, out = check_workers(workers), Path(out)
+    out = Path(out)
     folder = Prepared(out, f'{_KIND}{request.protocol}')
-    scratch = out.resolve().with_name(f'.{out.resolve().name}.unpacked')
-    try:
-        with without_georeference():
-            tiles = find_tiles(Path(source), request.tiles, request.missing == 'skip', scratch)
-            nudges = {} if request.nudges is None else read_nudges(request.nudges, tiles)
-            units = {tile: request.unit(files, nudges.get(tile)) for tile, files in tiles.items()}
-            # What is finished was checked before: a repeated command opens no file.
-            new = [*units.values()] if overwrite else folder.unfinished([*units.values()])
-            _check_headers([tiles[unit.name] for unit in new], request, nudges, threads)
-            with folder.writing([*units.values()], overwrite) as unmade:
-                _make_all(folder, request, {unit.name: (unit, tiles[unit.name]) for unit in unmade}, threads)
-    finally:
-        remove_scratch(scratch)
+    with scratch_beside(out) as scratch:
+        tiles = find_tiles(Path(source), request.tiles, request.missing == 'skip', scratch)
+        nudges = {} if request.nudges is None else read_nudges(request.nudges, tiles)
+        units = [request.unit(files, nudges.get(tile)) for tile, files in tiles.items()]
+
+        def check(unit: Unit) -> None:
+            files = tiles[unit.name]
+            size = check_tile(files.image, [files.mask], (3, 1), request.size)
+            if unit.name in nudges:
+                check_nudge(nudges[unit.name], unit.name, size, request.size)
+
+        # What is finished was checked before: a repeated command opens no file.
+        new = units if overwrite else folder.unfinished(units)
+        list(map_jobs('checking headers', check, new, workers, threads=True, unit='tiles'))
+        with folder.writing(units, overwrite) as unmade:
+            jobs = [(unit, tiles[unit.name]) for unit in unmade]
+            _make_all(folder, request, jobs, scratch, workers)
     return made_tiles(out), len(unmade)
 
 
@@ -167,13 +142,13 @@ def manifest_of(protocol: str, markers: Mapping[str, Mapping[str, Any]]) -> dict
     return manifest({tile: without_files(marker) for tile, marker in markers.items()}, **notes)
 
 
-def read_mask(content: bytes, name: str) -> np.ndarray:
-    """Decodes a label file into (H, W) uint8 labels, 0 and 255.
+def read_mask(path: Path, name: str) -> np.ndarray:
+    """Reads a label file as (H, W) uint8 labels, 0 and 255.
 
     Raises:
         DataError: The file cannot be read, or has another value.
     """
-    with open_raster(content, name) as raster:
+    with open_raster(path, name) as raster:
         labels = raster.read(1)
     off, on = inria.LABEL_VALUES
     strange = (labels != off) & (labels != on)
@@ -193,31 +168,24 @@ def encode_jpeg(rgb: np.ndarray, quality: int) -> bytes:
     return content.getvalue()
 
 
-def _check_headers(
-    tiles: list[TileFiles], request: Request, nudges: Mapping[str, tuple[int, int]], threads: int
+def _make_all(
+    folder: Prepared, request: Request, jobs: Sequence[tuple[Unit, TileFiles]], scratch: Path, threads: int | None
 ) -> None:
-    def check(files: TileFiles) -> None:
-        size = files.check_headers(request.size)
-        if files.tile in nudges:
-            assert request.nudges is not None
-            check_nudge(nudges[files.tile], files.tile, size, request.size, request.nudges)
-
-    with progress_bar('checking headers', len(tiles), 'tiles') as advance:
-        for _ in map_jobs(check, tiles, max(min(threads, len(tiles)), 1), threads=True):
-            advance(1)
-
-
-def _make_all(folder: Prepared, request: Request, jobs: Mapping[str, tuple[Unit, TileFiles]], threads: int) -> None:
     def make(job: tuple[Unit, TileFiles]) -> None:
-        with folder.making(job[0]) as output:
-            _make(request, job[1], job[0].source['nudge'], output)
+        unit, files = job
+        with (
+            folder.making(unit) as output,
+            files.image.unpacked(scratch) as (image, image_sha256),
+            files.mask.unpacked(scratch) as (mask, mask_sha256),
+        ):
+            output.facts['sha256'] = dict(image=image_sha256, mask=mask_sha256)
+            _make(request, files, (image, mask), unit.source['nudge'], output)
 
     # Before the first tile: the held-out crops of a killed run must be recognised as such.
-    folder.write_manifest({tile: dict(kind=folder.kind) for tile in (*made_tiles(folder.root), *jobs)})
+    names = (*made_tiles(folder.root), *(unit.name for unit, _ in jobs))
+    folder.write_manifest({tile: dict(kind=folder.kind) for tile in names})
     try:
-        with progress_bar('preparing', len(jobs), 'tiles') as advance:
-            for _ in map_jobs(make, jobs.values(), max(min(threads, len(jobs)), 1), threads=True):
-                advance(1)
+        list(map_jobs('preparing', make, jobs, threads, threads=True, unit='tiles'))
     finally:
         markers = made_tiles(folder.root)
         write_json(folder.root / MANIFEST, manifest_of(request.protocol, markers))
@@ -225,15 +193,15 @@ def _make_all(folder: Prepared, request: Request, jobs: Mapping[str, tuple[Unit,
         write_overview(folder.root, markers, folder.root / OVERVIEW)
 
 
-def _make(request: Request, files: TileFiles, nudge: list[int] | None, output: Output) -> None:
+def _make(
+    request: Request, files: TileFiles, paths: tuple[Path, Path], nudge: list[int] | None, output: Output
+) -> None:
     tile, size = files.tile, request.size
-    content, labels_content = files.image.read(), files.mask.read()
-    labels = read_mask(labels_content, files.mask.name)
+    labels = read_mask(paths[1], files.mask.name)
     # All pixels are decoded, also where they are not needed: a damaged file must not go unnoticed.
-    with open_raster(content, files.image.name) as raster:
+    with open_raster(paths[0], files.image.name) as raster:
         image = read_pixels(raster)
     output.facts.update(tile_size=list(labels.shape), pixels=count_pixels(labels))
-    output.facts['sha256'] = dict(image=sha256(content), mask=sha256(labels_content))
     if request.protocol == FEW_SHOT:
         crop = choose_crop(labels, size, request.min_share, None if nudge is None else (nudge[0], nudge[1]))
         window = np.s_[crop.y : crop.y + size, crop.x : crop.x + size]
@@ -243,8 +211,9 @@ def _make(request: Request, files: TileFiles, nudge: list[int] | None, output: O
         output.facts['pixels'] = count_pixels(labels[window])
     elif split_of(FULL, tile) == 'val':
         # Copies of the source files: georeferenced, lossless, and with the checksums of the archive.
-        write_atomic(output.path(f'tiles/images/{tile}.tif'), content)
-        write_atomic(output.path(f'tiles/masks/{tile}.tif'), labels_content)
+        for path, kind in zip(paths, ('images', 'masks'), strict=True):
+            with atomic_path(output.path(f'tiles/{kind}/{tile}.tif')) as temporary:
+                shutil.copyfile(path, temporary)
     else:
         for array, kind in ((image, 'images'), (labels, 'masks')):
             for name, cut in windows(array, tile, size, request.step):

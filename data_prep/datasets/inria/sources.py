@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -28,25 +28,6 @@ class TileFiles:
     image: SourceFile
     mask: SourceFile
 
-    def check_headers(self, size: int) -> tuple[int, int]:
-        """Returns (height, width) of the tile.
-
-        Raises:
-            DataError: A file is unreadable or has unexpected bands or types, sizes differ, or are below `size`.
-        """
-        found, of_mask = self.image.check_header(3), self.mask.check_header(1)
-        if found != of_mask:
-            raise DataError(
-                f'{self.mask.name}: the labels have {of_mask[0]}x{of_mask[1]} pixels (height x width), the image '
-                f'{self.image.name} has {found[0]}x{found[1]}'
-            )
-        if min(found) < size:
-            raise DataError(
-                f'{self.image.name}: {found[0]}x{found[1]} pixels (height x width) are less than a window of --size '
-                f'{size}'
-            )
-        return found
-
 
 def find_tiles(source: Path, wanted: Sequence[str], skip_missing: bool, scratch: Path) -> dict[str, TileFiles]:
     """Finds image and labels of each wanted tile.
@@ -59,11 +40,11 @@ def find_tiles(source: Path, wanted: Sequence[str], skip_missing: bool, scratch:
         scratch: Folder for copies of inner archives.
 
     Raises:
-        DataError: `source` does not exist or is still packed; a tile lacks a file, has two of a kind, or does not
+        DataError: `source` is still packed; a tile lacks a file, has two of a kind, or does not
             belong to the data set.
     """
     found: dict[tuple[str, str], SourceFile] = {}
-    for file in _rasters(source, scratch):
+    for file in walk_rasters(source, scratch, _skips):
         path = PurePosixPath(file.name)
         kind, name = FOLDERS.get(path.parent.name.lower()), _NAME.fullmatch(path.stem)
         above = PurePosixPath((file.member or file.name).replace('\\', '/')).parts[:-2]
@@ -90,20 +71,8 @@ def find_tiles(source: Path, wanted: Sequence[str], skip_missing: bool, scratch:
 
 def shipped_archive(root: Path) -> Path | None:
     """The unpacked folder AerialImageDataset, if `root` is it or holds it; else None."""
-    for folder in (root, root / 'AerialImageDataset'):
-        named = folder.resolve().name == 'AerialImageDataset'
-        if (folder / 'train' / 'gt').is_dir() or (
-            named and any((folder / part).is_dir() for part in ('train', 'test'))
-        ):
-            return folder
-    return None
-
-
-def _rasters(source: Path, scratch: Path) -> Iterator[SourceFile]:
-    if source.is_dir() or source.suffix.lower() == '.zip':
-        yield from walk_rasters(source, scratch, _skips)
-    elif not source.exists():
-        raise DataError(f'{source}: no such folder; expected one that holds AerialImageDataset')
+    folders = (root, root / 'AerialImageDataset')
+    return next((folder for folder in folders if (folder / 'train' / 'gt').is_dir()), None)
 
 
 def _skips(name: str) -> bool:

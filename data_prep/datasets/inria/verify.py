@@ -10,7 +10,6 @@ import numpy as np
 
 from data_prep.core.checks import Expected, Fault, Item, Report, check_files, check_json
 from data_prep.core.prepared import MANIFEST
-from data_prep.core.progress import check_workers
 from data_prep.core.report import some_of, summary
 from data_prep.datasets.inria.crops import FEW_SHOT, FULL, split_of, unpublished
 from data_prep.datasets.inria.prepare import OVERVIEW, made_tiles, manifest_of, protocol_of
@@ -34,7 +33,7 @@ def verify_inria(root: Path, workers: int | None = None) -> Report:
     Raises:
         DataError: `root` does not hold prepared Inria tiles.
     """
-    processes, markers = check_workers(workers), made_tiles(root)
+    markers = made_tiles(root)
     protocols = {protocol_of(marker['kind']) for marker in markers.values()}
     protocol = next(iter(protocols), None)
     if protocol is None:
@@ -49,14 +48,11 @@ def verify_inria(root: Path, workers: int | None = None) -> Report:
     items = [item for tile, marker in markers.items() for item in _items(root, splits[tile], marker)]
     order = [f'{split} {top}' for split in ('train', 'val', 'test') for top in ('windows', 'tiles', 'crops')]
     there = {item.split for item in items}
-    for found in report.check(items, [split for split in order if split in there], processes):
-        mask = found.item.mask
+    for found in report.check(items, [split for split in order if split in there], workers):
         # Windows overlap, so their pixels were not counted.
-        if mask is not None and mask.stem in markers and not any(fault.file == str(mask) for fault in found.faults):
-            pixels, counted = found.pixels.tolist(), markers[mask.stem]['pixels']
-            if pixels != counted:
-                message = f'pixels of background and building: {pixels}; the marker has {counted}'
-                report.faults.append(Fault('counts', found.item.split, str(mask), message))
+        if not found.item.split.endswith('windows'):
+            tile = (found.item.mask or found.item.image or root).stem
+            report.compare_counts(found, markers[tile])
     return report
 
 

@@ -6,8 +6,9 @@ protocol or another kind of labels adds units and leaves the others alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from data_prep.core.prepared import Prepared, Unit, read_markers, without_files
-from data_prep.core.progress import check_workers, map_jobs, progress_bar
-from data_prep.core.sources import SourceFile, open_raster, remove_scratch, sha256, without_georeference
+from data_prep.core.progress import map_jobs
+from data_prep.core.sources import check_tile, open_raster, scratch_beside
 from data_prep.core.tiles import read_pixels, windows, write_tiff, write_window
 from data_prep.datasets.isprs.labels import decode_labels, palette_of
-from data_prep.datasets.isprs.request import Request, Tile, check_headers, plan
-from data_prep.datasets.isprs.sources import IMAGE, LABEL_KINDS, describe_kind, find_files, list_inputs
+from data_prep.datasets.isprs.request import Request, Tile, plan
+from data_prep.datasets.isprs.sources import BANDS, IMAGE, LABEL_KINDS, describe_kind, find_files, list_inputs
 from lale_mmseg.files import hash_json, write_json
 from lale_mmseg.metainfo import isprs
 
@@ -54,25 +55,27 @@ def prepare(
         Markers of all finished units of `out`.
 
     Raises:
-        ConfigError: An option is out of range.
         DataError: A file is missing, damaged or has unexpected content, or labels have colours outside the palette.
         InputError: `out` holds something else, or another process is writing to it.
     """
-    threads, source, out = check_workers(workers), Path(source), Path(out)
+    source, out = Path(source), Path(out)
     folder = Prepared(out, f'{_KIND}{request.dataset}')
     run = _run_unit(request, source)
     markers = read_markers(out)
     # A repeated command is recognised by its inputs alone: inner archives need not be copied out again.
     if not overwrite and not folder.unfinished([run]) and not folder.missing(markers[run.name]['units']):
         return made_units(out)
-    scratch = out.resolve().with_name(f'.{out.resolve().name}.unpacked')
-    try:
-        with without_georeference():
-            tiles = plan(request, find_files(source, request.wanted, scratch))
-            check_headers(tiles, request, threads)
-            _make_all(folder, request, tiles, run, overwrite, threads)
-    finally:
-        remove_scratch(scratch)
+    with scratch_beside(out) as scratch:
+        tiles = plan(request, find_files(source, request.wanted, scratch))
+
+        def check(tile: Tile) -> None:
+            labels = [file for kind, file in tile.files.items() if kind != IMAGE]
+            size = request.size if tile.windows else 1
+            check_tile(tile.files[IMAGE], labels, (BANDS[request.bands][1], 3), size)
+
+        list(map_jobs('checking headers', check, tiles, workers, threads=True, unit='tiles'))
+        jobs = [_job(request, tile, kind) for tile in tiles for kind in (*LABEL_KINDS, IMAGE) if kind in tile.files]
+        _make_all(folder, request, jobs, run, overwrite, scratch, workers)
     return made_units(out)
 
 
@@ -104,26 +107,29 @@ def _run_unit(request: Request, source: Path) -> Unit:
     return Unit(f'run-{hash_json(vars(request))[:12]}', {}, inputs)
 
 
-def _make_all(folder: Prepared, request: Request, tiles: list[Tile], run: Unit, overwrite: bool, threads: int) -> None:
-    jobs = [_job(request, tile, kind) for tile in tiles for kind in (*LABEL_KINDS, IMAGE) if kind in tile.files]
+def _make_all(
+    folder: Prepared,
+    request: Request,
+    jobs: Sequence[Job],
+    run: Unit,
+    overwrite: bool,
+    scratch: Path,
+    threads: int | None,
+) -> None:
     units = [unit for job in jobs for unit in job.units]
     with folder.writing(units, overwrite) as unmade:
         names = {unit.name for unit in unmade}
         jobs = [Job(job.tile, job.kind, tuple(unit for unit in job.units if unit.name in names)) for job in jobs]
         jobs = [job for job in jobs if job.units]
         try:
-            with progress_bar('preparing', len(jobs), 'images and labels') as advance:
-                results = map_jobs(
-                    lambda job: _make(folder, request, job), jobs, max(min(threads, len(jobs)), 1), threads=True
-                )
-                for _ in results:
-                    advance(1)
+            make = partial(_make, folder, request, scratch)
+            list(map_jobs('preparing', make, jobs, threads, threads=True, unit='images and labels'))
         finally:
             markers = made_units(folder.root)
             write_json(folder.root / STATISTICS, statistics(markers))
             folder.write_manifest({name: without_files(marker) for name, marker in markers.items()})
         with folder.making(run) as output:
-            output.facts['units'] = [unit.name for unit in units]
+            output.facts['units'] = {unit.name: unit.hash for unit in units}
 
 
 def _job(request: Request, tile: Tile, kind: str) -> Job:
@@ -141,9 +147,9 @@ def _job(request: Request, tile: Tile, kind: str) -> Job:
     return Job(tile, kind, tuple(units))
 
 
-def _make(folder: Prepared, request: Request, job: Job) -> None:
-    file, kind, stem = job.tile.files[job.kind], job.kind, job.tile.stem
-    pixels, place, facts = _load(request, job.tile, kind, file)
+def _make(folder: Prepared, request: Request, scratch: Path, job: Job) -> None:
+    kind, stem = job.kind, job.tile.stem
+    pixels, place, facts = _load(request, job.tile, kind, scratch)
     facts |= dict(tile=job.tile.name, content=kind, size=list(pixels.shape[:2]))
     # PNG cannot hold four bands without taking one for opacity.
     suffix = '.tif' if pixels.ndim == 3 and pixels.shape[2] == 4 else '.png'
@@ -161,12 +167,12 @@ def _make(folder: Prepared, request: Request, job: Job) -> None:
 
 
 def _load(
-    request: Request, tile: Tile, kind: str, file: SourceFile
+    request: Request, tile: Tile, kind: str, scratch: Path
 ) -> tuple[np.ndarray, tuple[CRS | None, Affine | None], dict[str, Any]]:
     """Pixels as they are written, (H, W) or (H, W, bands), their place on the map, and facts for the marker."""
-    content = file.read()
-    facts: dict[str, Any] = dict(sha256=sha256(content))
-    with open_raster(content, f'tile {tile.name}: {file.name}') as raster:
+    file = tile.files[kind]
+    with file.unpacked(scratch) as (path, sha256), open_raster(path, f'tile {tile.name}: {file.name}') as raster:
+        facts: dict[str, Any] = dict(sha256=sha256)
         if kind == IMAGE:
             transform = file.transform(raster)
             place = raster.crs, None if transform.is_identity else transform

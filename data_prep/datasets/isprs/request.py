@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from data_prep.core.progress import map_jobs, progress_bar
 from data_prep.core.report import some_of
 from data_prep.core.sources import SourceFile
-from data_prep.datasets.isprs.sources import BANDS, IMAGE, LABEL_KINDS, Key, Wanted, describe_kind
+from data_prep.datasets.isprs.sources import IMAGE, LABEL_KINDS, Key, Wanted, describe_kind
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.metainfo import isprs
 from lale_mmseg.metainfo.protocols import find_protocol
@@ -18,7 +17,7 @@ MASKS = ('index', 'rgb')
 #: nearest class is more than three times nearer than any other.
 MAX_DISTANCE = 60.0
 #: Half the distance between two class colours: beyond it the nearest class means nothing.
-_DISTANCE_LIMIT = 127.0
+DISTANCE_LIMIT = 127.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Request:
         max_distance: Map colours outside the palette to the nearest class within this distance; None to reject them.
 
     Raises:
-        ConfigError: A value is out of range, or options contradict each other.
+        ConfigError: Options contradict each other.
     """
 
     dataset: str
@@ -51,20 +50,6 @@ class Request:
     max_distance: float | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.stride <= self.size:
-            raise ConfigError(
-                f'--stride {self.stride} with --size {self.size}: expected a stride from 1 to {max(self.size, 1)}; a '
-                'larger one would skip the pixels between the windows'
-            )
-        if self.max_distance is not None and not 0 < self.max_distance <= _DISTANCE_LIMIT:
-            raise ConfigError(
-                f'--max-distance {self.max_distance:g}: expected more than 0 and at most {_DISTANCE_LIMIT:g}; two '
-                'class colours are 255 apart'
-            )
-        strange = [tile for tile in self.tiles or () if tile not in isprs.TILES[self.dataset]]
-        if strange:
-            known = ' '.join(isprs.TILES[self.dataset])
-            raise ConfigError(f'--tiles {" ".join(strange)}: {self.dataset} has no such tile; it has {known}')
         needed = {kind for tile in isprs.TILES[self.dataset] for kind in self._protocol_labels(tile)}
         if self.labels is not None and not needed <= set(self.labels):
             raise ConfigError(
@@ -157,31 +142,3 @@ def plan(request: Request, found: Mapping[Key, SourceFile]) -> list[Tile]:
         example = wanted.file_name(isprs.TILES[request.dataset][0], IMAGE)
         raise DataError(f'no tile of {request.dataset} was found; looked for files such as {example}')
     return tiles
-
-
-def check_headers(tiles: Sequence[Tile], request: Request, workers: int) -> None:
-    """Opens all files.
-
-    Raises:
-        DataError: A file is unreadable, has other bands or another data type than expected, labels differ from their
-            image in size, or a tile is smaller than a window.
-    """
-    with progress_bar('checking headers', len(tiles), 'tiles') as advance:
-        for _ in map_jobs(lambda tile: _check_tile(tile, request), tiles, min(workers, len(tiles)), threads=True):
-            advance(1)
-
-
-def _check_tile(tile: Tile, request: Request) -> None:
-    image = tile.files[IMAGE]
-    size = image.check_header(BANDS[request.bands][1])
-    for kind, file in tile.files.items():
-        if kind != IMAGE and (other := file.check_header(3)) != size:
-            raise DataError(
-                f'tile {tile.name}: {file.name} has {other[0]}x{other[1]} pixels (height x width), its image '
-                f'{image.name} has {size[0]}x{size[1]}'
-            )
-    if tile.windows and min(size) < request.size:
-        raise DataError(
-            f'tile {tile.name}: {size[0]}x{size[1]} pixels (height x width) are less than a window of --size '
-            f'{request.size}; use at most {min(size)}'
-        )

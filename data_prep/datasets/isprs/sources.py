@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from data_prep.core.sources import TIFF, SourceFile, walk_files, walk_rasters
+from data_prep.core.sources import TIFF, SourceFile, identity_of, walk_files, walk_rasters
 from lale_mmseg.errors import DataError
 
 IMAGE, FULL, ERODED = 'image', 'full', 'eroded'
@@ -108,7 +108,7 @@ def find_files(source: Path, wanted: Wanted, scratch: Path) -> dict[Key, SourceF
         scratch: Folder for copies of inner archives.
 
     Raises:
-        DataError: `source` does not exist, an archive is damaged, a file may be an image or labels, or two files of one
+        DataError: An archive is damaged, a file may be an image or labels, or two files of one
             tile and kind differ.
     """
     found: dict[Key, SourceFile] = {}
@@ -124,11 +124,7 @@ def find_files(source: Path, wanted: Wanted, scratch: Path) -> dict[Key, SourceF
 def list_inputs(source: Path) -> list[list]:
     """Name, size and modification time of all archives and rasters; equal lists mean an unchanged source."""
     paths = [source] if source.is_file() else walk_files(source, _skips) if source.is_dir() else []
-    return [
-        [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-        for path in paths
-        if path.suffix.lower() in ('.zip', *TIFF)
-    ]
+    return [identity_of(path) for path in paths if path.suffix.lower() in ('.zip', *TIFF)]
 
 
 def describe_kind(kind: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_prep.core.checks import Expected, Fault, Item, Report, check_files, check_json
-from data_prep.core.progress import check_workers
 from data_prep.datasets.isprs.labels import palette_of
 from data_prep.datasets.isprs.prepare import STATISTICS, dataset_of, made_units, statistics
 from data_prep.datasets.isprs.sources import IMAGE, LABEL_KINDS
@@ -26,7 +25,7 @@ def verify_isprs(root: Path, workers: int | None = None) -> Report:
     Raises:
         DataError: `root` does not hold prepared ISPRS data.
     """
-    processes, markers = check_workers(workers), made_units(root)
+    markers = made_units(root)
     if not any(dataset_of(marker['kind']) for marker in markers.values()):
         raise DataError(f'{root}: holds no prepared ISPRS data; prepare them with data_prep/isprs.py')
     report = Report(isprs.CLASSES)
@@ -53,15 +52,10 @@ def verify_isprs(root: Path, workers: int | None = None) -> Report:
     report.faults += check_files(root, markers, splits)
     report.faults += check_json(root / STATISTICS, statistics(markers))
     shown = [f'{top} {kind}' for top in ('windows', 'tiles') for kind in LABEL_KINDS]
-    reports = report.check(items, [split for split in shown if split in splits.values()], processes)
+    reports = report.check(items, [split for split in shown if split in splits.values()], workers)
     for found in reports:
         mask = found.item.mask
         # Windows overlap, so their pixels were not counted.
-        if mask is None or found.faults or not found.item.split.startswith('tiles'):
-            continue
-        marker = markers[f'{mask.stem}-tiles-{mask.parent.name}']
-        counts, counted = [found.pixels.tolist(), found.ignored], [marker['pixels'], marker['ignored']]
-        if counts != counted:
-            message = f'pixels per class and ignored: {counts}; the marker has {counted}'
-            report.faults.append(Fault('counts', found.item.split, str(mask), message))
+        if mask is not None and found.item.split.startswith('tiles'):
+            report.compare_counts(found, markers[f'{mask.stem}-tiles-{mask.parent.name}'])
     return report

@@ -6,7 +6,6 @@ from .diagnostics import EpochDiagnosticsHook
 from .early_stopping import LALEEarlyStopping
 from .epoch_seed import EpochSeedHook
 from .freeze import FreezeBackboneHook
-from .provenance import ProvenanceHook
 from .report import ReportHook
 from .resumed_validation import ResumedValidationHook
 
@@ -17,7 +16,6 @@ __all__ = [
     'FreezeBackboneHook',
     'LALEEarlyStopping',
     'PlainCheckpointHook',
-    'ProvenanceHook',
     'ReportHook',
     'ResumedValidationHook',
 ]

@@ -34,10 +34,10 @@ class EpochDiagnosticsHook(Hook):
     * `epoch` (from 1), `iter` (iterations done), `lr` of the optimizer's first group without backbone parameters (of
       the first, if all have some) and `lr_backbone` of its first group with some;
     * `train/<loss>`: each loss, averaged over the iterations of the epoch on the main process;
-    * `memory_mb`: peak of the epoch on a GPU, of the process so far on a CPU, in MiB;
+    * `memory_mb` and `memory_kind`: peak in MiB, of the epoch on a GPU ('gpu') or of the process so far ('process');
     * `step_time_s` and `data_time_s`: medians of an iteration and of its wait for data; `epoch_time_s`: seconds of the
       training part of the epoch;
-    * `trainable_parameters`;
+    * `parameters` and `trainable_parameters`;
     * `val/<score>`: the result of the validation, with `val/tile_IoU/<tile>` where tiles are scored.
 
     Rows of epochs that are trained again, by a resumed or a new run in the same work dir, are replaced.
@@ -83,14 +83,17 @@ class EpochDiagnosticsHook(Hook):
             return
         memory = self._peak if torch.cuda.is_available() else _process_peak()
         lr, lr_backbone = _learning_rates(runner)
-        row = dict(epoch=runner.epoch + 1, iter=runner.iter, lr=lr, lr_backbone=lr_backbone)
+        parameters = [*unwrapped(runner.model).parameters()]
+        row: dict[str, Any] = dict(epoch=runner.epoch + 1, iter=runner.iter, lr=lr, lr_backbone=lr_backbone)
         row |= {f'train/{name}': float(_of_epoch(runner, name).mean()) for name in sorted(self._losses)}
         row |= dict(
             memory_mb=round(memory / _MEBIBYTE, 1),
+            memory_kind='gpu' if torch.cuda.is_available() else 'process',
             step_time_s=float(np.median(_of_epoch(runner, 'time'))),
             data_time_s=float(np.median(_of_epoch(runner, 'data_time'))),
             epoch_time_s=round(time.perf_counter() - self._start, 3),
-            trainable_parameters=sum(p.numel() for p in unwrapped(runner.model).parameters() if p.requires_grad),
+            parameters=sum(p.numel() for p in parameters),
+            trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         )
         _write(runner, pd.concat([read_diagnostics(runner.work_dir), pd.DataFrame([row])]))
         # mmengine's logger has running means of iterations; these are means of the epoch.
@@ -109,7 +112,7 @@ class EpochDiagnosticsHook(Hook):
         _write(runner, table.reset_index())
 
 
-_NOT_LOGGED = ('epoch', 'iter', 'lr', 'trainable_parameters')
+_NOT_LOGGED = ('epoch', 'iter', 'lr', 'memory_kind', 'parameters', 'trainable_parameters')
 
 
 def read_diagnostics(work_dir: str | Path) -> pd.DataFrame:
