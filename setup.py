@@ -34,7 +34,6 @@ setup(
     install_requires=requirements('runtime'),
     extras_require={
         'stack': requirements('stack'),
-        'baselines': requirements('baselines'),
         'dev': requirements('dev'),
     },
 )

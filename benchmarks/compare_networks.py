@@ -1,17 +1,16 @@
-"""One table over trained and tested runs of different networks: size, cost, speed of training, scores.
+"""One table over trained and tested runs of different networks: size, cost, training time, scores.
 
     python benchmarks/compare_networks.py work_dirs/lale_s1 work_dirs/lrformer_t [--save NAME]
 
-reads the config, the last checkpoint and test/metrics.json of each work dir, as tools/train.py and tools/test.py write
-them. The seconds of training are those of the run as it was, from its start to its last checkpoint: validations before
-that checkpoint and reading data are in them. The milliseconds of a step are measured now, in turns, on the CPU of this
-machine and on made-up images: one step of training of the config's batch and crop.
+reads the work dirs of tools/train.py and tools/test.py as tools/analysis/compare_runs.py does. The seconds of training
+run from the start of the training to its last checkpoint, with data loading and validations in between. The
+milliseconds of a step are measured now, interleaved, on the CPU of this machine and on random images: one training step
+with the batch and crop of the config.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -33,45 +32,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tools' / 'analysis'))
 warnings.filterwarnings('ignore')
 
+from compare_runs import MORE_SCORES, SCORES, Run, data_of, differences, read_run  # noqa: E402
 from complexity import complexity  # noqa: E402
 
 from benchmarks._memory import keep_freed_memory  # noqa: E402
 from benchmarks._timing import interleaved_medians, table_text, write_result  # noqa: E402
 from lale_mmseg.errors import ConfigError  # noqa: E402
 
-SCORES = ('mIoU', 'mF1', 'OA')
-#: Shown next to mIoU for the runs that were tested with a boundary tolerance.
-BOUNDARY_SCORES = ('mBF1', 'mBIoU')
-#: What stands below the table.
 LEGEND = (
-    "ms a step: one training step of the config's batch and crop, measured on the CPU of this machine. seconds of "
-    'training: of the run as it was, from its start to its last checkpoint, reading data and the validations before '
-    'that checkpoint included.'
+    'ms per step: one training step with the batch and crop of the config, measured on the CPU of this machine. '
+    'Seconds of training: from its start to its last checkpoint, with data loading and validations.'
 )
-
-
-def config_of(work_dir: Path) -> Path:
-    """The config in a work dir; of several that of the last run, which keeps a copy in its log folder.
-
-    Raises:
-        ConfigError: There is none, or not one that is that of the last run.
-    """
-    configs = sorted(work_dir.glob('*.py'))
-    if len(configs) == 1:
-        return configs[0]
-    copies = sorted(work_dir.glob('[0-9]*_[0-9]*/vis_data/config.py'))
-    found = [path for path in configs if copies and path.read_bytes() == copies[-1].read_bytes()]
-    if len(found) != 1:
-        names = ', '.join(path.name for path in configs) or 'none'
-        raise ConfigError(f'{work_dir}: one config of the last run is due, {len(found)} of those here ({names}) are it')
-    return found[0]
-
-
-def load_run(work_dir: Path) -> tuple[Config, nn.Module]:
-    """Config and network of a run; the config has the number of classes as trained."""
-    cfg = Config.fromfile(config_of(work_dir))
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
-    return cfg, revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
 def training_seconds(work_dir: Path) -> float:
@@ -82,49 +53,29 @@ def training_seconds(work_dir: Path) -> float:
     return (work_dir / Path(checkpoint).name).stat().st_mtime - begin
 
 
-def read_scores(work_dir: Path) -> dict[str, Any]:
-    """Scores of a tested run in percent, with those of boundaries (and their tolerance in pixels) where it has them."""
-    metrics = json.loads((work_dir / 'test' / 'metrics.json').read_text(encoding='utf-8'))
-    summary, boundary, protocol = metrics['summary'], metrics.get('boundary'), metrics.get('protocol')
-    return dict(
-        **{name: summary[name] for name in (*SCORES, *BOUNDARY_SCORES) if name in summary or name in SCORES},
-        boundary_tolerance=boundary and boundary['tolerance'],
-        protocol=protocol and protocol['name'],
-        IoU={name: entry['IoU'] for name, entry in metrics['per_class'].items()},
-    )
-
-
-def score_table(runs: dict[str, dict[str, Any]]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], list[str]]:
-    """Columns of scores, their cells by run, and what is to be said of them.
+def score_table(runs: list[Run]) -> tuple[list[str], dict[str, list[str]]]:
+    """Names of the test scores, and the cells of each run.
 
     Raises:
-        ConfigError: Runs were scored in different ways, so they do not stand in one table.
+        ConfigError: The runs were scored on different data or by different rules.
     """
-    for field in ('protocol', 'boundary_tolerance'):
-        # Runs without boundary scores have gaps; those with some must have the same.
-        found = {name: run[field] for name, run in runs.items() if field == 'protocol' or run[field] is not None}
-        if len(set(found.values())) > 1:
-            raise ConfigError(f'runs of different {field} cannot be compared: {found}')
-    shown = [name for name in BOUNDARY_SCORES if any(name in run for run in runs.values())]
-    columns = (SCORES[0], *shown, *SCORES[1:])
-    cells = {
-        run: tuple(f'{scores[name]:.2f}' if name in scores else '-' for name in columns) for run, scores in runs.items()
-    }
-    tolerances = {run['boundary_tolerance'] for run in runs.values()} - {None}
-    notes = [f'mBF1, mBIoU: boundaries within {tolerance} pixel(s).' for tolerance in tolerances]
-    notes += [f'Protocol: {protocol}.' for protocol in {run['protocol'] for run in runs.values()} - {None}]
-    return columns, cells, notes
+    found = differences({run.label: data_of(run, 'test') for run in runs})
+    if found:
+        raise ConfigError(f'the tests of these runs are not comparable: {found}')
+    names = [name for name in SCORES + MORE_SCORES if any(f'test {name}' in run.row for run in runs)]
+    values = {run.label: [run.row.get(f'test {name}') for name in names] for run in runs}
+    return names, {label: ['-' if value is None else f'{value:.2f}' for value in row] for label, row in values.items()}
 
 
 class _Bare:
-    """As much of a runner as building an optimizer needs."""
+    """The part of a runner that building an optimizer needs."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
 
 def training_step(cfg: Config, model: nn.Module) -> Callable[[], Any]:
-    """A function that trains one step on a made-up batch."""
+    """A function that trains one step on a random batch."""
     batch, (height, width) = cfg.train_dataloader.batch_size, cfg.model.data_preprocessor.size
     samples = []
     for _ in range(batch):
@@ -146,21 +97,24 @@ def main() -> None:
     parser.add_argument('--save', metavar='NAME', help='write benchmarks/results/NAME.json and NAME.md')
     args = parser.parse_args()
     keep_freed_memory()
+    init_default_scope('mmseg')
 
+    trained = [read_run(work_dir) for work_dir in args.work_dirs]
+    columns, cells = score_table(trained)
     runs: dict[str, dict[str, Any]] = {}
     steps: dict[str, Callable[[], Any]] = {}
-    for work_dir in args.work_dirs:
-        cfg, model = load_run(work_dir)
+    for run in trained:
+        cfg = Config(run.config)
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
         figures = complexity(model.eval(), tuple(cfg.model.data_preprocessor.size), 3)
         model.requires_grad_(True).train().to(memory_format=torch.channels_last)
-        runs[work_dir.name] = dict(
+        runs[run.label] = dict(
             parameters=figures['parameters'],
             gmacs=figures['gmacs'],
-            training_seconds=training_seconds(work_dir),
-            **read_scores(work_dir),
+            training_seconds=training_seconds(run.folder),
+            **{name: value for name, value in run.row.items() if name.startswith('test ')},
         )
-        steps[work_dir.name] = training_step(cfg, model)
-    columns, cells, notes = score_table(runs)
+        steps[run.label] = training_step(cfg, model)
     for name, seconds in interleaved_medians(steps, args.repeats, warmup=1).items():
         runs[name]['step_seconds'] = seconds
 
@@ -175,10 +129,8 @@ def main() -> None:
         )
         for name, run in runs.items()
     ]
-    header = ('run', 'parameters', 'GMACs', 'ms a step (CPU)', 'seconds of training (with validation)', *columns)
-    text = '\n\n'.join([table_text(header, rows), ' '.join([LEGEND, *notes])])
-    if args.note:
-        text += f'\n\n{args.note}'
+    header = ('run', 'parameters', 'GMACs', 'ms per step (CPU)', 'seconds of training (with validation)', *columns)
+    text = '\n\n'.join([table_text(header, rows), LEGEND, *([args.note] if args.note else [])])
     print(text)
     if args.save:
         for path in write_result(args.save, dict(runs=runs, note=args.note), text):

@@ -68,7 +68,7 @@ done
 bash tools/dist_train.sh "$EDGE" 1 --work-dir "$OUT/edge_dist" --cfg-options data_root="$DATA" \
   train_dataloader.batch_size=8 train_cfg.max_epochs=1
 "$PYTHON" tools/test.py "$EDGE" "$OUT/edge/epoch_2.pth" --work-dir "$OUT/edge" --tta --cfg-options data_root="$DATA" \
-  model.type=SlidingEncoderDecoder model.test_cfg.mode=slide "model.test_cfg.crop_size=(128,128)" \
+  model.test_cfg.mode=slide "model.test_cfg.crop_size=(128,128)" \
   "model.test_cfg.stride=(85,85)" test_evaluator.boundary_tolerance=3 | tail -n 20
 echo "== sliding windows on CUDA give mmsegmentation's logits"
 "$PYTHON" - <<'PY'
@@ -77,21 +77,24 @@ import lale_mmseg.register
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from lale_mmseg.inference import Predictor
 
 init_default_scope('mmseg')
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 head = dict(type='LALEHead', num_classes=6, norm_cfg=dict(type='BN'))
 head['loss_decode'] = dict(type='CrossEntropyLoss', avg_non_ignore=True)
 test_cfg = dict(mode='slide', crop_size=(128, 128), stride=(85, 85))
-models = []
-for kind in ('EncoderDecoder', 'SlidingEncoderDecoder'):
-    torch.manual_seed(0)
-    config = ConfigDict(type=kind, backbone=dict(type='LALE'), decode_head=head, test_cfg=test_cfg)
-    models.append(MODELS.build(config).cuda().eval())
-image = torch.randn(1, 3, 300, 411, device='cuda')
-meta = [dict(ori_shape=(300, 411), img_shape=(300, 411), pad_shape=(300, 411), padding_size=[0] * 4)]
-with torch.inference_mode():
-    expected, found = (model.slide_inference(image, meta) for model in models)
+model = dict(type='EncoderDecoder', backbone=dict(type='LALE'), decode_head=head, test_cfg=test_cfg)
+model = MODELS.build(ConfigDict(model, data_preprocessor=dict(type='SegDataPreProcessor'))).cuda().eval()
+size = (300, 411)
+sample = SegDataSample(metainfo=dict(ori_shape=size, img_shape=size, pad_shape=size))
+batch = dict(inputs=[torch.randn(3, *size)], data_samples=[sample])
+with torch.no_grad():
+    expected = model.test_step(batch)[0].seg_logits.data
+model.test_cfg.keep_logits = True
+found = Predictor(model)(batch)[0].seg_logits.data
 error = (found - expected).abs().max().item()
 print(f'largest difference {error:.1e}')
 assert error < 1e-4
@@ -102,9 +105,17 @@ echo "== throughput of every backbone"
 "$PYTHON" benchmarks/backbones.py --device cuda --dtype bfloat16 --size 256 512 --batch 1 16 64 256 --save
 if [ -n "${CHIPS:-}" ]; then
   echo "== attempts on one class, from random weights (published ones of encoders need a network)"
-  "$PYTHON" benchmarks/attempts.py "$CHIPS" --epochs "${EPOCHS:-60}" --work-dir "$OUT/attempts" --random-init \
-    --attempts unet_c32 unet_r34 deeplabv3plus_r34 lale_s1 lale_s2 lale_s1-lrsa ued-bes-sfm_x10 sam-conv_b sam-unet_b \
-    sam-conv-lora_b sam-unet-lora_b --save aerial_chips_buildings_gpu
+  mkdir -p "$OUT/configs"
+  for source in configs/buildings/*_inria-few-shot-*.py; do
+    name=$(basename "${source%%_1xb*}")
+    config=$OUT/configs/$name.py  # the same with palette data in place of Inria's
+    sed "s/inria_few_shot/palette_building/; s#'\.\./_base_#'$PWD/configs/_base_#" "$source" > "$config"
+    options="data_root=$CHIPS train_cfg.max_epochs=${EPOCHS:-60}"
+    "$PYTHON" tools/train.py "$config" --random-init --work-dir "$OUT/attempts/$name" --cfg-options $options
+    "$PYTHON" tools/test.py "$config" "$(ls -t "$OUT/attempts/$name"/best_mIoU_*.pth | head -1)" \
+      --work-dir "$OUT/attempts/$name" --cfg-options "data_root=$CHIPS"
+  done
+  "$PYTHON" tools/analysis/compare_runs.py "$OUT"/attempts/* --out "$OUT/compared"
   echo "== maps of a frozen encoder kept on disk"
   "$PYTHON" benchmarks/sam_cache.py --device cuda --save
 fi

@@ -34,7 +34,7 @@ from mmseg.structures import SegDataSample  # noqa: E402
 
 import lale_mmseg.register  # noqa: E402, F401
 from benchmarks._timing import REPOSITORY, table_text, write_result  # noqa: E402
-from lale_mmseg.models.segmentors.views import VIEWS  # noqa: E402
+from lale_mmseg.inference.views import VIEWS  # noqa: E402
 
 NETWORKS = ('sam_conv', 'sam_unet')
 EPOCHS = 2

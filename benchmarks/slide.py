@@ -1,12 +1,12 @@
-"""Time and peak memory of one large image by sliding window: this package's slide mode against mmsegmentation's.
+"""Time and peak memory of one large image in sliding windows: this package's `Predictor` against mmsegmentation.
 
     python benchmarks/slide.py [--size 4096] [--repeats 3] [--save]
 
-LALE-S1 with random weights on a CPU; the whole `test_step` on a raw image, data preprocessor included. Each run is a
-process of its own with the same threads and the same C library settings (as tools/test.py sets them; --glibc-default
-leaves them alone), in turns; figures are medians. Memory is the peak of the resident set beyond what the process holds
-with network and image, and, in runs of their own that are not timed, what torch's allocator hands out at the peak. The
-logits of both are compared in one process over the whole image, borders included.
+LALE-S1 with random weights predicts a raw image on a CPU, data preprocessor included. The variants run in turns, each
+run in a process of its own with the same threads and the same C library settings (those of tools/test.py;
+--glibc-default leaves them alone); figures are medians. Memory is the peak of the resident set beyond that of the
+process with network and image and, in separate runs that are not timed, the peak of torch's allocator. One more process
+compares the logits over the whole image, borders included.
 """
 
 from __future__ import annotations
@@ -36,29 +36,28 @@ from mmseg.structures import SegDataSample  # noqa: E402
 import lale_mmseg.register  # noqa: E402, F401
 from benchmarks._memory import keep_freed_memory, peak_mebibytes  # noqa: E402
 from benchmarks._timing import table_text, write_result  # noqa: E402
+from lale_mmseg.inference import Predictor  # noqa: E402
 
 CLASSES = 7
-#: Segmentor and options of its test_cfg, by name.
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    'mmsegmentation': ('EncoderDecoder', {}),
-    'ours, all logits kept': ('SlidingEncoderDecoder', dict(keep_logits=True)),
-    'ours, classes only': ('SlidingEncoderDecoder', dict(keep_logits=False)),
+#: Options of test_cfg by name; None for mmsegmentation's own prediction.
+VARIANTS: dict[str, dict[str, Any] | None] = {
+    'mmsegmentation': None,
+    'ours, all logits kept': dict(keep_logits=True),
+    'ours, classes only': dict(keep_logits=False),
 }
-THEIRS, KEPT, BANDS = VARIANTS
-#: What is promised: how many times as fast, and at most which share of the memory.
+THEIRS, KEPT, CLASSES_ONLY = VARIANTS
+#: Targets: how many times as fast, and at most which share of the memory.
 SPEEDUP, MEMORY_SHARE = 2.5, 0.5
 
 
-def build(name: str, args: argparse.Namespace) -> Any:
-    """A segmentor of LALE-S1 with the same weights for every name."""
-    kind, options = VARIANTS[name]
-    if kind != 'EncoderDecoder':
-        options = {**options, 'batch_size': args.batch_size}
+def build(name: str, args: argparse.Namespace) -> tuple[Any, Callable[[dict], list[SegDataSample]]]:
+    """LALE-S1 with the same weights for every name, and what predicts a batch with it."""
+    options = VARIANTS[name]
     init_default_scope('mmseg')
     torch.manual_seed(0)
     model = MODELS.build(
         dict(
-            type=kind,
+            type='EncoderDecoder',
             data_preprocessor=dict(
                 type='ChannelsLastDataPreProcessor',
                 mean=[123.675, 116.28, 103.53],
@@ -67,34 +66,38 @@ def build(name: str, args: argparse.Namespace) -> Any:
             ),
             backbone=dict(type='LALE', arch='s1'),
             decode_head=dict(type='LALEHead', num_classes=CLASSES, norm_cfg=dict(type='BN'), align_corners=False),
-            test_cfg=ConfigDict(mode='slide', crop_size=(args.window,) * 2, stride=(args.stride,) * 2, **options),
+            test_cfg=ConfigDict(mode='slide', crop_size=(args.window,) * 2, stride=(args.stride,) * 2),
         )
     )
-    return model.eval().to(memory_format=torch.channels_last)
+    model = model.eval().to(memory_format=torch.channels_last)
+    if options is None:
+        return model, model.test_step
+    model.test_cfg.update(options, batch_size=args.batch_size)
+    return model, Predictor(model)
 
 
-def test_step(model: Any, image: Tensor) -> SegDataSample:
-    """What mmengine's test loop does with one image."""
+def test_step(predict: Callable[[dict], list[SegDataSample]], image: Tensor) -> SegDataSample:
+    """Predicts one image as a test loop does."""
     size = tuple(image.shape[1:])
     sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
     with torch.no_grad():
-        return model.test_step(dict(inputs=[image], data_samples=[sample]))[0]
+        return predict(dict(inputs=[image], data_samples=[sample]))[0]
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
     """One timed run of `args.child`, in this process."""
-    model, image = build(args.child, args), random_image(args.size)
+    (model, predict), image = build(args.child, args), random_image(args.size)
     before = resident('VmRSS')
-    test_step(model, image[:, : args.window, : args.window])  # what happens once in a process is not timed
+    test_step(predict, image[:, : args.window, : args.window])  # what happens once in a process is not timed
     network = timed_network(model)
     start = time.perf_counter()
-    test_step(model, image)
+    test_step(predict, image)
     seconds = time.perf_counter() - start
     return dict(seconds=seconds, network=network(), before=before, peak=resident('VmHWM') - before)
 
 
 def timed_network(model: Any) -> Callable[[], float]:
-    """Notes the time inside the network from now on; what is returned gives the seconds so far."""
+    """Starts to time the network; the returned function gives the seconds so far."""
     spent: list[float] = []
     encode_decode = model.encode_decode
 
@@ -110,20 +113,20 @@ def timed_network(model: Any) -> Callable[[], float]:
 
 def allocated(args: argparse.Namespace) -> dict[str, float]:
     """Peak of torch's allocator in a run of `args.child`, in this process."""
-    model, image = build(args.child, args), random_image(args.size)
-    return dict(allocated=peak_mebibytes(lambda: test_step(model, image), torch.device('cpu')))
+    (_, predict), image = build(args.child, args), random_image(args.size)
+    return dict(allocated=peak_mebibytes(lambda: test_step(predict, image), torch.device('cpu')))
 
 
 def compare(args: argparse.Namespace) -> dict[str, float]:
     """Differences of the results, in this process."""
     image = random_image(args.size)
-    theirs, kept, bands = (test_step(build(name, args), image) for name in VARIANTS)
+    theirs, kept, classes = (test_step(build(name, args)[1], image) for name in VARIANTS)
     found, expected = kept.seg_logits.data, theirs.seg_logits.data
     return dict(
         max_difference=max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)),
         max_logit=max(float(logits.abs().max()) for logits in expected),
         other_classes=int((kept.pred_sem_seg.data != theirs.pred_sem_seg.data).sum()),
-        other_classes_without_logits=int((bands.pred_sem_seg.data != kept.pred_sem_seg.data).sum()),
+        other_classes_without_logits=int((classes.pred_sem_seg.data != kept.pred_sem_seg.data).sum()),
     )
 
 
@@ -151,7 +154,7 @@ def in_process(what: str, name: str, args: argparse.Namespace) -> dict[str, floa
 
 
 def collect(args: argparse.Namespace) -> dict[str, Any]:
-    """All measurements, with medians."""
+    """Takes all measurements and their medians."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for _ in range(args.repeats):
         for name in VARIANTS:
@@ -166,7 +169,7 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(found: dict[str, Any], args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Ratios and whether they are what is promised, and a text of all."""
+    """Ratios, whether they meet the targets, and a text of all."""
     medians, results = found['medians'], found['results']
     theirs = medians[THEIRS]
     ratios = {
@@ -219,8 +222,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--size', type=int, default=4096, help='side of the image, in pixels')
     parser.add_argument('--window', type=int, default=512, help='side of the windows, in pixels')
-    parser.add_argument('--stride', type=int, default=341, help='from one window to the next, in pixels')
-    parser.add_argument('--batch-size', type=int, default=1, help='windows at once, of our slide mode')
+    parser.add_argument('--stride', type=int, default=341, help='steps between windows, in pixels')
+    parser.add_argument(
+        '--batch-size', type=int, default=1, help='windows that pass through the network together (ours)'
+    )
     parser.add_argument('--repeats', type=int, default=3)
     parser.add_argument('--glibc-default', action='store_true', help='let the C library give freed memory back')
     parser.add_argument('--save', action='store_true')

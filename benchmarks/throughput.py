@@ -1,9 +1,9 @@
-"""Images a second of LALE and of the networks it is compared with in its paper, in one run.
+"""Images per second of the networks of this package, and of those that the LALE paper compares it with, in one run.
 
     python benchmarks/throughput.py [--device cuda --dtype bfloat16 --batch 1 64 512 --compile] [--save]
 
-The paper's baselines are segmentation_models_pytorch networks with an efficientnet-b0 encoder. Weights are random:
-they do not change the time.
+The paper's baselines are networks of segmentation_models_pytorch with an efficientnet-b0 encoder. Weights are random,
+which does not change the time.
 """
 
 from __future__ import annotations
@@ -21,47 +21,72 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 warnings.filterwarnings('ignore')
 
 import segmentation_models_pytorch as smp  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.model import revert_sync_batchnorm  # noqa: E402
+from mmengine.registry import init_default_scope  # noqa: E402
+from mmseg.registry import MODELS  # noqa: E402
 
 import lale_mmseg.register  # noqa: E402, F401
 from benchmarks._timing import interleaved_medians, table_text, write_result  # noqa: E402
-from lale_mmseg.models.backbones import LALE  # noqa: E402
-from lale_mmseg.models.decode_heads import LALEHead  # noqa: E402
+from lale_mmseg.engine.config import decode_heads  # noqa: E402
 
 NUM_CLASSES = 7
+CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
+#: Configs of this package, and what changes in them, by the name in the table.
+NETWORKS: dict[str, tuple[str, dict]] = {
+    'LALE-S1': ('lale/lale_s1', {}),
+    'LALE-S2': ('lale/lale_s1', {'backbone.arch': 's2'}),
+    'LALE-S3': ('lale/lale_s1', {'backbone.arch': 's3'}),
+    'LALE-S4': ('lale/lale_s1', {'backbone.arch': 's4'}),
+    'LALE-S1, LRSA': ('lale/lale_s1', {'backbone.attn_cfg.type': 'LowResolutionSelfAttention'}),
+    'LALE-S1, meta tokens': ('lale/lale_s1', {'backbone.attn_cfg.type': 'MetaTokenAttention'}),
+    'LALE-S1, body/edge': ('lale/lale-body-edge_s1', {}),
+    'UED+BES+SFM': ('body_edge/ued-bes-sfm_x10', {}),
+    'LRFormer-T': ('lrformer/lrformer_t', {}),
+    'LRFormer-T+': ('lrformer_plus/lrformer-plus_t', {}),
+    'LeMeViT-tiny, LALE head': ('lemevit/lemevit-lale_tiny', {}),
+    'LeMeViT-tiny, UPerNet': ('lemevit/lemevit_tiny', {}),
+}
+#: The CNN baselines of the paper.
 BASELINES = {
-    'U-Net': smp.Unet,
     'DeepLabV3+': smp.DeepLabV3Plus,
     'FPN': smp.FPN,
     'LinkNet': smp.Linknet,
     'SegFormer': smp.Segformer,
+    'U-Net': smp.Unet,
     'UPerNet': smp.UPerNet,
 }
 
 
-class LALENetwork(nn.Module):
-    """Backbone, head and the resizing to the input size, as mmsegmentation's segmentor puts them together."""
+class Segmentor(nn.Module):
+    """A network as its config describes it, from a normalized batch to logits of the input size."""
 
-    def __init__(self, arch: str) -> None:
+    def __init__(self, config: str, changes: dict) -> None:
         super().__init__()
-        self.backbone = LALE(arch)
-        self.head = LALEHead(num_classes=NUM_CLASSES, norm_cfg=dict(type='BN'))
+        (path,) = CONFIGS.glob(f'{config}_1xb8-onecycle-400_palette-256x256.py')
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict({f'model.{name}': value for name, value in changes.items()})
+        for _, head in decode_heads(cfg):
+            head.num_classes = NUM_CLASSES
+        self.network = revert_sync_batchnorm(MODELS.build(cfg.model))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, 7, H, W)."""
-        logits = self.head(self.backbone(x))
-        return nn.functional.interpolate(logits, size=x.shape[2:], mode='bilinear', align_corners=False)
+        meta = dict(img_shape=x.shape[2:], pad_shape=x.shape[2:], ori_shape=x.shape[2:])
+        return self.network.encode_decode(x, [meta] * len(x))
 
 
 def networks() -> dict[str, nn.Module]:
     """All networks, in evaluation mode."""
-    found: dict[str, nn.Module] = {f'LALE-{arch.upper()}': LALENetwork(arch) for arch in ('s1', 's2', 's3', 's4')}
+    init_default_scope('mmseg')
+    found: dict[str, nn.Module] = {name: Segmentor(config, changes) for name, (config, changes) in NETWORKS.items()}
     for name, kind in BASELINES.items():
-        found[name] = kind('efficientnet-b0', encoder_weights=None, classes=NUM_CLASSES)
+        found[f'{name}, EfficientNet-B0'] = kind('efficientnet-b0', encoder_weights=None, classes=NUM_CLASSES)
     return {name: model.eval() for name, model in found.items()}
 
 
 def runner(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    """A function that predicts a batch and waits for the result."""
+    """Returns a function that predicts a batch and waits for the result."""
 
     def run() -> None:
         with torch.inference_mode(), torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):

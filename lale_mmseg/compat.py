@@ -1,6 +1,6 @@
-"""Everything that bends to the installed framework, each with its reason.
+"""All adaptations to the installed framework, each with its reason.
 
-Nothing of ours is imported here. `apply` is called by `lale_mmseg.register` before any network is imported.
+This module imports nothing else of the package. `lale_mmseg.register` calls `apply` before any network is imported.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from mmseg.registry import OPTIM_WRAPPERS
 from torch import distributed as torch_dist
 from torch import nn
 
-#: Lowest version of each importable module, and the packages that provide it. The originals of OpenMMLab and their
-#: maintained continuations (onedl-*) share import names, so the modules are asked, not the installer's list.
+#: Lowest version of each module, and the packages that provide it. OpenMMLab's packages and their maintained
+#: continuations (onedl-*) share import names, so the imported modules are checked, not the installed packages.
 REQUIRED = {
     'torch': ('2.6.0', 'torch'),
     'mmengine': ('0.10.0', 'onedl-mmengine (or mmengine)'),
@@ -41,47 +41,38 @@ REQUIRED = {
 #: The same for modules that only some configs need.
 OPTIONAL = {'mmdet': ('3.3.0', 'onedl-mmdetection (or mmdet)')}
 
-#: Marks the stand-in for mmcv's compiled operations.
+#: Attribute of the placeholder for mmcv's compiled operations.
 _PLACEHOLDER = '__lale_mmseg_placeholder__'
 
 
 def apply() -> None:
     """Checks versions and adapts the framework; safe to call more than once."""
     check_versions()
-    # albumentations looks for a newer version over the network at import, which stalls machines without one.
+    # At import albumentations checks for updates over the network, which stalls machines without one.
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
     if not has_compiled_ops():
         install_ops_placeholder()
-    # Two classes may well have two outputs: a softmax over them is the sigmoid of their difference.
+    # mmseg warns about two outputs for two classes, which is fine: their softmax is the sigmoid of their difference.
     warnings.filterwarnings('ignore', message='For binary segmentation, we suggest using')
-    # mmseg prints lines about a data platform of its maintainers at import, whatever the log level.
+    # At import mmseg prints an advertisement, whatever the log level.
     with redirect_stdout(StringIO()):
         importlib.import_module('mmseg.datasets')
 
 
 def check_versions() -> None:
-    """Checks the versions of the modules that import.
+    """Checks the versions of the imported modules.
 
     Raises:
-        ImportError: A module is missing or too old; names the found and the lowest version and the package.
+        ImportError: A module is missing or too old; the message has the found and the lowest version and the package.
     """
-    for name, (lowest, package) in REQUIRED.items():
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-            raise ImportError(f'{name} is not installed: lale_mmseg needs {package} >= {lowest}') from None
-        _require_version(module, lowest, package)
-    for name, (lowest, package) in OPTIONAL.items():
-        if find_spec(name) is not None:
-            _require_version(importlib.import_module(name), lowest, package)
-
-
-def _require_version(module: ModuleType, lowest: str, package: str) -> None:
-    found = module.__version__.split('+')[0]
-    if digit_version(found) < digit_version(lowest):
-        raise ImportError(f'{module.__name__} {found} is too old: lale_mmseg needs {package} >= {lowest}')
+    for name, (lowest, package) in {**REQUIRED, **OPTIONAL}.items():
+        if find_spec(name) is None:
+            if name in OPTIONAL:
+                continue
+            raise ImportError(f'{name} is not installed: lale_mmseg needs {package} >= {lowest}')
+        found = importlib.import_module(name).__version__.split('+')[0]
+        if digit_version(found) < digit_version(lowest):
+            raise ImportError(f'{name} {found} is too old: lale_mmseg needs {package} >= {lowest}')
 
 
 def has_compiled_ops() -> bool:
@@ -93,7 +84,7 @@ def has_compiled_ops() -> bool:
 
 
 class _OpsPlaceholder(ModuleType):
-    """Stands in for `mmcv._ext`: has every function, and each raises when it is called."""
+    """Placeholder for `mmcv._ext`: has every function, and each raises an error when it is called."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__'):
@@ -102,8 +93,8 @@ class _OpsPlaceholder(ModuleType):
         def missing(*_: Any, **__: Any) -> NoReturn:
             raise RuntimeError(
                 f'mmcv was installed without its compiled operations, and this model calls one of them ({name}). '
-                'Build mmcv from source with MMCV_WITH_OPS=1 and torch in its build environment, or choose a model '
-                'that needs none (all configs of lale_mmseg do without)'
+                'Build mmcv from source with MMCV_WITH_OPS=1 and torch in its build environment, or use a model '
+                'without them (no config of lale_mmseg needs them)'
             )
 
         return missing
@@ -113,25 +104,24 @@ def install_ops_placeholder() -> None:
     """Makes `mmcv.ops` importable without compiled operations.
 
     mmdet.models (for Mask2Former) and parts of mmseg import `mmcv.ops`, which loads `mmcv._ext` at import although
-    most of its parts have a pure Python form. Nothing is replaced where the compiled module exists.
+    most of its parts also exist in pure Python. Nothing is replaced if the compiled module exists.
     """
     module = _OpsPlaceholder('mmcv._ext')
-    # A spec without loader: mmengine and mmcv ask importlib for the loader to see if the operations exist.
+    # A spec without a loader: mmengine and mmcv look for the loader to find out whether the operations exist.
     module.__spec__ = ModuleSpec('mmcv._ext', loader=None)
     setattr(module, _PLACEHOLDER, True)
     sys.modules['mmcv._ext'] = module
-    # On CUDA this module calls the compiled kernel whenever a GPU is there; its own grid_sample form is the other way.
+    # This module calls the compiled kernel whenever a GPU exists; without this flag it uses its grid_sample version.
     attention = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
     setattr(attention, 'IS_CUDA_AVAILABLE', False)  # noqa: B010 (the type checker knows no such name)
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep what is freed, so that no time goes into page faults; True where that is possible.
+    """Makes glibc keep freed memory, which saves page faults; returns False on systems without glibc.
 
-    By default large blocks go back to the system when they are freed, and cost a page fault for each 4 KiB when they
-    are taken again, which is much of the time of prediction on a CPU (benchmarks/slide.py with and without
-    --glibc-default). torch takes blocks of the same sizes again and again, so the peak of memory hardly rises, but the
-    process holds it until it ends.
+    By default glibc returns large freed blocks to the system, and taking them again costs a page fault for each 4 KiB:
+    much of the time of prediction on a CPU (benchmarks/slide.py with and without --glibc-default). torch reuses blocks
+    of the same sizes, so peak memory hardly rises, but the process holds it until it ends.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -152,11 +142,8 @@ def init_cpu_process_group(launcher: str, timeout: float = 300.0) -> None:
     mmengine's own initialisation calls `torch.cuda.set_device` unconditionally, which fails without a GPU.
 
     Args:
-        launcher: 'pytorch' (torchrun has set RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), 'slurm' or 'mpi'.
+        launcher: 'pytorch' (torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT), 'slurm' or 'mpi'.
         timeout: Longest wait for another process, in seconds.
-
-    Raises:
-        ValueError: Unknown launcher.
     """
     if launcher == 'slurm':
         os.environ['RANK'] = os.environ['SLURM_PROCID']
@@ -169,8 +156,6 @@ def init_cpu_process_group(launcher: str, timeout: float = 300.0) -> None:
         os.environ['RANK'] = os.environ['OMPI_COMM_WORLD_RANK']
         os.environ['WORLD_SIZE'] = os.environ['OMPI_COMM_WORLD_SIZE']
         os.environ['LOCAL_RANK'] = os.environ['OMPI_COMM_WORLD_LOCAL_RANK']
-    elif launcher != 'pytorch':
-        raise ValueError(f"launcher={launcher!r}: must be 'none', 'pytorch', 'slurm' or 'mpi'")
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
     if not is_distributed():
@@ -181,33 +166,31 @@ def init_cpu_process_group(launcher: str, timeout: float = 300.0) -> None:
 class AnyDeviceAmpOptimWrapper(AmpOptimWrapper):
     """Mixed precision on GPU and CPU; gradients are scaled for float16 only.
 
-    mmengine's wrapper asserts a GPU, although autocast to bfloat16 works on CPUs, and scales gradients for bfloat16,
-    too, whose exponent range needs none.
+    mmengine's wrapper requires a GPU, although autocast to bfloat16 works on CPUs, and also scales gradients for
+    bfloat16, whose exponent range makes that unnecessary.
 
     Args:
-        dtype: 'bfloat16' or 'float16'.
-        loss_scale: As of `AmpOptimWrapper`; used for float16.
+        dtype: 'bfloat16', or 'float16' on a GPU.
+        loss_scale: See `mmengine.optim.AmpOptimWrapper`; used for float16.
         **kwargs: Arguments of `mmengine.optim.OptimWrapper`, which rejects unknown ones.
 
     Raises:
-        ValueError: Another dtype, or float16 on a CPU.
+        ValueError: `dtype` is 'float16' on a CPU.
     """
 
     def __init__(self, dtype: str = 'bfloat16', loss_scale: str | float | dict = 'dynamic', **kwargs: Any) -> None:
-        if dtype not in ('bfloat16', 'float16'):
-            raise ValueError(f"dtype={dtype!r}: must be 'bfloat16' or 'float16'")
-        if dtype == 'float16' and is_cpu_only():
-            raise ValueError("dtype='float16' needs a GPU; on a CPU use 'bfloat16'")
-        if dtype == 'float16':
-            super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
-        else:
+        if dtype == 'bfloat16':
             OptimWrapper.__init__(self, **kwargs)
             self._scale_update_param = None
             self.loss_scaler = torch.amp.GradScaler(enabled=False)
             self.cast_dtype = torch.bfloat16
+        elif is_cpu_only():
+            raise ValueError(f"dtype={dtype!r} needs a GPU; on a CPU use 'bfloat16'")
+        else:
+            super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast, and no gradient synchronisation while gradients accumulate."""
+        """Autocasts, and skips gradient synchronisation while gradients accumulate."""
         with OptimWrapper.optim_context(self, model), autocast(dtype=self.cast_dtype):
             yield

@@ -1,21 +1,21 @@
-"""Errors about what the user gave: each message names the file or field, the bad value and what would be right.
+"""Errors about user input. Each message names the file or field, the bad value and what was expected.
 
 The command line tools print these as one line and exit with status 2; any other exception is a bug and keeps its
-traceback. They are `ValueError`s, so library users catch them as such. This module imports nothing.
+traceback. They are subclasses of `ValueError`. This module imports nothing.
 """
 
 
 class InputError(ValueError):
-    """Something that the user gave (data, config, checkpoint, command line) cannot be used."""
+    """Something that the user supplied (data, config, checkpoint, command line) cannot be used."""
 
 
 class DataError(InputError):
-    """Images, masks, class tables or splits that cannot be used as they are."""
+    """Images, masks, class tables or splits cannot be used as they are."""
 
 
 class ConfigError(InputError):
-    """A config field or command line option that is misspelt, missing or contradicts another."""
+    """A config field or command line option is misspelt, missing or contradicts another."""
 
 
 class CheckpointError(InputError):
-    """A checkpoint that cannot be read, is not trusted, or does not fit the model."""
+    """A checkpoint cannot be read, is not trusted, or does not fit the model."""

@@ -20,17 +20,33 @@ TEMPORARY = '.tmp'
 
 
 @contextmanager
-def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path in the same folder (created if missing); renames it to `path` if the block succeeds."""
+def atomic_path(path: str | PathLike[str], sync: bool = False) -> Iterator[Path]:
+    """Yields a temporary path in the same folder (created if missing); renames it to `path` if the block succeeds.
+
+    With `sync` the content is on disk before the rename, and the rename before the block ends: a power failure leaves
+    the old file or the new one.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The random part keeps processes apart that run on two machines under the same process id.
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(8)}{TEMPORARY}')
     try:
         yield temporary
+        if sync:
+            _sync(temporary)
         os.replace(temporary, path)
+        if sync:
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomic(path: str | PathLike[str], content: bytes | str) -> None:
@@ -45,8 +61,17 @@ def write_json(path: str | PathLike[str], value: Any) -> None:
 
 
 def hash_json(value: Any) -> str:
-    """SHA-256 of a JSON-serializable value, independent of the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of a value, independent of the order of its keys; what JSON lacks counts by its `repr`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def file_sha256(path: str | PathLike[str]) -> str:
+    """SHA-256 of a file in hexadecimal, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def encode_png(array: np.ndarray) -> bytes:

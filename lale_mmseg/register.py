@@ -7,6 +7,6 @@ from . import compat
 
 compat.apply()
 
-from . import datasets, engine, evaluation, models  # noqa: E402
+from . import datasets, engine, evaluation, inference, models  # noqa: E402
 
-__all__ = ['compat', 'datasets', 'engine', 'evaluation', 'models']
+__all__ = ['compat', 'datasets', 'engine', 'evaluation', 'inference', 'models']

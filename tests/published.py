@@ -1,4 +1,4 @@
-"""What is known of the published networks: names and shapes of their weights, sizes, costs, and reference outputs.
+"""Facts of the published networks: names and shapes of their weights, sizes, costs, and reference outputs.
 
 `tests/data/published/NAME.json` holds `config`, `params`, `gmacs` ([height, width, GMACs] each) and `state`: published
 name to shape, where `{a-b}` stands for every number from a to b, and counters of batch norm (int64) have the shape [].
@@ -9,15 +9,15 @@ values of each output of the published code in float32 and eval mode, to seven d
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from tests.support import REPO
@@ -29,6 +29,8 @@ HEADS = sorted(path.stem for path in FACTS.glob('lrhead*.json'))
 NETWORKS = sorted(path.stem for path in FACTS.glob('hrrsi*.json'))
 #: Values of each output in `cases`, evenly spaced from its first to its last.
 SAMPLES = 64
+#: Largest error of an output, in standard deviations of the published one.
+TOLERANCE = 1e-4
 #: Endings of what is in a state dict without being a parameter.
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')
 
@@ -42,10 +44,12 @@ def facts(name: str) -> dict[str, Any]:
 
 def expand(pattern: str) -> Iterator[str]:
     """All names that a pattern with ranges stands for."""
-    texts = re.split(r'\{\d+-\d+\}', pattern)
-    ranges = [range(int(first), int(last) + 1) for first, last in re.findall(r'\{(\d+)-(\d+)\}', pattern)]
-    for numbers in itertools.product(*ranges):
-        yield texts[0] + ''.join(f'{number}{text}' for number, text in zip(numbers, texts[1:], strict=True))
+    found = re.search(r'\{(\d+)-(\d+)\}', pattern)
+    if found is None:
+        yield pattern
+        return
+    for number in range(int(found[1]), int(found[2]) + 1):
+        yield from expand(f'{pattern[: found.start()]}{number}{pattern[found.end() :]}')
 
 
 def published_state(name: str, device: str = 'cpu') -> dict[str, torch.Tensor]:
@@ -80,20 +84,20 @@ def image(seed: int, height: int, width: int, channels: int = 3) -> torch.Tensor
     return torch.randn((1, channels, height, width), generator=torch.Generator().manual_seed(seed))
 
 
-def signature(output: torch.Tensor) -> dict[str, Any]:
-    """What `cases` hold of an output."""
-    values = output.flatten()
-    samples = values[torch.linspace(0, len(values) - 1, SAMPLES).long()]
-    return dict(shape=list(output.shape), mean=values.mean().item(), std=values.std().item(), samples=samples.tolist())
+def check_outputs(outputs: Sequence[torch.Tensor], published: Sequence[dict[str, Any]]) -> None:
+    """Compares the outputs of a network with those of a case; errors are bound by the published deviations."""
+    for output, expected in zip(outputs, published, strict=True):
+        values = output.flatten()
+        samples = values[torch.linspace(0, len(values) - 1, SAMPLES).long()].tolist()
+        assert list(output.shape) == expected['shape']
+        found = dict(mean=values.mean().item(), std=values.std().item(), samples=samples)
+        for figure, value in found.items():
+            assert value == pytest.approx(expected[figure], rel=0, abs=TOLERANCE * expected['std']), figure
 
 
 def rounded(value: Any) -> Any:
     """The same with every fraction to seven digits, as the files are written."""
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [rounded(each) for each in value]
-    return float(f'{value:.7g}') if isinstance(value, float) else value
+    return json.loads(json.dumps(value), parse_float=lambda text: float(f'{float(text):.7g}'))
 
 
 def parameters_in(state: dict[str, torch.Tensor]) -> int:

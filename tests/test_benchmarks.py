@@ -3,20 +3,18 @@
 import json
 import os
 import re
-import shutil
 import stat
 
 import pytest
-import torch
 from mmengine.config import Config
 
-from benchmarks import _timing, average_runs, isprs_prep
+from benchmarks import _timing, isprs_prep
 from benchmarks.attention import growth_table
-from benchmarks.compare_networks import config_of, load_run, read_scores, score_table
-from lale_mmseg.engine.component_check import check_overrides
+from benchmarks.compare_networks import score_table
 from lale_mmseg.engine.config import check_config, complete_config
+from lale_mmseg.engine.fields import check_overrides
 from lale_mmseg.errors import ConfigError
-from lale_mmseg.evaluation import SegmentationMetric
+from tests.runs import write_run
 from tests.support import REPO, run_tool
 from tests.test_docs import parse
 
@@ -80,27 +78,6 @@ def test_configs_of_the_gpu_checks_load_and_fit_their_data(gpu_calls, toy_root, 
 CONFIG = REPO / 'configs/lale/lale_s1_1xb8-onecycle-400_palette-256x256.py'
 
 
-def test_the_config_of_a_work_dir(tmp_path):
-    with pytest.raises(ConfigError, match=r'one config of the last run is due, 0 of those here \(none\) are it'):
-        config_of(tmp_path)
-    cfg = Config.fromfile(CONFIG)
-    cfg.model.decode_head.num_classes = 5
-    cfg.dump(tmp_path / 'b.py')
-    assert config_of(tmp_path) == tmp_path / 'b.py'
-    found, model = load_run(tmp_path)
-    assert model.num_classes == found.model.decode_head.num_classes == 5
-    (tmp_path / 'a.py').write_text('model = dict()\n')
-    with pytest.raises(ConfigError, match=r'0 of those here \(a\.py, b\.py\) are it'):
-        config_of(tmp_path)
-    for run, name in (('20260101_000000', 'b.py'), ('20260102_000000', 'a.py'), ('20260103_000000', 'b.py')):
-        (tmp_path / run / 'vis_data').mkdir(parents=True)
-        shutil.copy(tmp_path / name, tmp_path / run / 'vis_data' / 'config.py')
-        assert config_of(tmp_path) == tmp_path / name
-    shutil.copy(tmp_path / 'b.py', tmp_path / 'c.py')
-    with pytest.raises(ConfigError, match=r'2 of those here \(a\.py, b\.py, c\.py\) are it'):
-        config_of(tmp_path)
-
-
 @pytest.mark.parametrize(('sizes', 'heading'), [([8, 16], 'ratios (4: linear in pixels)'), ([8, 24], 'ratios')])
 def test_ratios_are_explained_where_sizes_double(sizes, heading):
     found = {'x': {size: dict(seconds=size * 1e-3, mebibytes=size * size) for size in sizes}}
@@ -112,52 +89,16 @@ def test_ratios_are_explained_where_sizes_double(sizes, heading):
     assert (row[3], row[6]) == (f'{ratio:.1f}', f'{ratio**2:.1f}')
 
 
-def make_tested_run(folder, name, **settings):
-    """A work dir with the scores of a test: its three scores by `read_scores`."""
-    metric = SegmentationMetric(output_dir=str(folder / name / 'test'), **settings)
-    metric.dataset_meta = dict(classes=('a', 'b', 'c'))
-    label = torch.tensor([[[0, 0, 0, 1, 1, 1]]])
-    metric.process(None, [dict(img_path='x.png', gt_sem_seg=dict(data=label), pred_sem_seg=dict(data=label))])
-    metric.evaluate(1)
-    return read_scores(folder / name)
+def test_tests_of_one_table_have_the_same_data_and_rules(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(REPO / 'tools' / 'analysis'))
+    from compare_runs import read_run
 
-
-def test_boundary_scores_stand_next_to_miou(tmp_path):
-    runs = dict(
-        plain=make_tested_run(tmp_path, 'plain'), edges=make_tested_run(tmp_path, 'edges', boundary_tolerance=1)
-    )
-    columns, cells, notes = score_table(runs)
-    assert columns == ('mIoU', 'mBF1', 'mBIoU', 'mF1', 'OA')
-    assert cells == dict(
-        plain=('100.00', '-', '-', '100.00', '100.00'), edges=('100.00', '100.00', '100.00', '100.00', '100.00')
-    )
-    assert notes == ['mBF1, mBIoU: boundaries within 1 pixel(s).']
-    assert runs['edges']['IoU'] == dict(a=100, b=100, c=None)
-    assert score_table(dict(plain=runs['plain']))[0] == ('mIoU', 'mF1', 'OA')
-
-
-def test_results_of_before_protocols_and_boundaries_are_read(tmp_path):
-    make_tested_run(tmp_path, 'old')
-    path = tmp_path / 'old' / 'test' / 'metrics.json'
-    old = json.loads(path.read_text())
-    for field in ('protocol', 'boundary', 'dropped', 'num_counted_pixels'):
-        del old[field]
-    path.write_text(json.dumps(old))
-    assert score_table(dict(old=read_scores(tmp_path / 'old')))[1] == dict(old=('100.00', '100.00', '100.00'))
-    assert average_runs.read_scores(tmp_path / 'old') == {
-        'OA': 100, 'mIoU': 100, 'mF1': 100, 'IoU a': 100, 'IoU b': 100
-    }  # fmt: skip
-
-
-def test_scores_of_different_rules_do_not_stand_in_one_table(tmp_path):
-    runs = dict(
-        one=make_tested_run(tmp_path, 'one', boundary_tolerance=1),
-        two=make_tested_run(tmp_path, 'two', boundary_tolerance=2),
-    )
-    with pytest.raises(ConfigError, match='different boundary_tolerance cannot be compared'):
-        score_table(runs)
-    runs['two'].update(boundary_tolerance=1, protocol='rsp')
-    with pytest.raises(ConfigError, match=r"different protocol cannot be compared: \{'one': None, 'two': 'rsp'\}"):
+    runs = [read_run(write_run(tmp_path / name, [50.0], test=1)) for name in 'ab']
+    columns, cells = score_table(runs)
+    assert columns == ['mIoU', 'mF1', 'OA', 'mean_tile_IoU', 'mean_tile_F1']
+    assert cells['a'][0] == f'{runs[0].metrics["test"]["summary"]["mIoU"]:.2f}'
+    runs[1].metrics['test']['num_images'] = 3
+    with pytest.raises(ConfigError, match=r'not comparable: .*images'):
         score_table(runs)
 
 

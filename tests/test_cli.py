@@ -1,16 +1,17 @@
-"""What the tools share: overrides on the command line, and what a stopped tool says."""
+"""Shared by the tools: overrides on the command line, and the last line of an interrupted tool."""
 
 import pytest
 
 from tests.support import REPO
 from tests.test_docs import load_script, parse
 
-#: Words before the overrides, by tool.
+#: Arguments before the overrides, by tool.
 TOOLS = {
     'tools/train.py': ['CONFIG'],
     'tools/test.py': ['CONFIG', 'CHECKPOINT'],
+    'tools/predict.py': ['CHECKPOINT', 'IMAGE'],
     'tools/analysis/complexity.py': ['CONFIG'],
-    'tools/analysis/inria_submission.py': ['CONFIG', 'CHECKPOINT', '--images', 'a', '--out', 'b'],
+    'tools/analysis/inria_submission.py': ['CHECKPOINT', '--images', 'a', '--out', 'b'],
 }
 
 
@@ -39,23 +40,38 @@ def test_every_tool_with_overrides_is_checked():
         for path in (REPO / 'tools').rglob('*.py')
         if not path.name.startswith('_') and any(text in path.read_text() for text in takes)
     }
-    assert found == {*TOOLS, 'tools/analysis/data_budget.py'}  # which hands them on as they are
+    assert found == {*TOOLS, 'tools/analysis/data_budget.py'}  # which passes them on
+
+
+def test_a_path_with_spaces_and_no_quotes_is_an_error(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        parse('tools/train.py', ['CONFIG', '--cfg-options', 'data_root=/x/my', 'data/inria'], monkeypatch)
+    assert '--cfg-options data/inria: expected KEY=VALUE; quote values that contain' in capsys.readouterr().err
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+def interrupted_while_formatting():
+    """mmengine formats the config for each checkpoint, and reports everything that stops it as a SyntaxError."""
+    try:
+        raise KeyboardInterrupt
+    except BaseException:
+        raise SyntaxError('Failed to format the config file')  # noqa: B904 (as in mmengine)
 
 
 @pytest.mark.parametrize(
-    ('tool', 'said'),
+    ('tool', 'main', 'message'),
     [
-        ('train.py', 'interrupted; the same command with --resume goes on'),
-        ('analysis/data_budget.py', 'interrupted; the same command goes on'),
-        ('analysis/inria_submission.py', 'interrupted; the same command goes on'),
-        ('test.py', 'interrupted'),
+        ('train.py', interrupted, 'interrupted; to continue, run the same command with --resume'),
+        ('train.py', interrupted_while_formatting, 'interrupted; to continue, run the same command with --resume'),
+        ('analysis/data_budget.py', interrupted, 'interrupted; to continue, run the same command'),
+        ('test.py', interrupted, 'interrupted'),
     ],
 )
-def test_a_stopped_tool_says_how_it_goes_on(tool, said, monkeypatch, capsys):
+def test_an_interrupted_tool_ends_in_one_line(tool, main, message, monkeypatch, capsys):
     cli = load_script('tools/_cli.py')
-
-    def stopped():
-        raise KeyboardInterrupt
 
     def ended(status):
         raise SystemExit(status)
@@ -63,36 +79,13 @@ def test_a_stopped_tool_says_how_it_goes_on(tool, said, monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', [f'tools/{tool}'])
     monkeypatch.setattr(cli.os, '_exit', ended)
     with pytest.raises(SystemExit, match='130'):
-        cli.run(stopped)
-    assert capsys.readouterr().err == f'{said}\n'
+        cli.run(main)
+    assert capsys.readouterr().err == f'{message}\n'
 
 
-def test_a_path_with_spaces_and_no_quotes_is_told(monkeypatch, capsys):
-    with pytest.raises(SystemExit, match='2'):
-        parse('tools/train.py', ['CONFIG', '--cfg-options', 'data_root=/x/my', 'data/inria'], monkeypatch)
-    assert '--cfg-options data/inria: KEY=VALUE is due; a value with spaces needs quotes' in capsys.readouterr().err
-
-
-def test_a_stop_while_a_config_is_written_is_one_too(monkeypatch, capsys):
-    """mmengine formats the config for each checkpoint, and takes everything that ends it for a fault of syntax."""
-    cli = load_script('tools/_cli.py')
-
-    def stopped():
-        try:
-            raise KeyboardInterrupt
-        except BaseException:
-            raise SyntaxError('Failed to format the config file')  # noqa: B904 (as there)
-
-    def ended(status):
-        raise SystemExit(status)
-
+def test_other_syntax_errors_are_no_interruption():
     def wrong():
-        raise SyntaxError('a fault of ours')
+        raise SyntaxError('a real error')
 
-    monkeypatch.setattr('sys.argv', ['tools/train.py'])
-    monkeypatch.setattr(cli.os, '_exit', ended)
-    with pytest.raises(SystemExit, match='130'):
-        cli.run(stopped)
-    assert capsys.readouterr().err == 'interrupted; the same command with --resume goes on\n'
-    with pytest.raises(SyntaxError, match='a fault of ours'):
-        cli.run(wrong)
+    with pytest.raises(SyntaxError, match='a real error'):
+        load_script('tools/_cli.py').run(wrong)

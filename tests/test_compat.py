@@ -12,18 +12,13 @@ def run_python(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
 
 
-def test_mmdet_models_import_without_compiled_operations():
-    done = run_python('import lale_mmseg.register, mmdet.models; print(mmdet.models.Mask2FormerHead.__name__)')
-    assert done.stdout.strip() == 'Mask2FormerHead', done.stderr
-
-
-def test_importing_prints_nothing():
-    done = run_python('import lale_mmseg.register')
-    assert (done.returncode, done.stdout) == (0, '')
+def test_mmdet_models_import_without_compiled_operations_and_print_nothing():
+    done = run_python('import lale_mmseg.register, mmdet.models; mmdet.models.Mask2FormerHead')
+    assert (done.returncode, done.stdout) == (0, ''), done.stderr  # mmseg's advertisement is not printed
 
 
 @pytest.mark.skipif(compat.has_compiled_ops(), reason='mmcv has its compiled operations here')
-def test_a_missing_operation_says_so_when_it_is_called():
+def test_a_missing_operation_is_named_when_it_is_called():
     from mmcv.ops import RoIPool
 
     with pytest.raises(RuntimeError, match=r'without its compiled operations.*roi_pool_forward.*MMCV_WITH_OPS=1'):
@@ -50,14 +45,11 @@ def test_compiled_operations_are_left_alone(monkeypatch):
     assert sys.modules['mmcv._ext'] is compiled
 
 
-@pytest.mark.parametrize('version', ['1.7.2', '2.0.1'])
-def test_old_modules_are_named_with_package_and_version(monkeypatch, version):
+def test_old_modules_are_named_with_package_and_version(monkeypatch):
     import mmcv
 
-    monkeypatch.setattr(mmcv, '__version__', version)
-    with pytest.raises(
-        ImportError, match=rf'mmcv {version} is too old: lale_mmseg needs onedl-mmcv \(or mmcv\) >= 2\.1'
-    ):
+    monkeypatch.setattr(mmcv, '__version__', '2.0.1')
+    with pytest.raises(ImportError, match=r'mmcv 2\.0\.1 is too old: lale_mmseg needs onedl-mmcv \(or mmcv\) >= 2\.1'):
         compat.check_versions()
 
 
@@ -80,10 +72,3 @@ def test_mixed_precision_works_on_a_cpu_and_rejects_fp16_there():
     if compat.is_cpu_only():
         with pytest.raises(ValueError, match="dtype='float16' needs a GPU"):
             compat.AnyDeviceAmpOptimWrapper(dtype='float16', optimizer=optimizer)
-    with pytest.raises(ValueError, match="dtype='int8': must be"):
-        compat.AnyDeviceAmpOptimWrapper(dtype='int8', optimizer=optimizer)
-
-
-def test_unknown_launchers_are_named():
-    with pytest.raises(ValueError, match="launcher='ssh'"):
-        compat.init_cpu_process_group('ssh')

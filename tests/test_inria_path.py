@@ -1,13 +1,14 @@
 """From the archive of Inria to scores, a comparison and a submission, on tiles of true size, as documented.
 
-Every attempt trains one epoch, resumes for a second, and is tested; the archive has few tiles, of 5000x5000 pixels, and
-the crops are small, for two CPU cores.
+Three attempts, one of each kind of training, train one epoch, resume for a second, and are tested. The archive has few
+tiles of 5000x5000 pixels, and the crops are small, for two CPU cores.
 """
 
 import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 
@@ -21,8 +22,7 @@ pytestmark = pytest.mark.slow
 TILES = ('austin7', 'austin8', 'austin9', 'austin1', 'austin6', 'austin31', 'austin32', 'vienna1', 'vienna6')
 HIDDEN = ('bellingham1', 'sfo2')
 SIZE = 128
-ATTEMPTS = sorted((REPO / 'configs/buildings').glob('*_inria-few-shot-*.py'))
-FULL = sorted((REPO / 'configs').glob('*/*_inria-full-*.py'))
+ATTEMPTS = ('lale_s1', 'ued-bes-sfm_x10', 'sam-conv_b')
 #: Four steps of a schedule of 80k, without the validation at their end.
 SHORT = [
     'train_cfg.max_iters=4',
@@ -60,108 +60,82 @@ def full(archive) -> Path:
     return out
 
 
-def diagnostics(work_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (work_dir / 'diagnostics.jsonl').read_text().splitlines()]
+def config_of(name: str, protocol: str) -> Path:
+    (path,) = (REPO / 'configs').glob(f'*/{name}_*_inria-{protocol}-*.py')
+    return path
 
 
-def test_there_are_all_attempts():
-    names = {path.stem.partition('_1xb')[0] for path in ATTEMPTS}
-    published = {'unet_c32', 'unet_r34', 'deeplabv3plus_r34', 'sam-conv_b', 'sam-unet_b'}
-    ours = {'lale_s1', 'lale_s2', 'lale_s1-lrsa', 'ued-bes-sfm_x10'}
-    studies = {'sam-conv-lora_b', 'sam-unet-lora_b', 'sam-conv-cache_b', 'sam-unet-cache_b'}
-    assert names == published | ours | studies
-
-
-@pytest.mark.parametrize('config', ATTEMPTS, ids=lambda path: path.stem.partition('_1xb')[0])
-def test_an_attempt_trains_resumes_and_is_tested_once(config, few_shot, tmp_path):
-    options = ['--work-dir', tmp_path, '--cfg-options', f'data_root={few_shot}', *SKIP]
-    small = ['train_dataloader.sampler.samples_per_epoch=8', 'train_dataloader.num_workers=1']
-    if '-cache_' in config.stem:
-        small.append(f'model.backbone.cache_cfg.dir={tmp_path / "features"}')
-    train = ['python', 'tools/train.py', config, '--random-init']
-    run_tool(*train, *options, *small, 'train_cfg.max_epochs=1')
-    assert [row['epoch'] for row in diagnostics(tmp_path)] == [1]
-    resumed = run_tool(*train, '--resume', *options, *small, 'train_cfg.max_epochs=2')
-    assert 'resumed epoch: 1' in resumed.stdout + resumed.stderr
-    rows = diagnostics(tmp_path)
-    assert [row['epoch'] for row in rows] == [1, 2]
-    assert set(rows[-1]['tiles']) == {'austin1', 'austin6'}
-    assert np.isfinite(rows[-1]['train']['loss'])
-    assert np.isfinite(rows[-1]['val']['loss_dice'])
-    assert rows[-1]['trainable_parameters'] <= rows[-1]['parameters']
-    assert not (tmp_path / 'test_ledger.jsonl').exists()
-
-    (best,) = tmp_path.glob('best_mIoU_epoch_*.pth')
-    tested = run_tool('python', 'tools/test.py', config, best, *options)
-    scores = json.loads((tmp_path / 'test' / 'metrics.json').read_text())
-    assert scores['source']['split'] == 'test'
-    assert scores['source']['tiles'] == ['austin31', 'austin32']
-    assert scores['num_pixels'] == 2 * SIZE * SIZE
-    (line,) = (tmp_path / 'test_ledger.jsonl').read_text().splitlines()
-    assert json.loads(line)['read'] == 1
-    assert 'READ AGAIN' not in tested.stdout + tested.stderr
-
-
-def test_the_attempts_are_compared_and_a_second_read_of_the_test_is_said(few_shot, tmp_path):
-    chosen = [path for path in ATTEMPTS if path.stem.startswith(('lale_s1_', 'ued-'))]
-    for config in chosen:
-        work_dir = tmp_path / config.stem
-        # Another seed: the ledger of the data may know these attempts from the test above.
-        options = ['--work-dir', work_dir, '--cfg-options', f'data_root={few_shot}', *SKIP, 'randomness.seed=7']
+@pytest.fixture(scope='module')
+def trained(few_shot, tmp_path_factory) -> dict[str, Path]:
+    """Work dirs of the attempts, trained for one epoch, resumed for a second and tested, by name."""
+    root = tmp_path_factory.mktemp('attempts')
+    for name in ATTEMPTS:
+        work_dir = root / name
+        options = ['--work-dir', work_dir, '--cfg-options', f'data_root={few_shot}', *SKIP]
         small = ['train_dataloader.sampler.samples_per_epoch=8', 'train_dataloader.num_workers=1']
-        run_tool('python', 'tools/train.py', config, *options, *small, 'train_cfg.max_epochs=1')
-        for _ in range(2):
-            tested = run_tool('python', 'tools/test.py', config, work_dir / 'epoch_1.pth', *options)
-        assert 'HELD-OUT TEST READ AGAIN: this is read 2' in tested.stdout + tested.stderr
-        assert [json.loads(line)['read'] for line in (work_dir / 'test_ledger.jsonl').read_text().splitlines()] == [
-            1,
-            2,
-        ]
-    work_dirs = [tmp_path / config.stem for config in chosen]
-    run_tool('python', 'tools/analysis/compare_attempts.py', *work_dirs, '--out', tmp_path / 'compared')
-    made = {path.name for path in (tmp_path / 'compared').iterdir()}
-    assert {'attempts.json', 'attempts.md', 'convergence.png', 'predictions.png'} <= made
-    content = json.loads((tmp_path / 'compared' / 'attempts.json').read_text())
-    assert content['comparable'] is True
-    for row, config in zip(sorted(content['attempts'], key=lambda row: row['label']), chosen, strict=True):
-        work_dir = tmp_path / config.stem
+        if name == 'sam-conv_b':
+            small += ['augmentation=light', f'model.backbone.cache_cfg.dir={work_dir / "features"}']
+        train = ['python', 'tools/train.py', config_of(name, 'few-shot'), '--random-init']
+        run_tool(*train, *options, *small, 'train_cfg.max_epochs=1')
+        resumed = run_tool(*train, '--resume', *options, *small, 'train_cfg.max_epochs=2')
+        assert 'resumed epoch: 1' in resumed.stdout + resumed.stderr
+        (best,) = work_dir.glob('best_mIoU_epoch_*.pth')
+        config = config_of(name, 'few-shot')
+        tested = run_tool('python', 'tools/test.py', config, best, *options, 'allow_held_out=True')
+        assert 'READ AGAIN' not in tested.stdout + tested.stderr
+    return {name: root / name for name in ATTEMPTS}
+
+
+def test_attempts_are_trained_and_tested(trained, few_shot):
+    for work_dir in trained.values():
+        rows = pd.read_csv(work_dir / 'diagnostics.csv')
+        assert rows['epoch'].tolist() == [1, 2]
+        assert np.isfinite(rows[['train/loss', 'val/loss_dice', 'val/tile_IoU/austin1']].to_numpy()).all()
         scores = json.loads((work_dir / 'test' / 'metrics.json').read_text())
-        assert row['label'] == config.stem
-        assert row['test']['mIoU'] == scores['summary']['mIoU']
-        assert row['val']['mIoU'] == pytest.approx(diagnostics(work_dir)[0]['val']['mIoU'])
-        assert (row['test_run']['checkpoint'], row['test_run']['epoch'], row['test_reads']) == ('epoch_1.pth', 1, 2)
-        assert [row['test_run']['start']] == diagnostics(work_dir)[0]['starts']
-        # The checkpoint of the epoch that the validation is of, predicted in the same way.
-        assert not [note for note in row['notes'] if 'TEST' in note]
+        assert scores['source']['tiles'] == ['austin31', 'austin32']
+        assert scores['num_pixels'] == 2 * SIZE * SIZE
+    lines = (few_shot / 'test_ledger.jsonl').read_text().splitlines()
+    assert [json.loads(line)['read'] for line in lines[: len(ATTEMPTS)]] == [1] * len(ATTEMPTS)
 
 
-def test_training_cannot_open_the_test_split(few_shot, tmp_path):
-    config = next(path for path in ATTEMPTS if path.stem.startswith('lale_s1_'))
+def test_attempts_are_compared(trained, tmp_path):
+    run_tool('python', 'tools/analysis/compare_runs.py', *trained.values(), '--out', tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *('comparison.json', 'comparison.md', 'curves.png', 'overlays.png', 'runs.csv')
+    }
+    content = json.loads((tmp_path / 'comparison.json').read_text())
+    assert content['data_differences'] == {'val': {}, 'test': {}}
+    for row in content['runs']:
+        scores = json.loads((trained[row['run']] / 'test' / 'metrics.json').read_text())
+        assert row['test mIoU'] == pytest.approx(scores['summary']['mIoU'])
+        assert row['test reads'] == 1
+
+
+def test_a_held_out_split_needs_the_flag_and_a_second_read_warns(trained, few_shot, tmp_path):
+    config = config_of('lale_s1', 'few-shot')
     options = ['--work-dir', tmp_path, '--cfg-options', f'data_root={few_shot}', *SKIP]
     done = run_tool('python', 'tools/train.py', config, *options, 'val_dataloader.dataset.split=test', check=False)
     assert done.returncode == 2
     assert 'held out' in done.stderr.strip().splitlines()[-1]
-    assert not (tmp_path / 'test_ledger.jsonl').exists()
+    test = ['python', 'tools/test.py', config, trained['lale_s1'] / 'epoch_2.pth', *options]
+    done = run_tool(*test, check=False)
+    assert done.returncode == 2
+    assert 'allow_held_out=True' in done.stderr.strip().splitlines()[-1]
+    done = run_tool(*test, 'allow_held_out=True')
+    assert 'HELD-OUT TEST READ AGAIN: this is read 2' in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize('config', FULL, ids=lambda path: path.stem.partition('_1xb')[0])
-def test_the_full_protocol_trains_and_is_tested(config, full, tmp_path):
+def test_the_full_protocol_is_trained_tested_and_submitted(archive, full, tmp_path):
+    config = config_of('lale_s1', 'full')
     options = ['--work-dir', tmp_path, '--cfg-options', f'data_root={full}', *SKIP, 'model.test_cfg.stride=(512,512)']
-    run_tool('python', 'tools/train.py', config, '--random-init', *options, *SHORT)
+    run_tool('python', 'tools/train.py', config, *options, *SHORT)
     run_tool('python', 'tools/test.py', config, tmp_path / 'iter_4.pth', *options)
     scores = json.loads((tmp_path / 'test' / 'metrics.json').read_text())
-    assert set(scores['cities']) == {'austin', 'vienna'}
     assert set(scores['tiles']) == {'austin1', 'vienna1'}
     assert scores['num_pixels'] == 2 * inria.TILE_SIZE**2
-
-
-def test_hidden_cities_are_submitted(archive, full, tmp_path):
-    config = next(path for path in FULL if path.stem.startswith('lale_s1_'))
-    options = ['--work-dir', tmp_path, '--cfg-options', f'data_root={full}', *SKIP]
-    run_tool('python', 'tools/train.py', config, *options, *SHORT)
     images = archive / 'AerialImageDataset' / 'test' / 'images'
-    command = ['python', 'tools/analysis/inria_submission.py', config, tmp_path / 'iter_4.pth', '--images', images]
-    run_tool(*command, '--out', tmp_path / 'masks', '--partial', '--stride', 512)
+    command = ['python', 'tools/analysis/inria_submission.py', tmp_path / 'iter_4.pth', '--images', images]
+    run_tool(*command, '--out', tmp_path / 'masks')
     for tile in HIDDEN:
         with rasterio.open(tmp_path / 'masks' / f'{tile}.tif') as mask:
             assert (mask.count, mask.width, mask.height, mask.dtypes) == (1, 5000, 5000, ('uint8',))

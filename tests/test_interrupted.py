@@ -1,4 +1,4 @@
-"""What is left of a tool that a user stops."""
+"""What remains of a training that the user interrupts."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from tests.support import REPO
 from tests.test_tools import CONFIG, short, train
 
 
-def test_an_interrupted_training_ends_in_one_line_and_goes_on(toy_root, tmp_path):
+def test_an_interrupted_training_ends_in_one_line_and_can_be_resumed(toy_root, tmp_path):
     command = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(tmp_path)]
     log = tmp_path.with_suffix('.log')
     options = [*short(toy_root, 10000), 'train_dataloader.num_workers=1']
@@ -22,7 +22,7 @@ def test_an_interrupted_training_ends_in_one_line_and_goes_on(toy_root, tmp_path
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
-            # Shells make what they start in the background, such as these tests, ignore it.
+            # Shells let background processes, such as these tests, ignore SIGINT.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
@@ -36,7 +36,7 @@ def test_an_interrupted_training_ends_in_one_line_and_goes_on(toy_root, tmp_path
         finally:
             process.kill()
     text = log.read_text()
-    assert text.strip().splitlines()[-1] == 'interrupted; the same command with --resume goes on'
+    assert text.strip().splitlines()[-1] == 'interrupted; to continue, run the same command with --resume'
     assert 'Traceback' not in text
     assert not list(tmp_path.rglob('*.part'))
     done = max(int(path.stem.partition('_')[2]) for path in tmp_path.glob('iter_*.pth'))

@@ -1,9 +1,8 @@
 """Converters of published checkpoints, on made-up ones with the published names and shapes."""
 
-import argparse
-import importlib
 import json
 import os
+import re
 
 import pytest
 import torch
@@ -16,12 +15,10 @@ from lale_mmseg.engine.pretrained import load_pretrained_parts, take_pretrained_
 from lale_mmseg.errors import CheckpointError, ConfigError
 from tests.published import BACKBONES, facts, parameters_in, published_state
 from tests.support import REPO, run_tool
-from tools.model_converters import lemevit, lrformer
+from tools.model_converters import conversion, lemevit, lrformer
 
-# The scripts put tools/ on the path and import the shared module from there.
-_convert = importlib.import_module('model_converters._convert')
 FAMILIES = {'lrformer': lrformer.FAMILY, 'lemevit': lemevit.FAMILY}
-PREFIXES = ('', 'module.', 'backbone.', 'module.backbone.', 'backbone.module.')
+PREFIXES = ('', 'module.backbone.', 'backbone.module.')
 #: Entry that is reported, and how it lies in the file.
 WRAPPINGS = {
     '': lambda state: state,
@@ -50,16 +47,15 @@ def lr_head(device: str = 'meta') -> dict:
 
 
 def convert_file(family, *words) -> None:
-    _convert.run_converter(family, _convert.parse_args(family, [str(word) for word in words]))
+    conversion.run_converter(family, conversion.parse_args(family, [str(word) for word in words]))
 
 
 @pytest.mark.parametrize('name', BACKBONES)
 def test_every_published_size_is_recognised_and_filled_and_every_name_accounted_for(name):
     state = published_state(name, 'meta')
-    result = _convert.convert(state, family_of(name))
+    result = conversion.convert(state, family_of(name))
     assert result.arch == name.partition('_')[2]
-    assert result.missing == []
-    assert result.reshaped == {}
+    result.check(name)
     assert sorted([*result.used.values(), *result.unused]) == sorted(state)
     assert parameters_in(state) == facts(name)['params']
     with torch.device('meta'):
@@ -69,76 +65,43 @@ def test_every_published_size_is_recognised_and_filled_and_every_name_accounted_
     assert sum(parameter.numel() for parameter in model.parameters()) == facts(name)['params'] - dropped
 
 
-def test_nothing_of_lrformer_is_unused_and_of_lemevit_what_feeds_no_map():
-    assert _convert.convert(published_state('lrformer_t', 'meta'), lrformer.FAMILY).unused == {}
-    unused = _convert.convert(published_state('lemevit_tiny', 'meta'), lemevit.FAMILY).unused
-    assert set(unused.values()) == {'feeds no map'}
-    starts = {'.'.join(name.split('.')[:2]) for name in unused}
-    assert starts - {'stages.2'} == {
-        'meta_token_downsample.3', 'meta_token_downsample.4', 'norm_c.bias', 'norm_c.weight', *(
-            f'norm.{part}' for part in ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
-        )
-    }  # fmt: skip
-    assert {name for name in unused if name.startswith('stages')} == {
-        'stages.2.1.attn.proj_c.weight', 'stages.2.1.attn.proj_c.bias'
-    }  # fmt: skip
-
-
-def test_tensors_reach_the_places_that_they_are_for():
-    state = published_state('lrformer_t')
-    result = _convert.convert(state, lrformer.FAMILY)
-    for ours, theirs in {
-        'downsamples.0.10.bias': 'patch_embed1.norm.bias',
-        'downsamples.0.3.weight': 'patch_embed1.conv1.3.weight',
-        'downsamples.2.0.weight': 'patch_embed3.proj.weight',
-        'downsamples.2.1.weight': 'patch_embed3.norm.weight',
-        'pyramids.1.refine.3.conv.weight': 'd_convs2.3.weight',
-        'stages.2.5.scale1.weight': 'block3.5.layer_scale_1',
-        'stages.3.0.attn.kv.bias': 'block4.0.attn.kv.0.bias',
-    }.items():
-        assert result.used[ours] == theirs
-        assert torch.equal(result.state[ours], state[theirs])
+def test_unused_of_lrformer_is_nothing_and_of_lemevit_what_feeds_no_map():
+    assert conversion.convert(published_state('lrformer_t', 'meta'), lrformer.FAMILY).unused == {}
+    unused = conversion.convert(published_state('lemevit_tiny', 'meta'), lemevit.FAMILY).unused
+    assert set(unused.values()) == {'feeds no feature map'}
+    pattern = r'meta_token_downsample\.[34]\.|norm_c\.|norm\.|stages\.2\.1\.attn\.proj_c\.(weight|bias)$'
+    assert [name for name in unused if not re.match(pattern, name)] == []
 
 
 @pytest.mark.parametrize('entry', WRAPPINGS)
-@pytest.mark.parametrize('prefix', PREFIXES)
-@pytest.mark.parametrize('name', ['lrformer_t', 'lemevit_tiny'])
+@pytest.mark.parametrize(('name', 'prefix'), zip(['lrformer_t', 'lemevit_tiny', 'lemevit_tiny'], PREFIXES, strict=True))
 def test_all_prefixes_and_entries_are_understood(name, prefix, entry):
     plain = published_state(name, 'meta')
-    classifier = {'head.weight': torch.zeros(2, 2), 'classifier.bias': torch.zeros(2)}
-    content = WRAPPINGS[entry](renamed({**plain, **classifier}, prefix))
-    state, where, passed_over = _convert.find_state(content, 'x.pth')
+    reasons = {'head.weight': 'classifier', 'classifier.bias': 'classifier', 'pos.weight': 'no such weight here'}
+    strangers = dict.fromkeys(reasons, torch.zeros(2)) | {'epoch': 7}
+    content = WRAPPINGS[entry](renamed({**plain, **strangers}, prefix))
+    state, where, passed_over = conversion.find_state(content, 'x.pth')
     assert where == entry
     assert passed_over == (['state_dict'] if entry == 'state_dict_ema' else [])
-    result = _convert.convert(state, family_of(name), 'x.pth')
-    expected = _convert.convert(plain, family_of(name))
+    result = conversion.convert(state, family_of(name), 'x.pth')
+    expected = conversion.convert(plain, family_of(name))
     assert result.used == {ours: prefix + theirs for ours, theirs in expected.used.items()}
     assert result.missing == []
-    assert result.unused == {
-        **{prefix + theirs: reason for theirs, reason in expected.unused.items()},
-        f'{prefix}head.weight': 'classifier',
-        f'{prefix}classifier.bias': 'classifier',
-    }
+    assert result.unused == renamed({**expected.unused, **reasons, 'epoch': 'no tensor'}, prefix)
 
 
 def test_which_weights_of_several_can_be_chosen():
     content = {'state_dict': {'a': torch.zeros(1)}, 'state_dict_ema': {'b': torch.zeros(1)}}
-    assert _convert.find_state(content, 'x.pth')[1:] == ('state_dict_ema', ['state_dict'])
-    chosen, *rest = _convert.find_state(content, 'x.pth', 'state_dict')
+    assert conversion.find_state(content, 'x.pth')[1:] == ('state_dict_ema', ['state_dict'])
+    chosen, *rest = conversion.find_state(content, 'x.pth', 'state_dict')
     assert (list(chosen), rest) == (['a'], ['state_dict', ['state_dict_ema']])
     inside = {'model_ema': content, 'model': {'c': torch.zeros(1)}, 'state_dict': {'d': torch.zeros(1)}}
-    assert _convert.find_state(inside, 'x.pth')[1:] == (
+    assert conversion.find_state(inside, 'x.pth')[1:] == (
         'model_ema.state_dict_ema',
         ['state_dict', 'model', 'model_ema.state_dict'],
     )
-    with pytest.raises(CheckpointError, match=r"x\.pth: no weights below 'model'; they are below 'state_dict_ema'"):
-        _convert.find_state(content, 'x.pth', 'model')
-
-
-def test_strangers_are_listed_as_unused():
-    state = {**published_state('lemevit_tiny', 'meta'), 'epoch': 7, 'pos.weight': torch.zeros(1)}
-    unused = _convert.convert(state, lemevit.FAMILY).unused
-    assert (unused['epoch'], unused['pos.weight']) == ('no tensor', 'nothing here has this name')
+    with pytest.raises(CheckpointError, match=r"x\.pth: no weights under 'model'; found 'state_dict_ema'"):
+        conversion.find_state(content, 'x.pth', 'model')
 
 
 def test_a_segmentor_with_lrhead_keeps_its_parts_and_loads_whole(tmp_path):
@@ -149,9 +112,6 @@ def test_a_segmentor_with_lrhead_keeps_its_parts_and_loads_whole(tmp_path):
     cfg.model.decode_head.num_classes = 150
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     load_weights(model, state, 'out.pth')  # as load_from does
-    published = published_state('lrhead_t')['fuse_block2.attn.q.weight']
-    assert published.shape == (256, 256, 1, 1)
-    assert torch.equal(model.decode_head.fuse_block2.attn.q.weight, published[:, :, 0, 0])
     # And the backbone alone, as init_cfg does.
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'out.pth'), prefix='backbone.')
     alone = torch.nn.ModuleDict(dict(backbone=MODELS.build(dict(type='LRFormer', arch='t', init_cfg=init_cfg))))
@@ -164,33 +124,28 @@ def test_weights_of_lrhead_are_checked_too():
     head = lr_head()
     del head['decode_head.squeeze2.bn.bias']
     head['decode_head.fuse_block1.norm1.weight'] = torch.zeros(3)
-    result = _convert.convert(segmentor('lrformer_t', head), lrformer.FAMILY)
+    result = conversion.convert(segmentor('lrformer_t', head), lrformer.FAMILY)
     assert result.missing == ['decode_head.squeeze2.bn.bias']
     assert result.reshaped == {'decode_head.fuse_block1.norm1.weight': ((3,), (256,))}
 
 
 def test_other_heads_keep_their_names():
-    names = ('decode_head.conv_seg.weight', 'decode_head.psp_modules.0.1.conv.weight', 'auxiliary_head.convs.0.bn.bias')
-    heads = {name: torch.ones(2) for name in names}
-    for name in ('lemevit_tiny', 'lrformer_t'):
-        result = _convert.convert(renamed(segmentor(name, heads), 'module.'), family_of(name))
-        assert {ours: result.used[ours] for ours in names} == {ours: f'module.{ours}' for ours in names}
-        assert {ours.partition('.')[0] for ours in result.state} == {'backbone', 'decode_head', 'auxiliary_head'}
-        assert result.missing == []
-
-
-def test_an_auxiliary_head_alone_makes_a_segmentor_too():
-    result = _convert.convert(segmentor('lemevit_tiny', {'auxiliary_head.a': torch.ones(2)}), lemevit.FAMILY)
-    assert {ours.partition('.')[0] for ours in result.state} == {'backbone', 'auxiliary_head'}
+    names = ('decode_head.psp_modules.0.1.conv.weight', 'auxiliary_head.convs.0.bn.bias')
+    for name, heads in (('lrformer_t', names), ('lemevit_tiny', names[1:])):
+        state = renamed(segmentor(name, dict.fromkeys(heads, torch.ones(2))), 'module.')
+        result = conversion.convert(state, family_of(name))
+        assert {ours: result.used[ours] for ours in heads} == {ours: f'module.{ours}' for ours in heads}
+        assert {ours.partition('.')[0] for ours in result.state} == {
+            'backbone', *(head.partition('.')[0] for head in heads)
+        }  # fmt: skip
 
 
 def test_missing_weights_are_an_error_and_counters_are_not():
     state = published_state('lemevit_tiny', 'meta')
     for name in ('stages.0.0.norm1.weight', 'stages.3.7.mlp.0.bias', 'downsample_layers.0.1.num_batches_tracked'):
         del state[name]
-    with pytest.raises(CheckpointError, match='no size of LeMeViT'):
-        _convert.convert(state, lemevit.FAMILY)  # the only block of the first step has no width
-    result = _convert.convert(state, lemevit.FAMILY, arch='tiny')
+    result = conversion.convert(state, lemevit.FAMILY)
+    assert result.arch == 'tiny'
     assert result.missing == ['stages.0.0.norm1.weight', 'stages.3.7.mlp.0.bias']
     with pytest.raises(
         CheckpointError, match=r'^x: 2 missing: stages\.0\.0\.norm1\.weight, stages\.3\.7\.mlp\.0\.bias$'
@@ -202,50 +157,43 @@ def test_other_shapes_are_an_error_that_names_the_first_five():
     state = published_state('lrformer_t', 'meta')
     for block in range(6):
         state[f'block3.{block}.norm1.bias'] = torch.zeros(2, block)
-    result = _convert.convert(state, lrformer.FAMILY)
+    result = conversion.convert(state, lrformer.FAMILY)
     with pytest.raises(CheckpointError) as info:
         result.check('x')
     shapes = '; '.join(f'stages.2.{block}.norm1.bias: found (2, {block}), expected (240,)' for block in range(5))
     assert str(info.value) == f'x: 6 of another shape: {shapes} and 1 more'
 
 
-def test_a_size_that_is_not_the_given_one_is_named_by_its_shapes():
-    result = _convert.convert(published_state('lrformer_s', 'meta'), lrformer.FAMILY, arch='T')
-    with pytest.raises(
-        CheckpointError, match=r'downsamples\.0\.0\.weight: found \(32, 3, 3, 3\), expected \(24, 3, 3,'
-    ):
-        result.check('x')
-
-
 def test_unknown_sizes_are_named_with_the_known_ones():
     state = published_state('lrformer_t', 'meta')
-    state = {name: value for name, value in state.items() if not name.startswith('block2.1.')}
-    found = r'x\.pth: no size of LRFormer has widths \(48, 96, 240, 384\) and depths \(2, 1, 6, 3\); known are t '
-    with pytest.raises(CheckpointError, match=rf'{found}.*; xl \(128, 256, 640, 768\) and \(4, 8, 22, 8\)'):
-        _convert.convert(state, lrformer.FAMILY, 'x.pth')
-    with pytest.raises(ConfigError, match=r'--arch huge: known sizes of LRFormer are t, s, b, l, xl'):
-        _convert.convert(state, lrformer.FAMILY, arch='huge')
-    with pytest.raises(CheckpointError, match=r'x\.pth: no blocks of LeMeViT in it; its names are patch_embed1'):
-        _convert.convert(state, lemevit.FAMILY, 'x.pth')
+    wide = {name: value.new_empty([3 * side for side in value.shape]) for name, value in state.items()}
+    with pytest.raises(CheckpointError, match=r'x\.pth: the shapes are of no size of LRFormer; .* t, s, b, l, xl'):
+        conversion.convert(wide, lrformer.FAMILY, 'x.pth')
+    with pytest.raises(ConfigError, match=r'--arch huge: expected one of t, s, b, l, xl'):
+        conversion.convert(state, lrformer.FAMILY, arch='huge')
+    with pytest.raises(CheckpointError, match=r'x\.pth: no weights of LeMeViT; found names such as patch_embed1'):
+        conversion.convert(state, lemevit.FAMILY, 'x.pth')
+    # A given size that the weights do not have is named by their shapes.
+    first = r'downsamples\.0\.0\.weight: found \(24, 3, 3, 3\), expected \(32, 3, 3,'
+    with pytest.raises(CheckpointError, match=first):
+        conversion.convert(state, lrformer.FAMILY, arch='S').check('x')
 
 
 def test_two_names_of_one_weight_are_an_error():
     state = published_state('lemevit_tiny', 'meta')
-    with pytest.raises(CheckpointError, match=r"'meta_tokens' and 'module\.meta_tokens' are one weight"):
-        _convert.convert({**state, 'module.meta_tokens': state['meta_tokens']}, lemevit.FAMILY)
+    with pytest.raises(CheckpointError, match=r"'meta_tokens' and 'module\.meta_tokens' are the same weight"):
+        conversion.convert({**state, 'module.meta_tokens': state['meta_tokens']}, lemevit.FAMILY)
 
 
 @pytest.mark.parametrize(
     'content, message',
     [
-        (b'', 'damaged or not a checkpoint'),
         (b'weights', 'damaged or not a checkpoint'),
         ([1, 2], 'holds a list'),
-        ({'epoch': 1}, 'no weights in it; its entries are epoch'),
-        ({'model': {}}, 'no weights in it; its entries are none'),
+        ({'epoch': 1}, 'no weights; .* found the entries epoch'),
     ],
 )
-def test_what_is_no_checkpoint_is_named_and_nothing_written(tmp_path, content, message):
+def test_files_without_weights_are_an_error_and_nothing_is_written(tmp_path, content, message):
     path, out = tmp_path / 'x.pth', tmp_path / 'out.pth'
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(CheckpointError, match=rf'x\.pth: {message}'):
@@ -253,34 +201,18 @@ def test_what_is_no_checkpoint_is_named_and_nothing_written(tmp_path, content, m
     assert not out.exists()
 
 
-def test_truncated_and_incomplete_files_write_nothing(tmp_path):
-    whole = published_state('lemevit_tiny')
-    torch.save(whole, tmp_path / 'whole.pth')
-    (tmp_path / 'cut.pth').write_bytes((tmp_path / 'whole.pth').read_bytes()[:100_000])
-    del whole['stages.4.0.attn.qkv.bias']
-    torch.save(whole, tmp_path / 'less.pth')
-    out = tmp_path / 'out.pth'
-    for name, message in (('cut', 'damaged or not'), ('less', r'does not fit LeMeViT tiny: 1 missing: stages\.4\.0')):
-        with pytest.raises(CheckpointError, match=rf'{name}\.pth: {message}'):
-            convert_file(lemevit.FAMILY, tmp_path / f'{name}.pth', out, '--report', tmp_path / 'report.json')
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['cut.pth', 'less.pth', 'whole.pth']
-
-
-@pytest.mark.parametrize('address', ['https://example.com/x.pth', 'http://example.com/x.pth'])
-def test_an_address_is_no_file(address, tmp_path):
-    with pytest.raises(ConfigError, match=f'^{address}: a local file is due, not an address; download it first$'):
-        convert_file(lemevit.FAMILY, address, tmp_path / 'out.pth')
-
-
-def test_the_input_and_folders_are_not_written_over(tmp_path):
-    torch.save({'a': torch.zeros(1)}, tmp_path / 'x.pth')
-    with pytest.raises(ConfigError, match='it is the input'):
+def test_incomplete_files_write_nothing(tmp_path):
+    state = published_state('lemevit_tiny')
+    del state['stages.4.0.attn.qkv.bias']
+    torch.save(state, tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError, match=r'x\.pth: does not match LeMeViT tiny: 1 missing: stages\.4\.0'):
+        convert_file(lemevit.FAMILY, tmp_path / 'x.pth', tmp_path / 'out.pth', '--report', tmp_path / 'report.json')
+    with pytest.raises(ConfigError, match='is the input'):
         convert_file(lemevit.FAMILY, tmp_path / 'x.pth', tmp_path / 'x.pth')
-    with pytest.raises(ConfigError, match='it is a folder'):
-        convert_file(lemevit.FAMILY, tmp_path / 'x.pth', tmp_path / 'out.pth', '--report', tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['x.pth']
 
 
-def test_code_in_a_file_is_refused_and_training_options_are_not(tmp_path):
+def test_code_in_a_file_is_refused(tmp_path):
     class Bait:
         def __reduce__(self):
             return os.system, (f'touch {tmp_path / "executed"}',)
@@ -289,9 +221,6 @@ def test_code_in_a_file_is_refused_and_training_options_are_not(tmp_path):
     with pytest.raises(CheckpointError, match=r'evil\.pth: refused.*--trust-checkpoint'):
         convert_file(lemevit.FAMILY, tmp_path / 'evil.pth', tmp_path / 'out.pth')
     assert not (tmp_path / 'executed').exists()
-    torch.save({'model': {'a': torch.zeros(1)}, 'args': argparse.Namespace(lr=0.1)}, tmp_path / 'timm.pth')
-    with pytest.raises(CheckpointError, match='no blocks of LeMeViT'):  # it was read
-        convert_file(lemevit.FAMILY, tmp_path / 'timm.pth', tmp_path / 'out.pth')
 
 
 def test_the_tool_writes_weights_that_init_cfg_loads_and_a_report(tmp_path):
@@ -302,9 +231,9 @@ def test_the_tool_writes_weights_that_init_cfg_loads_and_a_report(tmp_path):
     done = run_tool('python', 'tools/model_converters/lemevit.py', official, out, '--report', report)
     lines = done.stdout.splitlines()
     title = lines.index(f'{official} (model_ema): LeMeViT tiny')
-    assert lines[title + 1] == 'passed over: model'
+    assert lines[title + 1] == 'not used: model'
     assert '  stages.0.0.attn.q.weight <- stages.0.0.attn.q.weight' in lines
-    assert '  norm_c.weight: feeds no map' in lines
+    assert '  norm_c.weight: feeds no feature map' in lines
     assert '  head.weight: classifier' in lines
     assert 'missing: 0' in lines
     content = json.loads(report.read_text())
@@ -320,29 +249,3 @@ def test_the_tool_writes_weights_that_init_cfg_loads_and_a_report(tmp_path):
     load_pretrained_parts(take_pretrained_parts(parts))
     for name, value in parts.backbone.state_dict().items():
         assert torch.equal(value, state[name])
-
-
-@pytest.mark.slow
-def test_the_tool_reports_an_error_in_one_line(tmp_path):
-    torch.save({'model': {'a': torch.zeros(1)}}, tmp_path / 'x.pth')
-    done = run_tool(
-        'python', 'tools/model_converters/lrformer.py', tmp_path / 'x.pth', tmp_path / 'out.pth', check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith(f'error: {tmp_path}/x.pth: no blocks of LRFormer in it')
-    assert 'Traceback' not in done.stderr
-    assert not (tmp_path / 'out.pth').exists()
-
-
-def test_weights_of_another_size_are_an_error_that_names_shapes(tmp_path):
-    torch.save(_convert.convert(published_state('lemevit_tiny'), lemevit.FAMILY).state, tmp_path / 'tiny.pth')
-    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'tiny.pth'))
-    parts = torch.nn.ModuleDict(dict(backbone=MODELS.build(dict(type='LeMeViT', arch='small', init_cfg=init_cfg))))
-    message = (
-        r'^backbone\.init_cfg: .*tiny\.pth: does not fit this model \(\d+ of \d+ entries match\): '
-        r'\d+ of another shape: '
-        r'meta_tokens \(16, 64\) instead of \(16, 96\), downsample_layers\.0\.0\.weight \(32, 3, 3, 3\) instead of '
-        r'\(48, 3, 3, 3\), (\S+ \([\d, ]+\) instead of \([\d, ]+\),? ?){3} ?and \d+ more$'
-    )
-    with pytest.raises(CheckpointError, match=message):
-        load_pretrained_parts(take_pretrained_parts(parts))

@@ -1,4 +1,4 @@
-"""The tools as a user runs them, each in a process of its own, on a toy set of 64x64 pixels."""
+"""The tools as a user runs them, each in its own process, on a toy set of 64x64 pixels."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def trained(toy_root, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def tested(toy_root, trained, tmp_path_factory) -> Path:
-    """A work dir after a test of that, with predictions and overlays of all images."""
+    """A work dir after testing that run, with predictions and overlays of all images."""
     work_dir = tmp_path_factory.mktemp('tested')
     run_tool(
         'python', 'tools/test.py', CONFIG, trained / 'iter_4.pth', '--work-dir', work_dir,
@@ -116,12 +116,12 @@ def test_two_cpu_ranks_train_and_validate_what_they_save(toy_root, tmp_path):
         '--cfg-options', *short(toy_root), 'test_dataloader.dataset.split=val', 'test_dataloader.batch_size=8',
     )  # fmt: skip
     again = json.loads((tmp_path / 'again/test/metrics.json').read_text())
-    # Batches of other sizes may round a pixel differently; other BatchNorm statistics would change thousands.
+    # Other batch sizes may round a pixel differently; other BatchNorm statistics would change thousands.
     assert again['summary']['OA'] == pytest.approx(in_training['summary']['OA'], abs=0.05)
 
 
 @pytest.mark.slow
-def test_anyones_data_train_test_and_predict_by_the_palette_config(chips_root, tmp_path):
+def test_custom_data_train_test_and_predict_by_the_palette_config(chips_root, tmp_path):
     config = 'configs/lale/lale_s1_1xb8-onecycle-400_palette-256x256.py'
     overrides = ['--cfg-options', *short(chips_root, 2)]
     run_tool('python', 'tools/train.py', config, '--work-dir', tmp_path, *overrides)
@@ -137,7 +137,7 @@ def test_anyones_data_train_test_and_predict_by_the_palette_config(chips_root, t
 
 
 @pytest.mark.slow
-def test_a_resumed_run_goes_on_where_it_stopped(toy_root, trained, tmp_path):
+def test_a_resumed_run_continues_where_it_stopped(toy_root, trained, tmp_path):
     (tmp_path / 'iter_2.pth').write_bytes((trained / 'iter_2.pth').read_bytes())
     (tmp_path / 'iter_3.pth').write_bytes(b'cut off')
     (tmp_path / 'last_checkpoint').write_text('/moved/away/iter_2.pth')
@@ -147,7 +147,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(toy_root, trained, tmp_path):
     resumed, straight = (torch.load(path / 'iter_4.pth', weights_only=True) for path in (tmp_path, trained))
     assert resumed['meta']['iter'] == straight['meta']['iter'] == 4
     states = [checkpoint['optimizer']['state'][0] for checkpoint in (resumed, straight)]
-    assert [int(state['step']) for state in states] == [4, 4]  # two of them from before the stop
+    assert [int(state['step']) for state in states] == [4, 4]  # two of them before the stop
     for key in ('_global_step', '_last_value'):
         assert resumed['param_schedulers'][0][key] == straight['param_schedulers'][0][key]
     assert (tmp_path / 'curves.png').is_file()
@@ -164,15 +164,15 @@ def test_the_first_start_of_an_always_resumed_job_begins_from_load_from(toy_root
 
 
 def test_only_the_main_process_touches_checkpoint_files(toy_root, tmp_path, monkeypatch):
-    """Rank 1 must leave alone what rank 0 is writing."""
+    """Rank 1 must not touch the files that rank 0 is writing."""
     from mmengine.dist import utils
 
-    from lale_mmseg.engine.runner import LaleRunner
+    from lale_mmseg.engine.runner import LALERunner
 
     half_written = tmp_path / '.iter_2.pth.part'
     half_written.write_bytes(b'half')
     monkeypatch.setattr(utils, 'is_main_process', lambda group=None: False)
-    LaleRunner.save_checkpoint(object(), str(tmp_path), 'iter_2.pth')
+    LALERunner.save_checkpoint(object(), str(tmp_path), 'iter_2.pth')
     assert half_written.read_bytes() == b'half'
     assert not (tmp_path / 'iter_2.pth').exists()
 
@@ -188,22 +188,19 @@ def test_the_same_seed_trains_the_same_weights_and_another_one_does_not(toy_root
 
 
 @pytest.mark.slow
-def test_mixed_precision_on_a_cpu(toy_root, tmp_path):
-    train(toy_root, tmp_path, '--amp', 'bf16', iterations=2)
-    assert all(value.isfinite().all() for value in weights(tmp_path / 'iter_2.pth').values())
-
-
-@pytest.mark.slow
-def test_compiled_training_keeps_the_names_of_weights(toy_root, trained, tmp_path):
-    train(toy_root, tmp_path, '--compile', iterations=2)
-    assert weights(tmp_path / 'iter_2.pth').keys() == weights(trained / 'iter_4.pth').keys()
+def test_compiled_training_in_mixed_precision_keeps_the_names_of_weights(toy_root, trained, tmp_path):
+    train(toy_root, tmp_path, '--compile', '--amp', 'bf16', iterations=2)
+    found = weights(tmp_path / 'iter_2.pth')
+    assert found.keys() == weights(trained / 'iter_4.pth').keys()
+    assert all(value.isfinite().all() for value in found.values())
 
 
 @pytest.mark.slow
 def test_the_plateau_schedule_of_the_paper_runs_by_epochs(toy_root, tmp_path):
     run_tool(
-        'python', 'tools/train.py', 'configs/lale/lale_s1_1xb64-plateau-20e_aras400k-real-synth-256x256.py',
+        'python', 'tools/train.py', 'configs/lale/lale_s1_1xb64-plateau-20e_aras400k-256x256.py',
         '--work-dir', tmp_path, '--cfg-options', f'data_root={toy_root}', 'train_cfg.max_epochs=2',
+        'train_dataloader.dataset.parts.synthetic=1.0',
         'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
         'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
     )  # fmt: skip
@@ -211,24 +208,23 @@ def test_the_plateau_schedule_of_the_paper_runs_by_epochs(toy_root, tmp_path):
     assert checkpoint['meta']['iter'] == 6  # 8 real and 4 synthetic pairs in batches of 4, twice
 
 
-def test_test_time_augmentation_averages_flips(toy_root, trained, tested, tmp_path):
+def test_test_time_augmentation_averages_views(toy_root, trained, tmp_path):
     run_tool(
         'python', 'tools/test.py', CONFIG, trained / 'iter_4.pth', '--work-dir', tmp_path, '--tta',
-        '--out', tmp_path / 'index', '--cfg-options', *short(toy_root),
+        '--out', tmp_path / 'index', '--cfg-options', *short(toy_root), 'tta_cfg.views=flips',
     )  # fmt: skip
-    assert json.loads((tmp_path / 'test/metrics.json').read_text())['num_images'] == 5
-
     from lale_mmseg.inference import Predictor
 
     predictor = Predictor.from_checkpoint(trained / 'iter_4.pth')
     path = next((toy_root / 'test/images').glob('*.png'))
     image = cv2.imread(str(path))
-    probabilities = [
-        predictor.logits(image).softmax(0),
-        predictor.logits(image[:, ::-1]).softmax(0).flip(2),
-        predictor.logits(image[::-1]).softmax(0).flip(1),
-    ]
-    expected = sum(probabilities).argmax(0).numpy()
+
+    def probabilities(image):
+        with torch.no_grad():
+            return predictor.logits(image).softmax(0)
+
+    views = [probabilities(image), probabilities(image[:, ::-1]).flip(2), probabilities(image[::-1]).flip(1)]
+    expected = sum(views).argmax(0).numpy()
     found = cv2.imread(str(tmp_path / 'index' / path.name), cv2.IMREAD_UNCHANGED)
     assert (found == expected).mean() > 0.999
 
@@ -280,9 +276,8 @@ ERRORS = [
     (['configs/none.py'], [], r'error: configs/none.py: no such config file'),
     ([CONFIG], ['data_root=/nowhere'], "error: data_root '/nowhere' does not exist: make it with"),
     ([CONFIG], ['data_rot=/nowhere'], "error: unknown config field 'data_rot'; did you mean 'data_root'?"),
-    ([CONFIG], ['model.backbone.archs=s1'], "error: unknown config field 'model.backbone.archs'; did you mean 'arch'?"),
     ([CONFIG], ['model.decode_head.num_classes=6'], 'error: model.decode_head.num_classes is 6, but train_dataloader'),
-    ([CONFIG], ['model.backbone.arch=s9'], "error: model.backbone (LALE): arch='s9': known sizes are s1, s2, s3, s4"),
+    ([CONFIG], ['model.backbone.arch=s9'], "error: arch='s9': unknown size; expected one of s1, s2, s3, s4"),
     ([CONFIG, '--resume', '/no/such.pth'], [], 'error: /no/such.pth: no such checkpoint'),
 ]
 
@@ -297,7 +292,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, overrides, message, toy_r
     assert len([line for line in done.stderr.splitlines() if line.startswith('error:')]) == 1
 
 
-def test_an_unknown_colour_met_in_a_data_worker_is_one_line(toy_root, tmp_path):
+def test_an_unknown_colour_in_a_data_worker_is_one_line(toy_root, tmp_path):
     from data_prep.make_toy import make_toy
 
     make_toy(tmp_path / 'data', dict(train=2, val=1), size=64)
@@ -315,24 +310,14 @@ def test_an_unknown_colour_met_in_a_data_worker_is_one_line(toy_root, tmp_path):
     assert 'colour (7, 8, 9) at row 10, column 20 is not in the palette' in errors[0]
 
 
-@pytest.mark.parametrize(
-    'override, message',
-    [
-        ('model.backbone.arch=s2', 'not in the checkpoint: backbone.stages.0.1.norm1.weight'),
-        (
-            'model.backbone.kernel_size=7',
-            'of another shape: backbone.downsamples.0.0.weight (16, 3, 3, 3) instead of (16, 3, 7, 7)',
-        ),
-    ],
-)
-def test_a_checkpoint_of_another_architecture_is_one_line(override, message, trained, toy_root, tmp_path):
+def test_a_checkpoint_of_another_architecture_is_one_line(trained, toy_root, tmp_path):
     done = run_tool(
         'python', 'tools/test.py', CONFIG, trained / 'iter_4.pth', '--work-dir', tmp_path,
-        '--cfg-options', *short(toy_root), override, check=False,
+        '--cfg-options', *short(toy_root), 'model.backbone.arch=s2', check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert 'does not fit this model' in done.stderr
-    assert message in done.stderr
+    assert 'not in the checkpoint: backbone.stages.0.1.norm1.weight' in done.stderr
 
 
 def test_predictions_without_our_metric_are_refused(trained, toy_root, tmp_path):
@@ -345,20 +330,21 @@ def test_predictions_without_our_metric_are_refused(trained, toy_root, tmp_path)
 
 
 def test_complexity_prints_the_published_figures(tmp_path):
-    config = 'configs/lale/lale_s2_1xb64-plateau-20e_aras400k-256x256.py'
-    done = run_tool('python', 'tools/analysis/complexity.py', config, '--json', tmp_path / 'out.json')
+    config = 'configs/lale/lale_s1_1xb64-plateau-20e_aras400k-256x256.py'
+    options = ['--json', tmp_path / 'out.json', '--cfg-options', 'model.backbone.arch=s2']
+    done = run_tool('python', 'tools/analysis/complexity.py', config, *options)
     assert 'parameters  2,612,205\nbuffers     257\nsize        9.97 MiB (float32)\nGMACs       0.767\n' in done.stdout
     assert json.loads((tmp_path / 'out.json').read_text())['parameters'] == 2612205
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
-def test_launch_scripts_say_how_they_are_used(script):
+def test_launch_scripts_print_their_usage(script):
     done = run_tool('bash', f'tools/{script}', check=False)
     assert done.returncode == 2
     assert f'usage: bash tools/{script}' in done.stderr
 
 
-def test_slurm_scripts_ask_for_what_was_set(tmp_path):
+def test_slurm_scripts_request_the_resources_that_were_set(tmp_path):
     fake = tmp_path / 'srun'
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)

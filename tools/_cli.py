@@ -1,4 +1,4 @@
-"""What the command line tools share: one clear line for errors of input, and options common to several tools."""
+"""Shared by the command line tools: one-line errors for bad input, and common options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# First, as it adapts the framework before anything else imports it.
+# This comes first, since it adapts the framework before anything else imports it.
 import lale_mmseg.register  # noqa: F401
 
 # isort: split
@@ -18,32 +18,31 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_distributed
 from torch.distributed import destroy_process_group
 
-from lale_mmseg.engine.component_check import check_overrides
+from lale_mmseg.engine.fields import check_overrides
 from lale_mmseg.errors import ConfigError, InputError
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 AMP_DTYPES = {'bf16': 'bfloat16', 'fp16': 'float16'}
 
-#: The end of the text that a data worker's error carries: the error's own message.
+#: Matches the end of an error from a data worker, which is the message of the original error.
 _WORKER_ERROR = re.compile(r'lale_mmseg\.errors\.\w+: (.*)\Z', re.DOTALL)
 
-
-#: How a tool that was interrupted goes on, where it does.
-_GOES_ON = {
-    'train.py': '; the same command with --resume goes on',
-    'data_budget.py': '; the same command goes on',
-    'inria_submission.py': '; the same command goes on',
+#: How to continue an interrupted tool, if it can be continued.
+_CONTINUE = {
+    'train.py': '; to continue, run the same command with --resume',
+    'data_budget.py': '; to continue, run the same command',
+    'inria_submission.py': '; to continue, run the same command',
 }
 
 
 class OverrideAction(DictAction):
-    """KEY=VALUE overrides as of mmengine, which takes out all spaces: here paths keep theirs, but in lists."""
+    """KEY=VALUE overrides like mmengine's DictAction, but spaces in values (paths) are kept, except in lists."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *rest: Any) -> None:
-        """Reads the overrides of the command line."""
+        """Reads the overrides from the command line."""
         for text in values:
             if '=' not in text:
-                parser.error(f'{self.option_strings[0]} {text}: KEY=VALUE is due; a value with spaces needs quotes')
+                parser.error(f'{self.option_strings[0]} {text}: expected KEY=VALUE; quote values that contain spaces')
         super().__call__(parser, namespace, values, *rest)
 
     @staticmethod
@@ -54,10 +53,10 @@ class OverrideAction(DictAction):
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a tool; errors of input become one line on standard error and exit status 2, an interruption one and 130."""
+    """Runs a tool; bad input ends in one line on standard error and exit status 2, an interruption in status 130."""
     try:
         status = main()
-    except InputError as error:
+    except (InputError, FileNotFoundError) as error:
         match = _WORKER_ERROR.search(str(error))
         message = match.group(1).strip() if match else str(error)
         print(f'error: {message}', file=sys.stderr)
@@ -66,22 +65,22 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stderr.flush()
         os._exit(2) if os.environ.get('WORLD_SIZE') else sys.exit(2)
     except (KeyboardInterrupt, SyntaxError) as error:
-        # mmengine makes one of the other where it writes a config into a checkpoint.
+        # mmengine turns an interrupt into a SyntaxError while it formats a config for a checkpoint.
         if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        print(f'interrupted{_GOES_ON.get(Path(sys.argv[0]).name, "")}', file=sys.stderr)
+        print(f'interrupted{_CONTINUE.get(Path(sys.argv[0]).name, "")}', file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(130)  # at once: data workers were interrupted, too
+        os._exit(130)  # at once, since data workers were interrupted as well
     if is_distributed():
-        # A rank that leaves while its communication threads still run is aborted by the C++ runtime now and then.
+        # A rank that exits while its communication threads still run is sometimes aborted by the C++ runtime.
         barrier()
         destroy_process_group()
     sys.exit(status or 0)
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Options of tools that run a config."""
+    """Adds the options of tools that run a config."""
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and pictures (default: work_dirs/CONFIG)')
     parser.add_argument(
         '--cfg-options',
@@ -91,20 +90,20 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override fields of the config, for example data_root=/data/mine train_dataloader.batch_size=4',
     )
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers; not used')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes are started')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers; unused')
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
-        help='read checkpoints that hold more than weights and plain data; this may run code of their author',
+        help='load checkpoints that hold more than weights and plain data; this may run code of their author',
     )
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config of the command line with its overrides, work dir and launcher.
+    """Loads the config from the command line with its overrides, work dir and launcher.
 
     Raises:
-        ConfigError: The file is missing or no config, or an override names a field that is not there.
+        ConfigError: The file is missing or not a config, or an override names an unknown field.
     """
     path = Path(args.config)
     if not path.is_file():
@@ -115,7 +114,7 @@ def load_config(args: argparse.Namespace) -> Config:
     except (SyntaxError, FileNotFoundError, KeyError) as error:
         raise ConfigError(f'{path}: not a usable config ({type(error).__name__}: {error})') from None
     if 'model' not in cfg:
-        raise ConfigError(f'{path}: no field model; is it a config of a whole run, with its _base_ files?')
+        raise ConfigError(f'{path}: no field model; expected the config of a whole run, not one of its _base_ files')
     check_overrides(cfg, args.cfg_options)
     cfg.merge_from_dict(args.cfg_options)
     if args.work_dir is not None:

@@ -1,4 +1,4 @@
-# Sourced by the dist_*.sh scripts: starts one process for each GPU (or CPU process) of this machine.
+# Sourced by the dist_*.sh scripts: starts the given number of processes on this machine, one per GPU.
 
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$TOOLS/_python.sh"
@@ -12,17 +12,17 @@ launch() {
   local processes=$1 script=$2
   shift 2
   if ! [[ $processes =~ ^[1-9][0-9]*$ ]]; then
-    echo "error: GPUS is '$processes': a number of processes, 1 or more, is due" >&2
+    echo "error: GPUS is '$processes'; expected a positive number of processes" >&2
     exit 2
   fi
   local rendezvous
   if [ "${NNODES:-1}" -gt 1 ]; then
-    rendezvous=(--nnodes "$NNODES" --node-rank "${NODE_RANK:?NODE_RANK is due with NNODES}"
-      --master-addr "${MASTER_ADDR:?MASTER_ADDR is due with NNODES}" --master-port "${PORT:-29500}")
+    rendezvous=(--nnodes "$NNODES" --node-rank "${NODE_RANK:?set NODE_RANK as well: the number of this machine, starting from 0}"
+      --master-addr "${MASTER_ADDR:?set MASTER_ADDR as well: the address of machine 0}" --master-port "${PORT:-29500}")
   elif [ -n "${PORT:-}" ]; then
     rendezvous=(--nnodes 1 --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "$PORT")
   else
-    # A free port of its own, so that several runs share a machine.
+    # Picks a free port, so that several runs can share a machine.
     rendezvous=(--standalone)
   fi
   exec "$PYTHON" -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node "$processes" "$TOOLS/$script" "$@"

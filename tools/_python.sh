@@ -1,4 +1,4 @@
-# Sourced by the scripts: sets PYTHON to the python to use, that of an active environment, else of .venv.
+# Sourced by the other scripts: sets PYTHON, unless it is set, to the Python of the active environment or of .venv.
 
 if [ -z "${PYTHON:-}" ]; then
   if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$TOOLS/../.venv/bin/python" ]; then

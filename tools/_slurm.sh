@@ -1,4 +1,4 @@
-# Sourced by the slurm_*.sh scripts: starts a job's processes through srun.
+# Sourced by the slurm_*.sh scripts: starts the processes of a job through srun.
 
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$TOOLS/_python.sh"
@@ -17,7 +17,7 @@ submit() {
     [ "$per_node" -le "$gpus" ] || per_node=$gpus
     resources+=(--gres="gpu:$per_node" --ntasks-per-node="$per_node")
   fi
-  # SRUN_ARGS holds several words on purpose.
+  # SRUN_ARGS is not quoted because it may contain several options.
   # shellcheck disable=SC2086
   exec srun -p "$partition" --job-name="$job" "${resources[@]}" --cpus-per-task="${CPUS_PER_TASK:-5}" \
     --kill-on-bad-exit=1 ${SRUN_ARGS:-} "$PYTHON" -u "$TOOLS/$script" "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests on several GPUs, or, where there is none, on several CPU processes:
+# Tests on several GPUs or, without a GPU, in several CPU processes:
 #   bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of tools/test.py]
 # Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT in the environment.
 set -euo pipefail

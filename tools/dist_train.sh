@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on several GPUs, or, where there is none, on several CPU processes:
+# Trains on several GPUs or, without a GPU, in several CPU processes:
 #   bash tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
 # Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT in the environment.
 set -euo pipefail

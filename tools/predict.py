@@ -1,6 +1,6 @@
 """Predicts images with a checkpoint alone: `python tools/predict.py CHECKPOINT IMAGES...`.
 
-For each image two files are written: STEM.png with the class indexes (8-bit grey) and STEM_overlay.png to look at. A
+Writes two files for each image: STEM.png with the class indexes (8-bit grey) and STEM_overlay.png to look at. A
 georeferenced image also gets STEM.tif, the class indexes in its coordinates with the class colours.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import _cli
@@ -24,9 +26,8 @@ from lale_mmseg.compat import keep_freed_memory
 from lale_mmseg.datasets.image_io import decode_image, read_bytes, read_size
 from lale_mmseg.errors import DataError, InputError
 from lale_mmseg.evaluation.overlay import overlay, to_display
-from lale_mmseg.files import save_png
-from lale_mmseg.inference import Predictor
-from lale_mmseg.inference.windows import num_windows
+from lale_mmseg.files import atomic_path, save_png
+from lale_mmseg.inference import Predictor, to_tensor
 from lale_mmseg.metainfo.layout import IMAGE_SUFFIXES
 
 
@@ -37,10 +38,23 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('images', nargs='+', metavar='IMAGES', help='image files, or folders of images')
     parser.add_argument('--out-dir', default='predictions', help='folder for the results (default: %(default)s)')
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
-    parser.add_argument('--tile', type=int, default=1024, help='side of the windows of large images, in pixels')
-    parser.add_argument('--overlap', type=int, default=128, help='overlap of the windows, in pixels')
+    parser.add_argument('--tta', action='store_true', help='average over the views and scales of tta_cfg')
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        metavar='N',
+        help='windows or small images of equal size that pass through the network together (default: of the config)',
+    )
     parser.add_argument('--opacity', type=float, default=0.5, help='of the class colours in overlays, 0 to 1')
-    parser.add_argument('--trust-checkpoint', action='store_true', help='as of tools/test.py')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=_cli.OverrideAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override fields of the config in the checkpoint, for example model.test_cfg.mode=slide',
+    )
+    parser.add_argument('--trust-checkpoint', action='store_true', help='see tools/test.py')
     return parser.parse_args()
 
 
@@ -65,13 +79,13 @@ def find_images(names: list[str]) -> list[Path]:
     stems: dict[str, Path] = {}
     for path in found:
         if path.stem in stems:
-            raise DataError(f'{stems[path.stem]} and {path} have the same stem, so would their results')
+            raise DataError(f'{stems[path.stem]} and {path} have the same stem, so their results would overwrite')
         stems[path.stem] = path
     return found
 
 
 def require_no_overlap(images: list[Path], out_dir: Path) -> None:
-    """Raises InputError if a result would be written over an input."""
+    """Raises InputError if a result would overwrite an input."""
     inputs = {path.resolve() for path in images}
     for path in images:
         for target in result_paths(path, out_dir):
@@ -80,73 +94,90 @@ def require_no_overlap(images: list[Path], out_dir: Path) -> None:
 
 
 def result_paths(image: Path, out_dir: Path) -> tuple[Path, Path, Path]:
-    """Where index map, overlay and georeferenced index map of an image go."""
+    """Paths of the index map, the overlay and the georeferenced index map of an image."""
     return out_dir / f'{image.stem}.png', out_dir / f'{image.stem}_overlay.png', out_dir / f'{image.stem}.tif'
 
 
-def predict_image(predictor: Predictor, path: Path, args: argparse.Namespace, progress: Progress, task: int) -> None:
-    """Predicts one image and writes its files."""
-    image = decode_image(read_bytes(path), str(path), predictor.bands)
-    labels = predictor.predict(image, args.tile, args.overlap, on_tile=lambda: progress.advance(task))  # type: ignore
-    is_bgr = predictor.bands is None and image.shape[2] == 3 and image.dtype == np.uint8
-    shown = to_display(image[..., ::-1] if is_bgr else image)
-    index_path, overlay_path, raster_path = result_paths(path, Path(args.out_dir))
-    save_png(index_path, labels)
-    save_png(overlay_path, overlay(shown, labels, predictor.palette, args.opacity))
-    write_geotiff(path, labels, predictor.palette, raster_path)
+def batches(images: list[Path], sizes: list[tuple[int, int] | None], predictor: Predictor) -> Iterator[list[Path]]:
+    """Neighbouring images of equal size that fit into one window, `batch_size` at a time; all others one by one."""
+    for size, run in groupby(zip(images, sizes, strict=True), key=lambda pair: pair[1]):
+        paths = [path for path, _ in run]
+        step = predictor.options.batch_size if size is not None and len(predictor.grid(size)) == 1 else 1
+        yield from (paths[start : start + step] for start in range(0, len(paths), step))
 
 
-def write_geotiff(source: Path, labels: np.ndarray, palette: list[list[int]], target: Path) -> bool:
-    """Writes class indexes in the coordinates of `source`; returns False where it has none."""
+def predict_batch(
+    predictor: Predictor, paths: list[Path], args: argparse.Namespace, progress: Callable[[int], object]
+) -> list[str]:
+    """Predicts images and writes their files; returns the errors of those that cannot be read."""
+    images, failed = {}, []
+    for path in paths:
+        try:
+            images[path] = decode_image(read_bytes(path), str(path), predictor.bands)
+        except DataError as error:
+            failed.append(str(error))
+    samples = predictor(dict(inputs=[to_tensor(image) for image in images.values()]), progress) if images else []
+    for (path, image), sample in zip(images.items(), samples, strict=True):
+        labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        is_bgr = predictor.bands is None and image.shape[2] == 3 and image.dtype == np.uint8
+        shown = to_display(image[..., ::-1] if is_bgr else image)
+        index_path, overlay_path, raster_path = result_paths(path, Path(args.out_dir))
+        save_png(index_path, labels)
+        save_png(overlay_path, overlay(shown, labels, predictor.palette, args.opacity))
+        write_geotiff(path, labels, predictor.palette, raster_path)
+    return failed
+
+
+def write_geotiff(source: Path, labels: np.ndarray, palette: list[list[int]], target: Path) -> None:
+    """Writes class indexes in the coordinates of `source`, if it has any."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         try:
             with rasterio.open(source) as dataset:
                 crs, transform = dataset.crs, dataset.transform
         except RasterioIOError:
-            return False
-    if crs is None and transform.is_identity:  # a world file gives a place without a reference system
-        return False
-    temporary = target.with_name(f'.{target.name}.part')
+            return
+    if crs is None and transform.is_identity:  # a world file gives a transform without a reference system
+        return
     profile = dict(driver='GTiff', dtype='uint8', count=1, crs=crs, transform=transform, compress='deflate')
-    try:
-        with rasterio.open(temporary, 'w', height=labels.shape[0], width=labels.shape[1], **profile) as dataset:
-            dataset.write(labels, 1)
-            dataset.write_colormap(1, {index: (*color, 255) for index, color in enumerate(palette)})
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
+    size = dict(height=labels.shape[0], width=labels.shape[1])
+    with atomic_path(target) as temporary, rasterio.open(temporary, 'w', **size, **profile) as dataset:
+        dataset.write(labels, 1)
+        dataset.write_colormap(1, {index: (*color, 255) for index, color in enumerate(palette)})
+
+
+def load_predictor(args: argparse.Namespace) -> Predictor:
+    """The network of the checkpoint with the options of the command line."""
+    device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
+    if device == 'cpu':
+        keep_freed_memory()
+    # Only classes are written, so the logits that a metric of the training needed are not kept.
+    overrides = {'model.test_cfg.keep_logits': False, **args.cfg_options}
+    if args.batch_size is not None:
+        overrides['model.test_cfg.batch_size'] = args.batch_size
+    return Predictor.from_checkpoint(args.checkpoint, device, args.trust_checkpoint, overrides, args.tta)
 
 
 def main() -> int:
     """Predicts; an image that cannot be read is reported at the end and does not stop the others."""
     args = parse_args()
     if not 0 <= args.opacity <= 1:
-        raise InputError(f'--opacity {args.opacity}: 0 to 1 is due')
-    if args.tile < 32 or not 0 <= args.overlap < args.tile:
-        raise InputError(f'--tile {args.tile} --overlap {args.overlap}: a tile of 32 or more, an overlap below it')
+        raise InputError(f'--opacity {args.opacity}: expected a number from 0 to 1')
     images = find_images(args.images)
     require_no_overlap(images, Path(args.out_dir))
-    device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-    if device == 'cpu':
-        keep_freed_memory()
-    predictor = Predictor.from_checkpoint(args.checkpoint, device, args.trust_checkpoint)
+    predictor = load_predictor(args)
     console = Console(stderr=True)
     if predictor.other_steps:
         steps = ', '.join(predictor.other_steps)
         console.print(f'note: images are predicted as they are; the test pipeline of the config also has {steps}')
+    sizes = [size_or_none(path) for path in images]
     columns = (TextColumn('predicting'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     failed: list[str] = []
     with Progress(*columns, console=console) as progress:
-        sizes = [_size_or_none(path) for path in images]
-        total = sum(num_windows(*size, args.tile, args.overlap) for size in sizes if size is not None)
-        task = progress.add_task('predicting', total=total)
-        for path in images:
-            try:
-                predict_image(predictor, path, args, progress, task)
-            except DataError as error:
-                failed.append(str(error))
+        windows = sum(len(predictor.grid(size)) for size in sizes if size is not None)
+        task = progress.add_task('predicting', total=windows)
+        for paths in batches(images, sizes, predictor):
+            failed += predict_batch(predictor, paths, args, lambda count: progress.advance(task, count))
     print(f'{len(images) - len(failed)} of {len(images)} images predicted, results in {args.out_dir}')
     print('classes: ' + ', '.join(f'{index} {name}' for index, name in enumerate(predictor.classes)))
     for message in failed:
@@ -154,11 +185,12 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _size_or_none(path: Path) -> tuple[int, int] | None:
+def size_or_none(path: Path) -> tuple[int, int] | None:
+    """(height, width) of an image, or None if it cannot be read, which is reported when it is predicted."""
     try:
         return read_size(path)
     except DataError:
-        return None  # reported when it is predicted
+        return None
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The whole job in one command: makes the environment and a small land-cover set, trains LALE-S1, tests it, and
+# Everything in one command: creates the environment and a small land-cover dataset, trains LALE-S1, tests it, and
 # predicts two images with the checkpoint alone.
 #   bash tools/quickstart.sh
-# What is there already (environment, data, a finished training) is reused; work_dirs/quickstart holds the results.
+# An existing environment, dataset or finished training is reused. Results are in work_dirs/quickstart.
 # ITERATIONS=n sets the length of the training (250 by default), WORK_DIR and DATA_ROOT move the results and the data.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,14 +17,14 @@ step() { printf '\n== %s\n' "$*"; }
 step "1/5 environment"
 bash tools/setup_env.sh
 
-step "2/5 data: a small land-cover set in ARAS400k's format, in $DATA_ROOT"
+step "2/5 data: a small land-cover dataset in ARAS400k's format, in $DATA_ROOT"
 "$PYTHON" data_prep/make_toy.py "$DATA_ROOT"
 
 CHECKPOINT=$WORK_DIR/iter_$ITERATIONS.pth
 if [ -f "$CHECKPOINT" ]; then
-  step "3/5 training: $CHECKPOINT is there already; remove $WORK_DIR to train again"
+  step "3/5 training: $CHECKPOINT exists; remove $WORK_DIR to train again"
 else
-  step "3/5 training LALE-S1 for $ITERATIONS iterations; the log tells the time left"
+  step "3/5 training LALE-S1 for $ITERATIONS iterations; the log shows the remaining time"
   "$PYTHON" tools/train.py "$CONFIG" --work-dir "$WORK_DIR" --resume --cfg-options data_root="$DATA_ROOT" \
     train_cfg.max_iters="$ITERATIONS" param_scheduler.0.total_steps="$ITERATIONS" \
     train_cfg.val_interval="$ITERATIONS" default_hooks.checkpoint.interval="$ITERATIONS"
@@ -33,7 +33,7 @@ fi
 step "4/5 testing"
 "$PYTHON" tools/test.py "$CONFIG" "$CHECKPOINT" --work-dir "$WORK_DIR" --cfg-options data_root="$DATA_ROOT"
 
-step "5/5 predicting two images with nothing but the checkpoint"
+step "5/5 predicting two images from the checkpoint alone"
 mapfile -t IMAGES < <(find "$DATA_ROOT/test/images" -name '*.png' | sort | head -n 2)
 "$PYTHON" tools/predict.py "$CHECKPOINT" "${IMAGES[@]}" --out-dir "$WORK_DIR/predictions"
 

@@ -16,6 +16,6 @@ echo "tests: pytest"
 if [ $# -eq 0 ]; then
   set -- -m 'not slow'
 fi
-# One process for each core, one thread in each: more threads than cores only wait for each other.
+# One single-threaded process per core: with more threads than cores they only wait for each other.
 export OMP_NUM_THREADS=1
 exec "$PYTHON" -m pytest -n auto --dist loadfile "$@"

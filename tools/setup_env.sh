@@ -42,6 +42,6 @@ echo "environment: installing PyTorch, the OpenMMLab stack without compiled oper
 # PIP_CONSTRAINT would reach the build environments, too, so the constraints are given as an option. Without torch in
 # its build environment mmcv has nothing to compile; MMCV_WITH_OPS says so once more.
 MMCV_WITH_OPS=0 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
-  -c requirements/constraints.txt -e '.[stack,baselines,dev]'
+  -c requirements/constraints.txt -e '.[stack,dev]'
 fingerprint >"$STAMP"
 echo "environment: ready after $((SECONDS - started)) s"

@@ -12,12 +12,12 @@ from mmseg.registry import RUNNERS
 
 from lale_mmseg.errors import ConfigError
 
-#: Fields of a model that name pretrained weights: of this package's parts, and of mmsegmentation's older ones.
+#: Model fields that name pretrained weights, in this package and in older parts of mmsegmentation.
 PRETRAINED_FIELDS = ('encoder_weights', 'weights', 'pretrained')
 
 
 def parse_args() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description='Trains a segmentation network.')
     parser.add_argument('config', help='config file')
     add_common_options(parser)
@@ -26,25 +26,25 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint, or from the newest readable one of the work dir',
+        help='continue from this checkpoint, or from the newest readable one in the work dir',
     )
     parser.add_argument('--amp', choices=[*AMP_DTYPES], help='mixed precision; fp16 needs a GPU')
-    parser.add_argument('--compile', action='store_true', help='compile the networks with torch.compile')
+    parser.add_argument('--compile', action='store_true', help='compile the network with torch.compile')
     parser.add_argument(
         '--random-init',
         action='store_true',
         help='start from random weights: no pretrained weights of the config, nor load_from, are loaded or downloaded',
     )
-    parser.add_argument('--seed', type=int, help='seed of all random choices (default: that of the config)')
+    parser.add_argument('--seed', type=int, help='random seed (default: from the config)')
     return parser.parse_args()
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Writes the options of the command line into the config."""
+    """Applies the command line options to the config."""
     if args.amp is not None:
         kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
         if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'AnyDeviceAmpOptimWrapper'):
-            raise ConfigError(f'--amp: optim_wrapper.type is {kind!r}, which has no mixed precision form')
+            raise ConfigError(f'--amp: optim_wrapper.type is {kind!r}, which has no mixed precision variant')
         cfg.optim_wrapper.type = 'AnyDeviceAmpOptimWrapper'
         cfg.optim_wrapper.dtype = AMP_DTYPES[args.amp]
     if args.compile:
@@ -60,27 +60,27 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     if args.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
     if args.resume is not None:
-        # 'auto' leaves load_from alone: a first start begins from those weights, a later one goes on.
+        # 'auto' keeps load_from: the first start begins with those weights, later ones continue from checkpoints.
         cfg.resume = 'auto' if args.resume == 'auto' else True
         if args.resume != 'auto':
             cfg.load_from = args.resume
 
 
 def resumes_from_load_from(cfg: Config, resume: str | None) -> bool:
-    """Whether `load_from` is, or gives way to, a checkpoint that training goes on from; not that of a first start."""
+    """Whether training resumes from `load_from` or another named checkpoint, so that `load_from` must be kept."""
     asked = cfg.get('resume') if resume is None else resume
     return bool(asked) and asked != 'auto'
 
 
 def leave_out_pretrained(node: Any, path: str = 'model') -> dict[str, Any]:
-    """Sets every source of pretrained weights in a model's config to None, in place.
+    """Sets all sources of pretrained weights in a model config to None, in place.
 
     Args:
-        node: The config, or a part of it.
-        path: Its name.
+        node: The config or a part of it.
+        path: Its dotted path.
 
     Returns:
-        What was there, by dotted path.
+        The removed values by dotted path.
     """
     found: dict[str, Any] = {}
     if isinstance(node, list | tuple):
@@ -104,11 +104,11 @@ def leave_out_pretrained(node: Any, path: str = 'model') -> dict[str, Any]:
 
 
 def main() -> None:
-    """Trains."""
+    """Trains the config from the command line."""
     args = parse_args()
     cfg = load_config(args)
     apply_options(cfg, args)
-    cfg.setdefault('runner_type', 'LaleRunner')
+    cfg.setdefault('runner_type', 'LALERunner')
     RUNNERS.build(cfg).train()
 
 

@@ -1,7 +1,7 @@
 # What every run shares. A config that inherits this file needs nothing else to see lale_mmseg.
 default_scope = 'mmseg'
 custom_imports = dict(imports=['lale_mmseg.register'], allow_failed_imports=False)
-runner_type = 'LaleRunner'
+runner_type = 'LALERunner'
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
@@ -15,6 +15,3 @@ log_level = 'INFO'
 load_from = None
 resume = False
 randomness = dict(seed=0)
-# tools/test.py --tta: the wrapper, for most segmentors; the views, for SlidingEncoderDecoder.
-tta_model = dict(type='SegTTAModel')
-tta_cfg = dict(views='d4', scales=(1.0,))

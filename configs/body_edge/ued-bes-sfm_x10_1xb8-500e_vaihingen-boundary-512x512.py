@@ -1,5 +1,5 @@
-# The light body/edge network (UED, BES and SFM) with its published recipe on ISPRS Vaihingen, under protocol D as
-# published: validation is on the test tiles, so they choose nothing and the last checkpoint is the one to test.
+# The light body/edge network (UED, BES and SFM) with its published recipe on ISPRS Vaihingen under protocol D;
+# `clean=True` validates on a training tile.
 _base_ = [
     '../_base_/models/body_edge.py',
     '../_base_/datasets/vaihingen_boundary.py',
@@ -7,10 +7,8 @@ _base_ = [
     '../_base_/schedules/schedule_boundary_500e.py',
 ]
 model = dict(
-    type='SlidingEncoderDecoder',
     data_preprocessor=dict(mean=[119.75, 82.42, 81.17], std=[56.1, 40.75, 38.58]),
     decode_head=dict(loss_body=dict(class_weight='data')),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
 train_dataloader = dict(sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True))
-default_hooks = dict(checkpoint=dict(save_best=None))

@@ -1,12 +1,13 @@
 # The light body/edge network (UED, BES and SFM) on ISPRS Potsdam under protocol A.
 _base_ = [
     '../_base_/models/body_edge.py',
-    '../_base_/datasets/potsdam_geoseg_edges.py',
+    '../_base_/datasets/potsdam_geoseg.py',
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_80k.py',
 ]
 model = dict(
-    type='SlidingEncoderDecoder',
     decode_head=dict(loss_body=dict(class_weight='data')),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
+train_pipeline = [*_base_.train_pipeline[:-1], dict(type='LaplacianEdges'), dict(type='PackSegInputs')]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,4 +1,4 @@
-# DeepLabV3+ with an ImageNet ResNet-34 on Inria Aerial Image Labeling, full protocol; see docs/inria.md.
+# DeepLabV3+ with an ImageNet ResNet-34 on Inria Aerial Image Labeling, full protocol (docs/inria.md).
 _base_ = [
     '../_base_/models/deeplabv3plus_r34.py',
     '../_base_/datasets/inria_full.py',

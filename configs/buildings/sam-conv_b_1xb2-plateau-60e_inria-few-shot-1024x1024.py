@@ -1,8 +1,7 @@
-# Attempt 4: frozen SAM ViT-B with a convolutional decoder, on few-shot roofs of Inria; see docs/few_shot.md.
+# Attempt 4: frozen SAM ViT-B with a convolutional decoder on the few-shot roofs of Inria (docs/few_shot.md).
 _base_ = [
     '../_base_/models/sam_conv.py',
     '../_base_/datasets/inria_few_shot.py',
-    '../_base_/augmentations/medium.py',
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_plateau_60e.py',
 ]

@@ -1,9 +1,8 @@
-# Attempt 5: frozen SAM ViT-B with a U-Net decoder on blocks 3, 6, 9 and 12, on few-shot roofs of Inria; see
-# docs/few_shot.md.
+# Attempt 5: frozen SAM ViT-B with a U-Net decoder on blocks 3, 6, 9 and 12, on the few-shot roofs of Inria
+# (docs/few_shot.md).
 _base_ = [
     '../_base_/models/sam_unet.py',
     '../_base_/datasets/inria_few_shot.py',
-    '../_base_/augmentations/medium.py',
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_plateau_60e.py',
 ]

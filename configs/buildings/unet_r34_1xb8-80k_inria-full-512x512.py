@@ -1,4 +1,4 @@
-# U-Net with an ImageNet ResNet-34 on Inria Aerial Image Labeling, full protocol; see docs/inria.md.
+# U-Net with an ImageNet ResNet-34 on Inria Aerial Image Labeling, full protocol (docs/inria.md).
 _base_ = [
     '../_base_/models/unet_r34.py',
     '../_base_/datasets/inria_full.py',

@@ -1,8 +1,10 @@
 # LALE-S1 with the body/edge head on the real part of ARAS400k with the schedule of the paper.
 _base_ = [
     '../_base_/models/body_edge_lale.py',
-    '../_base_/datasets/aras400k_edges.py',
+    '../_base_/datasets/aras400k.py',
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_plateau_20e.py',
 ]
 model = dict(data_preprocessor=dict(size=(256, 256)))
+train_pipeline = [*_base_.train_pipeline[:-1], dict(type='LaplacianEdges'), dict(type='PackSegInputs')]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,12 +1,13 @@
-# LALE-S1 with the body/edge head on Inria Aerial Image Labeling, full protocol; see docs/inria.md.
+# LALE-S1 with the body/edge head on Inria Aerial Image Labeling, full protocol (docs/inria.md).
 _base_ = [
     '../_base_/models/body_edge_lale.py',
-    '../_base_/datasets/inria_full_edges.py',
+    '../_base_/datasets/inria_full.py',
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_80k.py',
 ]
 model = dict(
-    type='SlidingEncoderDecoder',
     decode_head=dict(loss_body=dict(class_weight='data')),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
+train_pipeline = [*_base_.train_pipeline[:-1], dict(type='LaplacianEdges'), dict(type='PackSegInputs')]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,8 +1,10 @@
-# LALE-S1 with the body/edge head on your own images in 400 iterations; see docs/own_data.md.
+# LALE-S1 with the body/edge head on your own images in 400 iterations (docs/own_data.md).
 _base_ = [
     '../_base_/models/body_edge_lale.py',
-    '../_base_/datasets/palette_edges.py',
+    '../_base_/datasets/palette.py',
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_onecycle_400.py',
 ]
 model = dict(data_preprocessor=dict(size=(256, 256)))
+train_pipeline = [*_base_.train_pipeline[:-1], dict(type='LaplacianEdges'), dict(type='PackSegInputs')]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,4 +1,5 @@
-# LALE-S1 on the real part of ARAS400k with the recipe of the paper.
+# LALE-S1 on the real part of ARAS400k with the recipe of the paper. Other sizes set `model.backbone.arch`, other
+# attention `model.backbone.attn_cfg.type`; `train_dataloader.dataset.parts.synthetic=1.0` adds the synthetic pairs.
 _base_ = [
     '../_base_/models/lale.py',
     '../_base_/datasets/aras400k.py',

@@ -1,4 +1,4 @@
-# LALE-S1 on Inria Aerial Image Labeling, full protocol; see docs/inria.md.
+# LALE-S1 on Inria Aerial Image Labeling, full protocol (docs/inria.md).
 _base_ = [
     '../_base_/models/lale_tiles.py',
     '../_base_/datasets/inria_full.py',

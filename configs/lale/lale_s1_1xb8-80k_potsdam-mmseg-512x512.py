@@ -1,9 +1,7 @@
-# LALE-S1 on ISPRS Potsdam under protocol B as published: validation is on the test tiles, so they choose nothing
-# and the last checkpoint is the one to test.
+# LALE-S1 on ISPRS Potsdam under protocol B; `clean=True` validates on a training tile.
 _base_ = [
     '../_base_/models/lale_tiles.py',
     '../_base_/datasets/potsdam_mmseg.py',
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_80k.py',
 ]
-default_hooks = dict(checkpoint=dict(save_best=None))

@@ -1,11 +1,8 @@
-# LALE-S1 on ISPRS Vaihingen under protocol D as published: validation is on the test tiles, so they choose nothing
-# and the last checkpoint is the one to test.
+# LALE-S1 on ISPRS Vaihingen under protocol D; `clean=True` validates on a training tile.
 _base_ = [
     '../_base_/models/lale_tiles.py',
     '../_base_/datasets/vaihingen_boundary.py',
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_80k.py',
 ]
-# Infrared, red, green.
-model = dict(data_preprocessor=dict(mean=[119.75, 82.42, 81.17], std=[56.1, 40.75, 38.58]))
-default_hooks = dict(checkpoint=dict(save_best=None))
+model = dict(data_preprocessor=dict(mean=[119.75, 82.42, 81.17], std=[56.1, 40.75, 38.58]))  # infrared, red, green

@@ -5,5 +5,4 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_80k.py',
 ]
-# Infrared, red, green.
-model = dict(data_preprocessor=dict(mean=[119.75, 82.42, 81.17], std=[56.1, 40.75, 38.58]))
+model = dict(data_preprocessor=dict(mean=[119.75, 82.42, 81.17], std=[56.1, 40.75, 38.58]))  # infrared, red, green

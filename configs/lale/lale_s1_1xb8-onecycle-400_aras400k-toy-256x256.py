@@ -1,4 +1,4 @@
-# LALE-S1 on the small made-up set of data_prep/make_toy.py, in ARAS400k's format: the job of tools/quickstart.sh.
+# LALE-S1 on the small synthetic set of data_prep/make_toy.py, in ARAS400k's format; tools/quickstart.sh trains it.
 _base_ = [
     '../_base_/models/lale.py',
     '../_base_/datasets/aras400k.py',

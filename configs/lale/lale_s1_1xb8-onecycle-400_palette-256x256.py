@@ -1,4 +1,4 @@
-# LALE-S1 on your own images in 400 iterations; see docs/own_data.md.
+# LALE-S1 on your own images in 400 iterations (docs/own_data.md).
 _base_ = [
     '../_base_/models/lale.py',
     '../_base_/datasets/palette.py',

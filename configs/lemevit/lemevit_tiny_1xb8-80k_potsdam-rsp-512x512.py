@@ -1,10 +1,9 @@
-# LeMeViT-tiny with UPerNet on ISPRS Potsdam with the paper's recipe, under protocol C as published: validation is on
-# the test tiles, so they choose nothing and the last checkpoint is the one to test.
+# LeMeViT-tiny with UPerNet on ISPRS Potsdam under protocol C with the paper's recipe; `clean=True` validates on a
+# training tile.
 _base_ = [
     '../_base_/models/lemevit_upernet.py',
     '../_base_/datasets/potsdam_rsp.py',
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_lemevit_80k.py',
 ]
-model = dict(type='SlidingEncoderDecoder', test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(384, 384)))
-default_hooks = dict(checkpoint=dict(save_best=None))
+model = dict(test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(384, 384)))

@@ -1,4 +1,4 @@
-# LeMeViT-tiny with UPerNet from scratch on your own images in 400 iterations; see docs/own_data.md.
+# LeMeViT-tiny with UPerNet from scratch on your own images in 400 iterations (docs/own_data.md).
 _base_ = [
     '../_base_/models/lemevit_upernet.py',
     '../_base_/datasets/palette.py',

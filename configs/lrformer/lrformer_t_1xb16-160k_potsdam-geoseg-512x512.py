@@ -6,4 +6,4 @@ _base_ = [
     '../_base_/schedules/schedule_lrformer_160k.py',
 ]
 train_dataloader = dict(batch_size=16)
-model = dict(type='SlidingEncoderDecoder', test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)))
+model = dict(test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)))

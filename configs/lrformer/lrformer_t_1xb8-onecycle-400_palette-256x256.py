@@ -1,4 +1,4 @@
-# LRFormer-T from scratch on your own images in 400 iterations; see docs/own_data.md.
+# LRFormer-T from scratch on your own images in 400 iterations (docs/own_data.md).
 _base_ = [
     '../_base_/models/lrformer.py',
     '../_base_/datasets/palette.py',

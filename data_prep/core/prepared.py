@@ -105,10 +105,11 @@ class Prepared:
         markers = read_markers(self.root)
         return [unit for unit in units if markers.get(unit.name, {}).get('hash') != unit.hash]
 
-    def missing(self, names: Sequence[str]) -> list[str]:
-        """Units that are not finished, or whose files do not all exist."""
+    def missing(self, hashes: Mapping[str, str]) -> list[str]:
+        """Names of units without a marker of this hash, or whose files do not all exist."""
         markers, there = read_markers(self.root), Listing(self.root)
-        return [name for name in names if name not in markers or there.missing(markers[name]['files'])]
+        finished = [name for name, value in hashes.items() if markers.get(name, {}).get('hash') == value]
+        return [name for name in hashes if name not in finished or there.missing(markers[name]['files'])]
 
     @contextmanager
     def making(self, unit: Unit) -> Iterator[Output]:
@@ -149,7 +150,7 @@ class Prepared:
             _remove(self.root, name)
             del others[name]
         self._require_settings(units, others)
-        todo = {unit.name for unit in self.unfinished(units)} | set(self.missing([*names]))
+        todo = self.missing({unit.name: unit.hash for unit in units})
         return [unit for name, unit in names.items() if overwrite or name in todo]
 
     def _require_settings(self, units: Sequence[Unit], others: Mapping[str, Mapping[str, Any]]) -> None:

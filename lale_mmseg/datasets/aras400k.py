@@ -16,33 +16,35 @@ from ..metainfo.layout import Pair, find_layout, list_pairs
 from .palette_dataset import PaletteDataset
 from .parquet import ParquetShards
 
-_MASK_COLUMN = 'conditioning_image'  # the masks condition the generator of the synthetic part
 _IMAGE_COLUMN = 'image'
+_MASK_COLUMN = 'conditioning_image'  # the masks condition the generator of the synthetic part
 
 
 @DATASETS.register_module()
 class ARAS400kDataset(PaletteDataset):
     """ARAS400k (arXiv 2603.09625): 100,240 real and 300,000 synthetic pairs of 256x256 pixels at 10 m.
 
-    Images are Sentinel-2 RGB, masks ESA WorldCover 2021 in RGB colours: 0 tree, 1 shrub, 2 grass, 3 crop, 4 built-up,
-    5 barren, 6 water; black is no data and ignored. Read as published: folders `{train,val,test,synth}/images` and
-    `/masks`, or parquet shards `{split}*.parquet` in `data_root` or in `data_root/data`.
+    Images are Sentinel-2 RGB, masks are ESA WorldCover 2021 in RGB colours: 0 tree, 1 shrub, 2 grass, 3 crop,
+    4 built-up, 5 barren, 6 water; black means no data and is ignored. The published formats are read as they are:
+    folders `{train,val,test,synth}/images` and `/masks`, or parquet shards `{split}*.parquet` in `data_root` or
+    `data_root/data`.
 
     Args:
-        data_root: Folder of the data set.
+        data_root: Folder of the dataset.
         split: 'train', 'val' or 'test' of the real part.
-        parts: How much of each part to use: `dict(real=1.0, synthetic=0.25)` is all real pairs and a quarter of the
-            synthetic ones. A fraction takes a fixed random choice (a smaller one is contained in a larger one); above
-            1, pairs repeat: 2.5 is every pair twice and half of them once more. Synthetic pairs join training only.
-        parts_seed: Seed of that choice.
-        storage: 'folders', 'parquet', or 'auto' for what is there, folders first.
+        parts: Fraction of each part to use: `dict(real=1.0, synthetic=0.25)` is all real pairs and a quarter of the
+            synthetic ones. A fraction selects a fixed random subset (smaller subsets are contained in larger ones);
+            above 1, pairs repeat: 2.5 is every pair twice and half of them once more. Synthetic pairs are for training
+            only.
+        parts_seed: Seed of the selection.
+        storage: 'folders', 'parquet', or 'auto' to use folders if they exist and parquet shards otherwise.
         synthetic_split: Name of the folder or shards of the synthetic part.
-        unknown: As of `PaletteDataset`.
-        header_checks: As of `PaletteDataset`; folders only.
-        pipeline, test_mode, indices, serialize_data, lazy_init: As of `PaletteDataset`.
+        unknown: See `PaletteDataset`.
+        header_checks: See `PaletteDataset`; for folders only.
+        pipeline, test_mode, indices, serialize_data, lazy_init: See `PaletteDataset`.
 
     Raises:
-        DataError: As of `PaletteDataset`; or `parts` names an unknown part, is negative or selects nothing.
+        DataError: See `PaletteDataset`; also if `parts` names an unknown part or selects nothing.
     """
 
     METAINFO = dict(classes=meta.CLASSES, palette=[list(color) for color in meta.COLORS])
@@ -68,9 +70,11 @@ class ARAS400kDataset(PaletteDataset):
         serialize_data: bool = True,
         lazy_init: bool = False,
     ) -> None:
-        _check_parts(parts, split)
-        if storage not in ('auto', 'folders', 'parquet'):
-            raise DataError(f"storage={storage!r}: must be 'auto', 'folders' or 'parquet'")
+        unknown_parts = sorted(set(parts) - {'real', 'synthetic'})
+        if unknown_parts:
+            raise DataError(f"parts={dict(parts)}: unknown part {unknown_parts[0]!r}; use 'real' and 'synthetic'")
+        if parts.get('synthetic', 0) > 0 and split != 'train':
+            raise DataError(f"parts={dict(parts)}: synthetic pairs are for split 'train' only, not {split!r}")
         self.parts = dict(parts)
         self.parts_seed = parts_seed
         self.storage = storage
@@ -89,14 +93,15 @@ class ARAS400kDataset(PaletteDataset):
         )
 
     def load_palette(self, root: Path, classes_file: str, ignore_colors: Sequence[Sequence[int]]) -> Palette:
-        """The published classes and colours."""
+        """Returns the published classes and colours."""
         return Palette(meta.CLASSES, meta.COLORS, [meta.NO_DATA_COLOR])
 
     def load_data_list(self) -> list[dict]:
-        """Data infos of the parts in their proportions, real ones first."""
+        """Returns the data infos of the selected pairs, real ones first."""
         data_list: list[dict] = []
         for part, fraction in self.parts.items():
             split = self.split if part == 'real' else self.synthetic_split
+            # A part that is not used may be missing.
             infos = self._part_infos(split) if fraction > 0 else []
             data_list.extend(infos[index] for index in choose_fraction(len(infos), fraction, self.parts_seed))
         if not data_list:
@@ -104,11 +109,10 @@ class ARAS400kDataset(PaletteDataset):
         return data_list
 
     def get_data_info(self, idx: int) -> dict:
-        """Data info of one sample; with its bytes if it lies in a shard."""
+        """Returns the data info of one sample, with its encoded images if they are in a shard."""
         info = super().get_data_info(idx)
         if 'shard_split' in info:
-            shards = self._shards[info['shard_split']]
-            info['img_bytes'], info['mask_bytes'] = shards[info['row']]
+            info['img_bytes'], info['mask_bytes'] = self._shards[info['shard_split']][info['row']]
         return info
 
     def _part_infos(self, split: str) -> list[dict]:
@@ -116,14 +120,19 @@ class ARAS400kDataset(PaletteDataset):
         shards = sorted([*root.glob(f'{split}*.parquet'), *root.glob(f'data/{split}*.parquet')])
         has_folder = (root / split / self.image_dir).is_dir()
         if self.storage == 'folders' or (self.storage == 'auto' and (has_folder or not shards)):
-            pairs = self._folder_pairs(split)
-            self._compare_headers(pairs)
-            return [_info(str(pair.image), str(pair.mask)) for pair in pairs]
+            return self.pair_infos(self._folder_pairs(split))
         if not shards:
             raise DataError(f'{root}: no {split}*.parquet in it or in data/: {self.prepare_hint}')
         rows = self._shards[split] = ParquetShards(shards, (_IMAGE_COLUMN, _MASK_COLUMN))
         return [
-            _info(f'{split}.parquet/{name}.png', f'{rows.describe(row)}, column {_MASK_COLUMN}', row, split)
+            dict(
+                img_path=f'{split}.parquet/{name}.png',
+                seg_map_path=f'{rows.describe(row)}, column {_MASK_COLUMN}',
+                reduce_zero_label=False,
+                label_map=None,
+                row=row,
+                shard_split=split,
+            )
             for row, name in enumerate(rows.names)
         ]
 
@@ -135,27 +144,11 @@ class ARAS400kDataset(PaletteDataset):
 
 
 def choose_fraction(count: int, fraction: float, seed: int) -> list[int]:
-    """Indexes that make up `fraction` of `count` items, in ascending order.
+    """Selects `fraction` of `count` items and returns their indexes in ascending order.
 
-    Whole parts of the fraction repeat all items; the rest is a random choice that depends on `count` and `seed`
-    alone, so a smaller fraction is contained in a larger one.
+    The whole part of the fraction repeats all items; the rest is a random choice that depends only on `count` and
+    `seed`, so a smaller fraction is contained in a larger one.
     """
     whole, rest = divmod(fraction, 1)
     order = np.random.default_rng(seed).permutation(count)
-    chosen = [*range(count)] * int(whole) + order[: round(rest * count)].tolist()
-    return sorted(chosen)
-
-
-def _info(image: str, mask: str, row: int | None = None, split: str | None = None) -> dict:
-    info = dict(img_path=image, seg_map_path=mask, reduce_zero_label=False, label_map=None)
-    return info if row is None else {**info, 'row': row, 'shard_split': split}
-
-
-def _check_parts(parts: Mapping[str, float], split: str) -> None:
-    unknown = set(parts) - {'real', 'synthetic'}
-    if unknown:
-        raise DataError(f"parts={dict(parts)}: unknown part {sorted(unknown)[0]!r}; known are 'real' and 'synthetic'")
-    if any(fraction < 0 for fraction in parts.values()):
-        raise DataError(f'parts={dict(parts)}: fractions must be 0 or more')
-    if parts.get('synthetic', 0) > 0 and split != 'train':
-        raise DataError(f'parts={dict(parts)}: synthetic pairs join split train only, not {split!r}')
+    return sorted([*range(count)] * int(whole) + order[: round(rest * count)].tolist())

@@ -19,8 +19,8 @@ class ISPRSProtocolDataset(ProtocolDataset):
     Classes: 0 impervious_surface, 1 building, 2 low_vegetation, 3 tree, 4 car, 5 clutter; 255 is ignored (boundary
     pixels of eroded labels). A protocol that does not train clutter has five classes, and clutter becomes 255.
 
-    Which files belong to a split follows from the tile in their names, so one prepared folder serves every protocol,
-    and no window of a validation or test tile can get into training. Layout, as `data_prep/isprs.py` writes it::
+    The split of a file follows from the tile in its name, so one prepared folder serves every protocol, and no window
+    of a validation or test tile can get into training. Layout, as `data_prep/isprs.py` writes it::
 
         data_root/
           statistics.json                                      pixels of each class, for `class_weight='data'`
@@ -28,30 +28,30 @@ class ISPRSProtocolDataset(ProtocolDataset):
           tiles/{images,labels_full,labels_eroded}/TILE.tif                   for validation and test
 
     `metainfo['source']` has city, protocol, split, clean, kind of labels, tiles and missing tiles, so that saved scores
-    say what they are of.
+    state which data they belong to.
 
     Citation: ISPRS 2D Semantic Labeling Contest, https://www.isprs.org/education/benchmarks/UrbanSemLab/.
 
     Args:
-        data_root: Folder of the data set; configs may leave it to their top-level `data_root`.
+        data_root: Folder of the dataset; filled in from the config's top-level `data_root` if left out.
         city: 'potsdam' or 'vaihingen'.
         protocol: Name or letter of a protocol of `lale_mmseg.metainfo.protocols`.
         split: 'train', 'val' or 'test'.
         clean: Take validation tiles out of the training tiles where the published protocol validates on its test tiles.
-        unit: 'windows' or 'tiles'; windows in training and whole tiles otherwise by default. Each pixel of a tile is
-            scored once, while windows may overlap.
+        unit: 'windows' or 'tiles'; by default windows in training and whole tiles otherwise, where each pixel is scored
+            once (windows may overlap).
         image_dir: Folder of the images below `data_root`; as above by default.
         label_dir: Folder of the labels below `data_root`; as above, by the labels of the protocol, by default.
         reduce_zero_label: Index masks count from 1 and 0 is ignored, as mmsegmentation's converters write them.
-        missing_tiles: What a tile of the split without any file means: 'error', or 'skip' to go on without it.
-        unknown: What a colour outside the palette means in RGB labels: 'error' or 'ignore'.
-        header_checks: As of `PaletteDataset`.
-        pipeline: Transforms; `LoadBands` and `LoadLabels` come first.
-        test_mode, indices, serialize_data, lazy_init: As of `PaletteDataset`.
+        missing_tiles: 'error' if a tile of the split without any file is an error, 'skip' to continue without it.
+        unknown: Treatment of colours outside the palette in RGB labels: 'error' or 'ignore'.
+        header_checks: See `PaletteDataset`.
+        pipeline: Transforms, beginning with `LoadBands` and `LoadLabels`.
+        test_mode, indices, serialize_data, lazy_init: See `PaletteDataset`.
 
     Raises:
-        ConfigError: An argument is not one of the known values, or the protocol is not stated for the city.
-        DataError: Files are missing, empty, doubled or of unequal size; names them.
+        ConfigError: An argument is not one of the known values, or the protocol is not defined for the city.
+        DataError: Files are missing, empty, duplicated or of unequal size; names them.
     """
 
     METAINFO = dict(classes=isprs.CLASSES, palette=[list(color) for color in isprs.COLORS])
@@ -81,43 +81,35 @@ class ISPRSProtocolDataset(ProtocolDataset):
         require('unit', unit, (None, *UNITS))
         require('missing_tiles', missing_tiles, ('error', 'skip'))
         require('unknown', unknown, ('error', 'ignore'))
-        self.prepare_hint = f'make it with "python data_prep/isprs.py {city} DOWNLOADS OUT"'
-        self.check_root(data_root)
-        self.city = city
-        self.protocol = find_protocol(protocol)
-        self.split = split
-        self.clean = clean
-        self.tiles = getattr(self.protocol.split(city, clean), split)
-        self.label_kind = self.protocol.train_labels if split == 'train' else self.protocol.test_labels
-        self.unit = unit or ('windows' if split == 'train' else 'tiles')
-        self.image_dir = image_dir or f'{self.unit}/images'
-        self.label_dir = label_dir or f'{self.unit}/labels_{self.label_kind}'
-        self.missing_tiles = missing_tiles
+        found = find_protocol(protocol)
         self.unknown = unknown
-        self.header_checks = header_checks
-        self.counts = ('statistics.json', 'tiles', self.label_kind)
-        count = len(self.protocol.classes)
-        source = dict(city=city, protocol=self.protocol.name, split=split, clean=clean, labels=self.label_kind)
+        labels = found.train_labels if split == 'train' else found.test_labels
+        folder = unit or ('windows' if split == 'train' else 'tiles')
+        count = len(found.classes)
         super().__init__(
-            data_root=str(data_root),
-            metainfo=dict(
-                classes=isprs.CLASSES[:count],
-                palette=[list(color) for color in isprs.COLORS[:count]],
-                source=source,
-            ),
-            data_prefix=dict(),
+            city=city,
+            protocol=found,
+            split=split,
+            clean=clean,
+            data_root=data_root,
+            unit=folder,
+            image_dir=image_dir or f'{folder}/images',
+            label_dir=label_dir or f'{folder}/labels_{labels}',
+            missing_tiles=missing_tiles,
+            header_checks=header_checks,
+            counts=('statistics.json', 'tiles', labels),
+            prepare_hint=f'prepare it with "python data_prep/isprs.py {city} DOWNLOADS OUT"',
+            metainfo=dict(classes=isprs.CLASSES[:count], palette=[list(color) for color in isprs.COLORS[:count]]),
+            reduce_zero_label=reduce_zero_label,
             pipeline=list(pipeline),
             test_mode=test_mode,
             indices=indices,
             serialize_data=serialize_data,
             lazy_init=lazy_init,
-            ignore_index=IGNORE_INDEX,
-            reduce_zero_label=reduce_zero_label,
-            max_refetch=1,
         )
 
     def load_data_list(self) -> list[dict]:
-        """Data infos of mmengine for the files of the split's tiles, by name, after a look at the headers."""
+        """Data infos of mmengine for the files of the split's tiles, sorted by name."""
         label_map = dict.fromkeys(range(len(self.metainfo['classes']), len(isprs.CLASSES)), IGNORE_INDEX)
         return [
             dict(
@@ -130,16 +122,11 @@ class ISPRSProtocolDataset(ProtocolDataset):
         ]
 
     def get_data_info(self, idx: int) -> dict:
-        """Data info of one sample, with what `LoadLabels` needs."""
+        """Data info of one sample, with the fields that `LoadLabels` reads."""
         info = super().get_data_info(idx)
         palette = isprs.FULL_PALETTE if self.label_kind == 'full' else isprs.PALETTE
         return {**info, 'seg_fields': [], 'palette': palette, 'unknown': self.unknown}
 
     def tile_of(self, stem: str) -> str | None:
-        """Tile of a prepared file or of one of mmsegmentation's converters."""
+        """Tile of a prepared file, or of one written by mmsegmentation's converters."""
         return isprs.tile_of(self.city, stem)
-
-    def where(self) -> str:
-        """Split, city and protocol, for messages."""
-        clean = ', clean' if self.clean else ''
-        return f'split {self.split!r} of {self.city} under protocol {self.protocol.name!r}{clean}'

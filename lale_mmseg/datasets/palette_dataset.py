@@ -1,4 +1,4 @@
-"""Anyone's images with RGB masks and a table of classes."""
+"""Custom datasets: images with RGB masks and a table of classes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mmseg.registry import DATASETS
 from ..errors import ConfigError, DataError
 from ..metainfo import IGNORE_INDEX, Palette
 from ..metainfo.layout import Pair, find_layout, list_pairs
-from .pair_checks import compare_headers
+from .image_io import compare_headers
 
-#: Name of everything else where one class is told from it.
+#: Name of class 0 when one class is separated from all others.
 BACKGROUND = 'background'
 
 
@@ -25,35 +25,35 @@ class PaletteDataset(BaseSegDataset):
     Layout::
 
         data_root/
-          classes.csv            index,name,r,g,b: one row a class, indexes 0, 1, 2, ... in order
-          images/  masks/        equal stems; PNG, JPEG, WebP, BMP or (Geo)TIFF
-          train.txt val.txt ...  stems, one a line; or folders instead: train/images, train/masks, or
+          classes.csv            index,name,r,g,b: one row per class, indexes 0, 1, 2, ... in order
+          images/  masks/        matching stems; PNG, JPEG, WebP, BMP or (Geo)TIFF
+          train.txt val.txt ...  one stem per line; or folders instead: train/images, train/masks, or
                                  images/train, masks/train
 
     Args:
-        data_root: Folder of the data set; configs may leave it to their top-level `data_root`.
-        split: Name of the text file or folder of the split.
-        pipeline: Transforms; `LoadBands` and `LoadPaletteMask` come first.
+        data_root: Folder of the dataset; by default the config's top-level `data_root`.
+        split: Name of the split's text file or folder.
+        pipeline: Transforms, beginning with `LoadBands` and `LoadPaletteMask`.
         classes_file: Table of classes, relative to `data_root`.
         image_dir: Name of the image folder.
         mask_dir: Name of the mask folder.
-        unknown: What a colour outside the table means: 'error', or 'ignore' to leave its pixels out.
-        ignore_colors: Colours of pixels to leave out by agreement.
-        binary_class: Name of a class to tell from everything else: labels become 1 for it and 0, 'background', for all
-            other classes; ignored pixels stay ignored. Configs may leave it to their top-level `binary_class`.
-        header_checks: Number of pairs, evenly spread, whose headers are compared at the start, so that unreadable
-            images and masks of another size show before training; `data_prep/verify.py` checks every pixel of all.
-        test_mode: Whether this is for evaluation; as of mmengine.
-        indices: Use only the first n or these samples; as of mmengine.
-        serialize_data: Share one serialized list among workers; as of mmengine.
-        lazy_init: Read the classes but not the list of files; as of mmengine.
+        unknown: How to treat a colour that is not in the table: 'error', or 'ignore' to ignore its pixels.
+        ignore_colors: Colours of pixels to ignore.
+        binary_class: Class to separate from all others: its label becomes 1, all other classes become 0, 'background';
+            ignored pixels stay ignored. By default the config's top-level `binary_class`.
+        header_checks: Number of pairs, evenly spaced, whose headers are checked at the start, so that unreadable images
+            and masks of the wrong size show before training; `data_prep/verify.py` checks every pixel of all pairs.
+        test_mode: Whether the dataset is used for evaluation; see `mmengine.dataset.BaseDataset`.
+        indices: Use only the first n or these samples; see `mmengine.dataset.BaseDataset`.
+        serialize_data: Share one serialized list among workers; see `mmengine.dataset.BaseDataset`.
+        lazy_init: Read the classes but not the list of files; see `mmengine.dataset.BaseDataset`.
 
     Raises:
-        ConfigError: `binary_class` is no class of the table.
-        DataError: Something of the data is missing, empty, doubled or misaligned; names it.
+        ConfigError: `binary_class` is not a class of the table.
+        DataError: A file or folder is missing, empty, duplicated or of the wrong size; the message names it.
     """
 
-    #: How to get the data, for the message when they are missing.
+    #: How to get the data, for the error when they are missing.
     prepare_hint = 'put images/, masks/, classes.csv and train.txt, val.txt, test.txt there (docs/own_data.md)'
 
     def __init__(
@@ -73,8 +73,6 @@ class PaletteDataset(BaseSegDataset):
         serialize_data: bool = True,
         lazy_init: bool = False,
     ) -> None:
-        if unknown not in ('error', 'ignore'):
-            raise DataError(f"unknown={unknown!r}: must be 'error' or 'ignore'")
         if data_root is None:
             raise DataError(f'{type(self).__name__}: data_root is not set: {self.prepare_hint}')
         if not Path(data_root).is_dir():
@@ -84,7 +82,7 @@ class PaletteDataset(BaseSegDataset):
         self.mask_dir = mask_dir
         self.unknown = unknown
         self.header_checks = header_checks
-        # Masks are read by the whole table, so that an unknown colour shows whatever the class.
+        # Masks are decoded with the whole table even if one class is separated, so unknown colours are still found.
         self.palette = self.load_palette(Path(data_root), classes_file, ignore_colors)
         self.binary_class = binary_class
         shown = self.palette if binary_class is None else binary_palette(self.palette, binary_class)
@@ -102,52 +100,45 @@ class PaletteDataset(BaseSegDataset):
         )
 
     def load_palette(self, root: Path, classes_file: str, ignore_colors: Sequence[Sequence[int]]) -> Palette:
-        """The table of classes and colours of this data set."""
+        """Returns the classes and colours of this dataset."""
         return Palette.from_csv(root / classes_file, ignore_colors)
 
     def list_pairs(self) -> list[Pair]:
-        """Images and masks of the split, in a fixed order."""
-        layout = find_layout(Path(self.data_root), self.split, self.image_dir, self.mask_dir)
-        return list_pairs(layout)
+        """Returns the images and masks of the split in a fixed order."""
+        return list_pairs(find_layout(Path(self.data_root), self.split, self.image_dir, self.mask_dir))
 
     def load_data_list(self) -> list[dict]:
-        """Data infos of mmengine, one for each pair, after a look at the headers."""
-        pairs = self.list_pairs()
-        self._compare_headers(pairs)
+        """Returns one data info per pair, after checking the headers."""
+        return self.pair_infos(self.list_pairs())
+
+    def pair_infos(self, pairs: Sequence[Pair]) -> list[dict]:
+        """Checks the headers of some pairs and returns the data infos of all."""
+        compare_headers([(pair.image, pair.mask) for pair in pairs if pair.mask is not None], self.header_checks)
+        label_map = None
+        if self.binary_class is not None:
+            label_map = {label: int(name == self.binary_class) for label, name in enumerate(self.palette.classes)}
         return [
-            dict(img_path=str(pair.image), seg_map_path=str(pair.mask), reduce_zero_label=False, label_map=self._labels)
+            dict(img_path=str(pair.image), seg_map_path=str(pair.mask), reduce_zero_label=False, label_map=label_map)
             for pair in pairs
         ]
 
     def get_data_info(self, idx: int) -> dict:
-        """Data info of one sample, with what `LoadPaletteMask` needs."""
+        """Returns the data info of one sample, with the keys that `LoadPaletteMask` needs."""
         info = super().get_data_info(idx)
         return {**info, 'seg_fields': [], 'palette': self.palette, 'unknown': self.unknown}
 
-    @property
-    def _labels(self) -> dict[int, int] | None:
-        """New label of each class of the table; None where they stay."""
-        if self.binary_class is None:
-            return None
-        return {label: int(name == self.binary_class) for label, name in enumerate(self.palette.classes)}
-
-    def _compare_headers(self, pairs: Sequence[Pair]) -> None:
-        compare_headers([(pair.image, pair.mask) for pair in pairs if pair.mask is not None], self.header_checks)
-
 
 def binary_palette(palette: Palette, binary_class: str) -> Palette:
-    """Names and colours of 0, everything else, and 1, the class `binary_class` of a palette, in its colour.
+    """Returns the two-class palette of 'background' and `binary_class`, which keeps its colour.
 
-    Everything else is black, so that an overlay darkens it and the class stands out; white if the class is dark itself.
+    The background is black, so that overlays darken it and the class stands out, or white if the class itself is dark.
 
     Raises:
         ConfigError: There is no such class, or it is called 'background'.
     """
-    known = ', '.join(repr(name) for name in palette.classes)
-    if binary_class not in palette.classes:
-        raise ConfigError(f'binary_class={binary_class!r}: no class is called so; known are {known}')
-    if binary_class == BACKGROUND:
-        raise ConfigError(f'binary_class={binary_class!r}: everything else is called so; name another class of {known}')
+    if binary_class not in palette.classes or binary_class == BACKGROUND:
+        known = ', '.join(repr(name) for name in palette.classes if name != BACKGROUND)
+        raise ConfigError(f'binary_class={binary_class!r}: no such class to separate from the background; use {known}')
     color = palette.colors[palette.classes.index(binary_class)]
     background = (0, 0, 0) if max(color) >= 64 else (255, 255, 255)
     return Palette((BACKGROUND, binary_class), (background, color))

@@ -2,6 +2,6 @@
 
 from . import hooks
 from .optim_constructor import GroupedOptimWrapperConstructor
-from .runner import LaleRunner
+from .runner import LALERunner
 
-__all__ = ['GroupedOptimWrapperConstructor', 'LaleRunner', 'hooks']
+__all__ = ['GroupedOptimWrapperConstructor', 'LALERunner', 'hooks']

@@ -1,7 +1,7 @@
-"""Checkpoints as plain data: reading one runs no code, writing one leaves a whole file or none.
+"""Checkpoints as plain data: reading one runs no code, and writing one leaves a complete file or none.
 
-A checkpoint of this package holds tensors and plain values only, so `torch.load(..., weights_only=True)` reads it. The
-entry `lale_mmseg` is a JSON text with all that is needed to rebuild the network and to name its classes.
+Checkpoints of this package hold only tensors and plain values, so `torch.load(..., weights_only=True)` reads them. The
+entry `lale_mmseg` is a JSON text with everything needed to rebuild the network and to name its classes.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from torch import Tensor, nn
 from .. import __version__
 from ..errors import CheckpointError
 
-#: Entry of the JSON text in a checkpoint.
+#: Key of the JSON text in a checkpoint.
 DESCRIPTION_KEY = 'lale_mmseg'
 _HISTORY = '__history__'
 _SHOWN = 5
 _NUMBERED = re.compile(r'(iter|epoch)_(\d+)\.pth')
-#: In the messages of torch when weights_only stands against reading a file.
+#: Matches the messages of torch when weights_only prevents reading a file.
 _REFUSAL = re.compile(r'unsupported (global|operand|class)|not an allowed global|is blocked', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint says of its network: the config it was trained with, classes and colours."""
+    """Description of the network in a checkpoint: its training config, classes and colours."""
 
     config: dict
     classes: tuple[str, ...]
@@ -45,7 +45,7 @@ class Description:
 
 
 def describe(cfg: Config, dataset_meta: Mapping[str, Any] | None) -> str:
-    """The JSON text for `DESCRIPTION_KEY`."""
+    """Returns the JSON text for `DESCRIPTION_KEY`."""
     meta = dataset_meta or {}
     content = dict(
         version=__version__,
@@ -53,21 +53,21 @@ def describe(cfg: Config, dataset_meta: Mapping[str, Any] | None) -> str:
         palette=[[int(value) for value in color] for color in meta.get('palette') or ()],
         config=cfg.to_dict(),
     )
-    # Configs may hold classes and functions (lazy configs); their names are enough to read, and are never called.
+    # Lazy configs hold classes and functions; their names are stored for readers, and never called.
     return json.dumps(content, default=repr)
 
 
 def description_of(checkpoint: Mapping[str, Any], source: str | Path) -> Description:
-    """Parses the JSON text of a checkpoint.
+    """Parses the description in a checkpoint.
 
     Raises:
-        CheckpointError: There is none, or it is damaged.
+        CheckpointError: The checkpoint has no description, or it is damaged.
     """
     text = checkpoint.get(DESCRIPTION_KEY)
     if not isinstance(text, str):
         raise CheckpointError(
-            f'{source}: says nothing of its config and classes (no entry {DESCRIPTION_KEY!r}); it was not written by '
-            'lale_mmseg. Use tools/test.py with a config file instead'
+            f'{source}: no entry {DESCRIPTION_KEY!r} with config and classes, so it was not written by lale_mmseg. Use '
+            'tools/test.py with a config file instead'
         )
     try:
         content = json.loads(text)
@@ -82,66 +82,60 @@ def description_of(checkpoint: Mapping[str, Any], source: str | Path) -> Descrip
 
 
 def read_plain(path: str | Path, map_location: Any = 'cpu', trust: bool = False) -> dict:
-    """Reads the mapping in a file of torch without running any code of it.
+    """Reads the mapping in a torch file without running any code from it.
 
     Args:
         path: Local file, or an http(s) address.
-        map_location: As of `torch.load`.
+        map_location: See `torch.load`.
         trust: Unpickle anything, which may run code of the file's author.
 
     Raises:
-        CheckpointError: It is missing, damaged, no mapping, or holds more than plain data and is not trusted.
+        CheckpointError: The file is missing, damaged or not a mapping, or holds more than plain data and is not
+            trusted.
     """
-    allowed = [] if trust else _safe_globals()
+    is_address = str(path).startswith(('http://', 'https://'))
+    file = Path(path).expanduser()
+    if not is_address and not file.is_file():
+        raise CheckpointError(f'{path}: no such checkpoint')
+    options: dict[str, Any] = dict(map_location=map_location, weights_only=not trust)
     try:
-        with torch.serialization.safe_globals(allowed):
-            if str(path).startswith(('http://', 'https://')):
-                content = torch.hub.load_state_dict_from_url(
-                    str(path), map_location=map_location, weights_only=not trust
-                )
-            else:
-                file = Path(path).expanduser()
-                if not file.is_file():
-                    raise CheckpointError(f'{path}: no such checkpoint')
-                content = torch.load(file, map_location=map_location, weights_only=not trust)
-    except CheckpointError:
-        raise
+        with torch.serialization.safe_globals([] if trust else _safe_globals()):
+            content = (
+                torch.hub.load_state_dict_from_url(str(path), **options) if is_address else torch.load(file, **options)
+            )
     except Exception as error:
         # torch reports damage as RuntimeError, EOFError or UnpicklingError, and refusal as UnpicklingError.
         refused = next((line.strip() for line in str(error).splitlines() if _REFUSAL.search(line)), None)
-        if refused is not None and not _is_foreign(path):
+        if refused is not None and (is_address or _is_archive_or_pickle(file)):
             raise CheckpointError(
                 f'{path}: refused, because it holds more than weights and plain data, and reading that could run code '
-                f'({refused}). If you trust its author, pass --trust-checkpoint'
+                f'({refused}). If you trust its author, pass --trust-checkpoint to load it anyway'
             ) from None
         raise CheckpointError(f'{path}: damaged or not a checkpoint ({type(error).__name__}: {error})') from None
     if not isinstance(content, Mapping):
-        raise CheckpointError(f'{path}: holds a {type(content).__name__}; a dict with a state_dict is due')
+        raise CheckpointError(f'{path}: holds a {type(content).__name__}, expected a dict with a state_dict')
     return dict(content)
 
 
-def _is_foreign(path: str | Path) -> bool:
-    """Whether a local file is neither an archive nor a pickle (a web page, say): trusting its author does not help."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        return False
+def _is_archive_or_pickle(file: Path) -> bool:
+    """Whether a file can be a checkpoint at all; trusting the author of, for example, a web page does not help."""
     with open(file, 'rb') as stream:
-        return not stream.read(2).startswith((b'PK', b'\x80'))
+        return stream.read(2).startswith((b'PK', b'\x80'))
 
 
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu', trust: bool = False) -> dict:
-    """Reads a checkpoint without running any code of it.
+    """Reads a checkpoint without running any code from it.
 
     Args:
         path: Local file, or an http(s) address.
-        map_location: As of `torch.load`.
+        map_location: See `torch.load`.
         trust: Unpickle anything, which may run code of the file's author.
 
     Returns:
-        The checkpoint; a bare state dict is put under `state_dict`.
+        The checkpoint; a bare state dict is stored under `state_dict`.
 
     Raises:
-        CheckpointError: It is missing, damaged, or holds more than plain data and is not trusted.
+        CheckpointError: The file is missing or damaged, or holds more than plain data and is not trusted.
     """
     checkpoint = read_plain(path, map_location, trust)
     if 'state_dict' not in checkpoint:
@@ -158,52 +152,51 @@ def load_weights(
     state_dict: Mapping[str, Tensor],
     source: str | Path,
     partial: bool = False,
-    advice: str = 'set partial_load=True to take what fits',
+    advice: str = 'set partial_load=True to load the weights that fit',
 ) -> None:
-    """Puts weights into a model, all of them or an error.
+    """Loads weights into a model: all of them, or none and an error.
 
     Args:
         model: The network, not wrapped.
         state_dict: Weights by name.
-        source: Name of the checkpoint for messages.
-        partial: Take what fits, and log the rest.
-        advice: What to do about weights that do not fit; ends the message.
+        source: Name of the checkpoint, for messages.
+        partial: Load the weights that fit, and log the others.
+        advice: End of the error message: what to do about weights that do not fit.
 
     Raises:
-        CheckpointError: Names or shapes differ (lists the first of each), or nothing fits at all.
+        CheckpointError: Names or shapes differ (the message lists the first of each), or nothing fits at all.
     """
     state = OrderedDict(state_dict)
-    # The versions of the modules that wrote it: theirs decide how older states are read.
+    # Module versions of the writer, which decide how torch converts older states.
     state._metadata = getattr(state_dict, '_metadata', None)  # type: ignore[attr-defined]
     own = model.state_dict()
     reshaped = [name for name in state if name in own and _shape(state[name]) != _shape(own[name])]
-    # Counters of BatchNorm, which files of older releases lack, start anew.
+    # Files of older releases lack the counters of BatchNorm, which then start at 0.
     missing = [name for name in own if name not in state and not name.endswith('.num_batches_tracked')]
     unexpected = [name for name in state if name not in own]
-    fitting = [name for name in state if name in own and name not in reshaped]
-    problems = [
-        *_listed('not in the checkpoint', missing),
-        *_listed('not in the model', unexpected),
-        *_listed(
-            'of another shape',
-            [f'{name} {_shape(state[name])} instead of {_shape(own[name])}' for name in reshaped],
-        ),
-    ]
+    fitting = len(state) - len(unexpected) - len(reshaped)
+    shapes = [f'{name} {_shape(state[name])} instead of {_shape(own[name])}' for name in reshaped]
+    problems = '; '.join(
+        [
+            *_listed('not in the checkpoint', missing),
+            *_listed('not in the model', unexpected),
+            *_listed('of another shape', shapes),
+        ]
+    )
     if problems and not (partial and fitting):
+        hint = f'; {advice}' if advice and not partial else ''
         raise CheckpointError(
-            f'{source}: does not fit this model ({len(fitting)} of {len(own)} entries match): '
-            f'{"; ".join(problems)}{f"; {advice}" if advice and not partial else ""}'
+            f'{source}: does not fit this model ({fitting} of {len(own)} entries match): {problems}{hint}'
         )
     if problems:
-        logger = MMLogger.get_current_instance()
-        logger.warning(f'{source}: loaded {len(fitting)} of {len(own)} entries; {"; ".join(problems)}')
+        MMLogger.get_current_instance().warning(f'{source}: loaded {fitting} of {len(own)} entries; {problems}')
     for name in [*unexpected, *reshaped]:
         del state[name]
     model.load_state_dict(state, strict=False)
 
 
 def rename_weights(state_dict: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> Mapping[str, Tensor]:
-    """Applies (regular expression, replacement) rules to the names of a state dict, keeping its metadata."""
+    """Applies (regular expression, replacement) rules to the names in a state dict, keeping its metadata."""
     renamed = OrderedDict(state_dict)
     for pattern, replacement in rules:
         renamed = OrderedDict((re.sub(pattern, replacement, name), value) for name, value in renamed.items())
@@ -212,19 +205,19 @@ def rename_weights(state_dict: Mapping[str, Tensor], rules: Sequence[tuple[str, 
 
 
 def newest_checkpoint(folder: str | Path) -> tuple[Path | None, list[str]]:
-    """The newest readable checkpoint of a work dir, found from the files themselves.
+    """Finds the newest readable checkpoint in a work dir from the files themselves.
 
-    Looks at iter_N.pth and epoch_N.pth there; where there are none, beside the file that `last_checkpoint` names.
+    Considers iter_N.pth and epoch_N.pth; if the folder has none, those in the folder that `last_checkpoint` names.
 
     Returns:
-        Its path, or None; and a message about each newer one that cannot be read.
+        Its path, or None, and a message for each newer checkpoint that cannot be read.
     """
     files = _numbered_files(Path(folder))
     pointer = Path(folder) / 'last_checkpoint'
-    if not files and pointer.is_file():  # the checkpoint hook may write to a folder of its own
+    if not files and pointer.is_file():  # the checkpoint hook may write to another folder
         files = _numbered_files(Path(pointer.read_text().strip()).parent)
     kinds = {match[1] for match in files.values()}
-    # Iterations and epochs do not compare; then the clock decides.
+    # Iterations and epochs cannot be compared, so the modification time decides if both occur.
     age = {path: path.stat().st_mtime if len(kinds) > 1 else int(match[2]) for path, match in files.items()}
     passed_over = []
     for path in sorted(files, key=lambda path: age[path], reverse=True):
@@ -241,28 +234,16 @@ def _numbered_files(folder: Path) -> dict[Path, re.Match[str]]:
     return {path: match for path in folder.glob('*.pth') if (match := _NUMBERED.fullmatch(path.name))}
 
 
-def replace_when_whole(temporary: Path, final: Path) -> None:
-    """Gives a written file its final name, after its bytes have reached the disk."""
-    with open(temporary, 'rb+') as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, final)
-    folder = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def to_plain(value: Any, where: str = 'checkpoint') -> Any:
-    """Copies nested containers with plain values in place of all that `weights_only` refuses.
+    """Copies nested containers, replacing everything that `weights_only` refuses with plain values.
 
-    numpy values become Python ones or tensors, mmengine's history buffers become dicts, functions are left out (the
-    objects that hold them have their own).
+    numpy values become Python values or tensors, and mmengine's history buffers become dicts. Functions are dropped:
+    the objects that hold them set their own.
 
     Raises:
-        TypeError: Something else is left; names where.
+        TypeError: A value cannot be converted; the message gives its place.
     """
-    if isinstance(value, np.generic):  # first, as numpy's float64 is a float, too
+    if isinstance(value, np.generic):  # first, as numpy's float64 is also a float
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str, bytes, Tensor, torch.device, torch.dtype)):
         return value
@@ -279,11 +260,11 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         plain = [to_plain(item, f'{where}[{position}]') for position, item in enumerate(value)]
         return plain if isinstance(value, list) else tuple(plain)
-    raise TypeError(f'{where} is a {type(value).__name__}; checkpoints hold tensors and plain values only')
+    raise TypeError(f'{where} is a {type(value).__name__}; checkpoints can only hold tensors and plain values')
 
 
 def restore_histories(message_hub: dict) -> None:
-    """Turns the dicts that `to_plain` made of history buffers back into buffers, in place."""
+    """Converts the dicts that `to_plain` made from history buffers back to buffers, in place."""
     scalars = message_hub.get('log_scalars', {})
     for name, entry in scalars.items():
         if isinstance(entry, Mapping) and _HISTORY in entry:
@@ -302,14 +283,14 @@ def _listed(what: str, names: Sequence[str]) -> list[str]:
 
 
 def _bound_history_method(owner: Any, name: str) -> Any:
-    """Stands in for `getattr`, which mmengine's own checkpoints use to name methods of history buffers."""
+    """Replaces `getattr`, with which mmengine's own checkpoints refer to methods of history buffers."""
     if owner is not HistoryBuffer and not isinstance(owner, HistoryBuffer):
-        raise CheckpointError(f'getattr of {owner!r} in a checkpoint')
+        raise CheckpointError(f'getattr of {owner!r}')
     return getattr(HistoryBuffer, name)
 
 
 def _safe_globals() -> list:
-    """Types in the checkpoints of mmengine and timm that do nothing but hold values."""
+    """Types in checkpoints of mmengine and timm that only hold values."""
     core = np._core if hasattr(np, '_core') else np.core
     dtypes = [type(np.dtype(kind)) for kind in ('float32', 'float64', 'int64', 'int32', 'uint32', 'bool')]
     return [
@@ -322,6 +303,6 @@ def _safe_globals() -> list:
         (core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
         (core.multiarray.scalar, 'numpy._core.multiarray.scalar'),
         (_bound_history_method, 'builtins.getattr'),
-        # Options of the training that published checkpoints carry along.
+        # Published checkpoints contain the options of their training.
         argparse.Namespace,
     ]

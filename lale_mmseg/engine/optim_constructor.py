@@ -1,4 +1,4 @@
-"""Learning rate and weight decay by kind and by name of parameter, for any norm."""
+"""Learning rate and weight decay by module type and parameter name, for any norm."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..errors import ConfigError
 
 _OPTIONS = ('norm_decay_mult', 'embedding_decay_mult', 'custom_keys')
 _MULTIPLIERS = ('lr_mult', 'decay_mult')
-#: Class names of norms: LayerNorm, RMSNorm2d, SyncBatchNorm, ... Not all of them are classes of torch; `BatchNormXd` is
-#: what mmengine makes of SyncBatchNorm in a run on CPUs.
+#: Class names of norms: LayerNorm, RMSNorm2d, SyncBatchNorm, ... They have no common base class; on CPUs mmengine
+#: converts SyncBatchNorm to `BatchNormXd`.
 _NORM = re.compile(r'Norm(\dd|Xd)?$')
 
 
@@ -25,21 +25,21 @@ _NORM = re.compile(r'Norm(\dd|Xd)?$')
 class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's default constructor with these differences.
 
-    * Every module whose class name ends in `Norm`, `Norm1d`, `Norm2d`, `Norm3d` or `NormXd` is a norm; mmengine's own
-      knows those of torch alone.
-    * `norm_decay_mult` and `embedding_decay_mult` also hold where a key of `custom_keys` matches, unless that key has a
-      `decay_mult`; mmengine's own ignores them there.
-    * A key that matches no parameter, and an unknown option, are errors.
-    * Parameters of equal settings share a group: the optimizer updates each group at once.
+    * Every module whose class name ends in `Norm`, `Norm1d`, `Norm2d`, `Norm3d` or `NormXd` is a norm; mmengine only
+      knows torch's own.
+    * `norm_decay_mult` and `embedding_decay_mult` also apply where a key of `custom_keys` matches, unless that key has
+      its own `decay_mult`; mmengine ignores them there.
+    * Keys that match no parameter, and unknown options, are errors.
+    * Parameters with equal settings share a group, which the optimizer updates at once.
 
-    Options of `paramwise_cfg`, all of them left out by default:
+    Options of `paramwise_cfg`, all optional:
 
-    * `norm_decay_mult`: Multiplies the weight decay of norms.
-    * `embedding_decay_mult`: Multiplies the weight decay of `nn.Embedding`.
-    * `custom_keys`: Maps a part of a parameter's name to `dict(lr_mult=..., decay_mult=...)`; the longest one counts.
+    * `norm_decay_mult`: Factor of the weight decay of norms.
+    * `embedding_decay_mult`: Factor of the weight decay of `nn.Embedding`.
+    * `custom_keys`: Maps a part of a parameter name to `dict(lr_mult=..., decay_mult=...)`; the longest match is used.
 
     Raises:
-        ConfigError: An option or multiplier is unknown, a key matches no parameter, or the optimizer has no `lr` or
+        ConfigError: An option or factor is unknown, a key matches no parameter, or the optimizer has no `lr` or
             `weight_decay` to multiply.
     """
 
@@ -50,7 +50,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.paramwise_cfg and (self.base_lr is None or self.base_wd is None):
             raise ConfigError(
                 f'optim_wrapper.optimizer has lr={self.base_lr} and weight_decay={self.base_wd}; paramwise_cfg '
-                'multiplies them, so both are due'
+                'multiplies them, so set both'
             )
         super()._validate_cfg()
 
@@ -63,13 +63,13 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def add_params(
         self, params: list[dict], module: nn.Module, prefix: str = '', is_dcn_module: int | float | None = None
     ) -> None:
-        """Adds all trainable parameters of a network to `params`, one group for each pair of settings.
+        """Adds all trainable parameters of a network to `params`, with one group for each pair of settings.
 
         Args:
             params: List of groups, changed in place.
             module: The network.
-            prefix: Name of the network, in front of its parameters' names.
-            is_dcn_module: Not used; part of the parent's interface.
+            prefix: Name of the network, a prefix of its parameter names.
+            is_dcn_module: Unused; part of the parent's interface.
         """
         keys = self.paramwise_cfg.get('custom_keys', {})
         matched: Counter[str] = Counter()
@@ -84,14 +84,14 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 matched.update(found)
                 if not parameter.requires_grad:
                     continue
-                # The longest, and of equally long ones the first by alphabet, as in mmengine.
+                # The longest key wins; among equally long ones the alphabetically first, as in mmengine.
                 chosen = keys[min(found, key=lambda key: (-len(key), key))] if found else {}
                 settings = (chosen.get('lr_mult', 1.0), chosen.get('decay_mult', self._decay_of_kind(part)))
                 groups.setdefault(settings, []).append(parameter)
         unmatched = [key for key in keys if not matched[key]]
         if unmatched:
             raise ConfigError(
-                f'optim_wrapper.paramwise_cfg.custom_keys: no parameter has {unmatched[0]!r} in its name; the parts of '
+                f'optim_wrapper.paramwise_cfg.custom_keys: no parameter name contains {unmatched[0]!r}; the parts of '
                 f'the model are {", ".join(name for name, _ in module.named_children())}'
             )
         logger = MMLogger.get_current_instance()
@@ -101,7 +101,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             params.append(group)
 
     def _decay_of_kind(self, module: nn.Module) -> float:
-        """Multiplier of the weight decay of a module's own parameters."""
+        """Weight decay factor of a module's own parameters."""
         if _NORM.search(type(module).__name__):
             return self.paramwise_cfg.get('norm_decay_mult', 1.0)
         if isinstance(module, nn.Embedding):

@@ -1,4 +1,4 @@
-"""Weights that a part of the network names in its own `init_cfg`."""
+"""Loads the weights that a part of the network names in its `init_cfg`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import nn
 
 from ..errors import CheckpointError
 from .checkpoint import load_weights, read_checkpoint, rename_weights
-from .seen_tiles import SeenTiles, merged, seen_by_checkpoint
+from .provenance import tiles_seen
 
 
 @dataclass(frozen=True)
 class PretrainedPart:
-    """A part of a network whose weights come from a file: its name in the network, itself, and its `init_cfg`."""
+    """A part of a network whose weights come from a file: its name, the module, and its `init_cfg`."""
 
     name: str
     part: nn.Module
@@ -24,12 +24,12 @@ class PretrainedPart:
 
 
 def take_pretrained_parts(model: nn.Module) -> list[PretrainedPart]:
-    """Takes `init_cfg=dict(type='Pretrained', ...)` away from every part that has one, for `load_pretrained_parts`.
+    """Removes `init_cfg=dict(type='Pretrained', ...)` from every part that has one, for `load_pretrained_parts`.
 
-    Names that mmengine resolves to its model zoos (`torchvision://...`, `open-mmlab://...`) stay with it.
+    Names of mmengine's model zoos (`torchvision://...`, `open-mmlab://...`) are left to mmengine.
 
     Args:
-        model: The network; the other entries of an `init_cfg` that is a list stay.
+        model: The network; other entries of a list in `init_cfg` are kept.
 
     Returns:
         The parts, outer ones first.
@@ -46,24 +46,24 @@ def take_pretrained_parts(model: nn.Module) -> list[PretrainedPart]:
     return found
 
 
-def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) -> SeenTiles:
+def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) -> frozenset[str]:
     """Loads the weights of parts, or raises.
 
-    mmengine runs code that such a file holds, and trains from random weights when no name matches. Here files are read
-    as any checkpoint of this package. Entries beside the part's own (a classifier, say) are left out and logged.
+    mmengine would run code from such a file, and train from random weights if no name matches. Here the file is read
+    like any checkpoint of this package. Entries that the part lacks (such as a classifier) are ignored and logged.
 
     Args:
         parts: From `take_pretrained_parts`.
-        trust: As of `read_checkpoint`.
+        trust: See `read_checkpoint`.
 
     Returns:
-        Tiles that the files say their weights have seen in training.
+        Tiles that the weights were trained on, as the files record them.
 
     Raises:
-        CheckpointError: A file cannot be read, or lacks weights of its part.
+        CheckpointError: A file cannot be read, or lacks weights of the part.
     """
     logger = MMLogger.get_current_instance()
-    seen: SeenTiles = {}
+    seen: frozenset[str] = frozenset()
     for name, part, init_cfg in ((entry.name, entry.part, entry.init_cfg) for entry in parts):
         source = str(init_cfg['checkpoint'])
         prefix = str(init_cfg.get('prefix') or '').rstrip('.')
@@ -82,8 +82,8 @@ def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) 
             raise CheckpointError(f'{name}.init_cfg: {error}') from None
         logger.info(f'{name}.init_cfg: loaded {len(weights)} of {len(own)} entries of {name} from {source}')
         if extra:
-            logger.info(f'{source}: {len(extra)} entries are not of {name}: {extra[:5]}')
-        seen = merged(seen, seen_by_checkpoint(checkpoint))
+            logger.info(f'{source}: {len(extra)} entries ignored, which {name} does not have: {extra[:5]}')
+        seen |= tiles_seen(checkpoint)
     return seen
 
 
@@ -95,11 +95,11 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
 
 
 def _advice(found: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """What is wrong with a file that has the part's weights under other names."""
+    """Advice for a file that has the weights of the part under other names."""
     for key in found:
         prefix, _, name = key.partition('.')
         if name in own and key not in own:
-            return f'weights of this part are below {prefix!r}: set prefix={f"{prefix}."!r} in init_cfg'
+            return f'the weights of this part have the prefix {prefix!r}: set prefix={f"{prefix}."!r} in init_cfg'
     if not set(found) & set(own):
-        return 'published weights of LRFormer and LeMeViT are converted first (docs/pretrained_weights.md)'
+        return 'convert published weights of LRFormer and LeMeViT first (docs/pretrained_weights.md)'
     return ''

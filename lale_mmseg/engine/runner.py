@@ -3,85 +3,74 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size, master_only
+from mmengine.dist import is_main_process, master_only
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import RUNNERS
 from torch import nn
 
 from .. import compat
-from ..datasets import held_out
-from ..errors import ConfigError, InputError
-from ..evaluation import SegmentationMetric
-from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights, replace_when_whole
-from .class_weights import drop_class_weights, fill_class_weights
-from .config import check_config, check_folders, complete_config
-from .hooks import (
-    AttemptHook,
-    BroadcastBuffersHook,
-    EpochSeedHook,
-    PlainCheckpointHook,
-    ResumedValidationHook,
-    SeenTilesHook,
-)
-from .hooks.attempt import KEY as ATTEMPT
-from .ledger import HeldOutRead, note_test
-from .network_check import check_network
+from ..files import atomic_path, write_json
+from . import held_out
+from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights
+from .config import PHASES, check_config, complete_config
+from .default_hooks import MMENGINE_HOOKS
+from .fields import located_errors
+from .network_check import check_heads
 from .pretrained import load_pretrained_parts, take_pretrained_parts
-from .splits import check_scoring, check_splits, held_out_roots, held_out_splits, refuse_held_out
-from .tested import describe_test
+from .provenance import config_hash, describe_test, tiles_seen, warn_of_seen_tiles
+from .splits import check_scoring, check_splits, scenes_of
 from .unwrap import unwrapped
-
-#: Default hooks that mmengine has itself, and leaves out where a config sets them to None.
-_MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
 @RUNNERS.register_module()
-class LaleRunner(Runner):
-    """mmengine's runner with these differences, each also there for configs that only inherit `default_runtime.py`.
+class LALERunner(Runner):
+    """mmengine's runner with these differences.
 
-    * A config is completed and checked (`lale_mmseg.engine.config`) before anything is built; training and evaluation
-      may not share scenes, and `class_weight='data'` of losses is computed from the training set.
+    * A config is completed and checked (`lale_mmseg.engine.config`) before anything is built. Parts that cannot be
+      built are reported with the path of the config field and the nearest name.
+    * Hooks that every run needs are merged into `default_hooks` (`lale_mmseg.engine.default_hooks`).
     * Distributed runs work on CPUs, over gloo; SyncBN becomes BN there.
-    * Checkpoints are written whole or not at all, hold plain data, and are read without running code; weights that
-      do not fit are an error unless the config says `partial_load = True`.
-    * Weights named by `init_cfg=dict(type='Pretrained')` are read in the same way.
-    * `resume` without a path finds the newest readable checkpoint from the files themselves.
+    * Checkpoints are written atomically, hold plain data, and are read without running code; weights that do not fit
+      are an error unless the config sets `partial_load = True`. The same holds for `init_cfg=dict(type='Pretrained')`.
+    * `resume` without a path finds the newest readable checkpoint in the work dir.
     * A model whose data preprocessor is channels-last gets channels-last weights.
     * `compile` compiles the networks (backbone, neck, parts of heads), not the training step around them.
-    * Held-out splits are neither trained on nor chosen by; a test of one is noted in a ledger before it is read.
-    * Checkpoints name their attempt, and the tiles that their weights have seen; runs warn where those are evaluated.
-    * A run that is resumed from a checkpoint of before a validation does that validation first. One by epochs seeds
-      torch at the start of each, so that dropout after a resume is that of a straight run.
+    * Held-out splits are neither trained on nor selected by; a test of one needs `allow_held_out = True` and is
+      recorded in a ledger (`lale_mmseg.engine.held_out`).
+    * A test writes run.json, what it tested and how, beside its scores.
     """
 
     _resume: bool | str
     _load_from: str | None
-    #: Why `class_weight='data'` could not be filled in: no matter in a test, raised by `train`.
-    _missing_weights: InputError | None = None
-    #: Held-out splits that are tested at the moment.
-    _held_out: tuple[str, ...] = ()
     #: `meta` of the checkpoint that weights were loaded from, and its path.
     _loaded: tuple[str, dict] | None = None
+    #: Hash of the training config, from the first start of a resumed training.
+    _training_hash: str | None = None
+    #: Tiles that the loaded weights were trained on.
+    _seen: frozenset[str] = frozenset()
+    #: Content of run.json, once a test has begun.
+    _tested: dict[str, Any] | None = None
 
     @classmethod
-    def from_cfg(cls, cfg: Config) -> LaleRunner:
+    def from_cfg(cls, cfg: Config) -> LALERunner:
         """Builds a runner from a config."""
-        cfg = complete_config(cfg)
-        missing_weights = _fill_or_drop_class_weights(cfg)
-        check_network(cfg)
-        runner = super().from_cfg(cfg)
-        runner._missing_weights = missing_weights
-        return runner
+        with located_errors(cfg):
+            cfg = complete_config(cfg)
+            runner = super().from_cfg(cfg)
+            check_heads(runner.model)
+            return runner
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Sets up the environment; on CPUs joins the process group first, as mmengine's own way needs a GPU."""
+        """Sets up the environment; on CPUs joins the process group first, because mmengine's way needs a GPU."""
         if self.distributed and compat.is_cpu_only():
             timeout = env_cfg.get('dist_cfg', {}).get('timeout', 300)
             compat.init_cpu_process_group(self.launcher, timeout)
@@ -102,75 +91,53 @@ class LaleRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
-        """Registers the hooks of the config, and those that this runner cannot do without.
-
-        A default hook set to None is left out; mmengine knows that for its own hooks only.
-        """
+        """Registers the hooks of the config; mmengine can disable (None) only its own by name, this any."""
         named = (default_hooks or {}).items()
-        default_hooks = {name: hook for name, hook in named if hook is not None or name in _MMENGINE_HOOKS}
-        super().register_hooks(default_hooks, custom_hooks)
-        self._seen_tiles = SeenTilesHook()
-        self.register_hook(self._seen_tiles)
-        self.register_hook(AttemptHook())
-        self.register_hook(EpochSeedHook())
-        self.register_hook(ResumedValidationHook())
-        self.register_hook(PlainCheckpointHook(), priority='LOWEST')
-        if get_world_size() > 1:
-            self.register_hook(BroadcastBuffersHook(), priority='LOWEST')  # after EMAHook has put in its own
+        kept = {name: hook for name, hook in named if hook is not None or name in MMENGINE_HOOKS}
+        super().register_hooks(kept, custom_hooks)
 
     def train(self) -> nn.Module:
         """Checks the config against its data, then trains."""
-        check_config(self.cfg, ('train', 'val'))
-        refuse_held_out(self.cfg, ('train', 'val'))
-        check_splits(self.cfg)
-        check_scoring(self.cfg, ('val',))
-        if self._missing_weights is not None:
-            raise self._missing_weights
-        check_folders(self.cfg, ('train', 'val'))
-        used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
-        if used and not self._resume:
-            self.logger.warning(
-                f'{self.work_dir} has checkpoints of another training ({", ".join(used[:3])}'
-                f'{" ..." if len(used) > 3 else ""}): they, its pictures and its scores would mix with those of this '
-                'one, and a later --resume takes the one of most iterations; give --work-dir a new folder, or --resume'
-            )
-        return super().train()
+        with self._checked('train', 'val'):
+            check_splits(self.cfg)
+            used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
+            if used and not self._resume:
+                self.logger.warning(
+                    f'{self.work_dir} has checkpoints of another training ({", ".join(used[:3])}'
+                    f'{" ..." if len(used) > 3 else ""}), which this one will mix with: choose another --work-dir or '
+                    'continue that training with --resume'
+                )
+            return super().train()
 
     def val(self) -> dict:
         """Checks the config against its data, then validates."""
-        check_config(self.cfg, ('val',))
-        refuse_held_out(self.cfg, ('val',))
-        check_scoring(self.cfg, ('val',))
-        check_folders(self.cfg, ('val',))
-        return super().val()
+        with self._checked('val'):
+            return super().val()
 
     def test(self) -> dict:
-        """Checks the config against its data, then tests.
+        """Checks the config against its data, tests, and writes run.json into `test/` of the work dir.
 
-        A read of a held-out split is noted when all is ready, right before its first image is read.
+        A read of a held-out split is recorded when all is ready, right before its first image is read.
 
         Raises:
-            ConfigError: A held-out split is to be tested, and the weights are of no checkpoint file, or a ledger cannot
-                be written; or a dataset would read one without a line in a ledger.
+            ConfigError: A held-out split is to be tested without `allow_held_out = True`, or its ledger cannot be
+                written.
+            CheckpointError: A held-out split is to be tested with weights that come from no checkpoint file.
         """
-        check_config(self.cfg, ('test',))
-        refuse_held_out(self.cfg, ('test',))
-        check_scoring(self.cfg, ('test',))
-        check_folders(self.cfg, ('test',))
-        splits = held_out_splits(self.cfg)
-        if not splits:
-            return super().test()
-        if self._load_from is None or self._resume or isinstance(self._train_loop, BaseLoop):
-            raise ConfigError(
-                f'{splits[0]} is held out: it is tested from a checkpoint file (load_from), in a process that does not '
-                'train or resume, as by "python tools/test.py CONFIG CHECKPOINT"'
-            )
-        self._held_out = tuple(splits)
-        try:
-            with held_out.opened():
-                return super().test()
-        finally:
-            self._held_out = ()
+        with self._checked('test'):
+            metrics = super().test()
+        if is_main_process():
+            write_json(Path(self.work_dir) / 'test' / 'run.json', self._tested)
+        return metrics
+
+    @contextmanager
+    def _checked(self, *phases: str) -> Iterator[None]:
+        """Checks the config for these phases; errors of parts that are built inside name their config field."""
+        with located_errors(self.cfg):
+            check_config(self.cfg, phases)
+            held_out.check(self.cfg, phases)
+            check_scoring(self.cfg, [phase for phase in phases if phase != 'train'])
+            yield
 
     def load_or_resume(self) -> None:
         """Loads or resumes.
@@ -181,34 +148,32 @@ class LaleRunner(Runner):
         self._find_resumed()
         super().load_or_resume()
         if isinstance(self._test_loop, BaseLoop):
-            self._begin_test(self._test_loop)
+            self._tested = self._describe_test()
+            # Weights and data are ready: nothing but the test itself can fail after the read is recorded.
+            self._tested['test_read'] = held_out.note_read(self.cfg, self._tested)
 
-    def _begin_test(self, loop: BaseLoop) -> None:
-        """Notes the read of a held-out split, and tells the metrics what is tested."""
-        read: HeldOutRead | None = None
-        if self._held_out:
-            assert self._load_from is not None
-            attempt = None if self._loaded is None else self._loaded[1].get(ATTEMPT)
-            roots = held_out_roots(self.cfg)
-            read = note_test(self.cfg, self._load_from, self.work_dir, self._held_out, roots, attempt)
-            meta = dict(loop.dataloader.dataset.metainfo)
-            meta['source'] = {**(meta.get('source') or {}), 'test_read': read.number}
-            loop.evaluator.dataset_meta = meta
-        trained = (self.epoch, self.iter) if isinstance(self._train_loop, BaseLoop) else None
-        run = describe_test(
-            self.cfg,
-            self._loaded,
-            trained,
-            digest=None if read is None else read.digest,
-            start=self.experiment_name,
-            split=getattr(loop.dataloader.dataset, 'split', None),
+    def _describe_test(self) -> dict[str, Any]:
+        """Content of run.json, without the number of the read."""
+        checkpoint, meta = self._loaded or (None, {})
+        if isinstance(self._train_loop, BaseLoop):  # trained in this process
+            checkpoint, meta = None, dict(epoch=self.epoch, iter=self.iter, config_hash=self._training_hash)
+        predictor = getattr(self._test_loop, 'predictor', None)  # mmengine's own loop has none
+        # How windows are batched does not change a result.
+        prediction = {} if predictor is None else asdict(predictor.options)
+        prediction = {name: value for name, value in prediction.items() if name not in ('batch_size', 'keep_logits')}
+        return describe_test(
+            self.cfg, checkpoint, meta, getattr(self.test_dataloader.dataset, 'split', None), prediction
         )
-        for metric in loop.evaluator.metrics:
-            if isinstance(metric, SegmentationMetric):
-                metric.run = run
+
+    def _note_seen(self, seen: frozenset[str]) -> None:
+        """Adds tiles that loaded weights were trained on, and warns if this run evaluates them."""
+        self._seen |= seen
+        running = [phase for phase in PHASES if isinstance(getattr(self, f'_{phase}_loop'), BaseLoop)]
+        # A training also warns of its test set, which is tested later.
+        warn_of_seen_tiles(seen, self.cfg, ('val', 'test') if 'train' in running else running)
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
-        """Resumes; arguments as of mmengine's, which goes back to the checkpoint's seed: samplers go with it."""
+        """Resumes, with the same arguments as mmengine's, and gives samplers the seed of the checkpoint, too."""
         before = self.seed
         super().resume(*args, **kwargs)
         sampler = self.train_dataloader.sampler
@@ -216,7 +181,7 @@ class LaleRunner(Runner):
             sampler.seed = self.seed
 
     def _find_resumed(self) -> None:
-        """Settles what to resume; asked again, it says and changes nothing."""
+        """Finds the checkpoint to resume from; later calls have no effect."""
         if self._has_loaded or not self._resume or (self._resume != 'auto' and self._load_from is not None):
             return
         path, passed_over = newest_checkpoint(self.work_dir)
@@ -238,7 +203,8 @@ class LaleRunner(Runner):
         parts = take_pretrained_parts(unwrapped(self.model))
         super()._init_model_weights()
         trust = self.cfg.get('trust_checkpoint', False)
-        self._seen_tiles.note(self, load_pretrained_parts([] if self._resume else parts, trust=trust))
+        seen = load_pretrained_parts([] if self._resume else parts, trust=trust)
+        self._note_seen(seen)
 
     def load_checkpoint(
         self,
@@ -251,8 +217,8 @@ class LaleRunner(Runner):
 
         Args:
             filename: Local file or http(s) address.
-            map_location: As of `torch.load`.
-            strict: As of mmengine; weights must fit in any case.
+            map_location: See `torch.load`.
+            strict: Ignores `partial_load`; weights must fit in any case.
             revise_keys: (pattern, replacement) pairs applied to the names; by default the prefix `module.` goes.
 
         Raises:
@@ -262,6 +228,9 @@ class LaleRunner(Runner):
         # Before the hooks: EMAHook takes what has the names of the network, and passes over the rest.
         checkpoint['state_dict'] = rename_weights(checkpoint['state_dict'], revise_keys or [(r'^module\.', '')])
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        self._note_seen(tiles_seen(checkpoint))
+        if self._resume:
+            self._training_hash = (checkpoint.get('meta') or {}).get('config_hash') or self._training_hash
         partial = self.cfg.get('partial_load', False) and not strict
         load_weights(unwrapped(self.model), checkpoint['state_dict'], filename, partial)
         self._has_loaded = True
@@ -271,16 +240,19 @@ class LaleRunner(Runner):
 
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Saves a checkpoint under a temporary name first; arguments as of mmengine's `Runner.save_checkpoint`."""
+        """Saves a checkpoint atomically, with the same arguments as mmengine's `Runner.save_checkpoint`.
+
+        Its `meta` records what the weights were trained with and on: `config_hash`, of the first start of a resumed
+        training, and `seen_tiles`, those of the training set and of all checkpoints that weights were loaded from.
+        """
+        self._training_hash = self._training_hash or config_hash(self.cfg)
+        seen = sorted(self._seen | scenes_of(self.cfg, 'train'))
+        kwargs['meta'] = {**(kwargs.get('meta') or {}), 'config_hash': self._training_hash, 'seen_tiles': seen}
         if '://' in out_dir:  # a remote backend writes objects in one piece
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        temporary = Path(out_dir) / f'.{filename}.part'
-        try:
+        with atomic_path(Path(out_dir) / filename, sync=True) as temporary:
             super().save_checkpoint(out_dir, temporary.name, *args, **kwargs)
-            replace_when_whole(temporary, Path(out_dir) / filename)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _maybe_compile(self, target: str) -> None:
         options = self.cfg.get('compile')
@@ -289,20 +261,6 @@ class LaleRunner(Runner):
         options = {} if options is True else copy.deepcopy(dict(options))
         compile_networks(unwrapped(self.model), options)
         self.logger.info('networks are compiled at their first use: the first iterations are slow')
-
-
-def _fill_or_drop_class_weights(cfg: Config) -> InputError | None:
-    """Fills in `class_weight='data'`; where that cannot be done, takes it out and returns why.
-
-    Held-out data are not counted.
-    """
-    try:
-        refuse_held_out(cfg, ('train',))
-        fill_class_weights(cfg)
-    except InputError as error:
-        drop_class_weights(cfg)
-        return error
-    return None
 
 
 def compile_networks(model: nn.Module, options: dict) -> None:

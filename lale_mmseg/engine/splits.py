@@ -1,35 +1,29 @@
-"""Checks of what is trained and what is scored, for datasets that say which scenes and which protocol they are of."""
+"""Checks of datasets that state their scenes and protocol."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
-from ..datasets.inria import FEW_SHOT, prepared_for
 from ..errors import ConfigError, DataError
 from ..metainfo.protocols import find_protocol
-from .component_check import segmentor_config
-from .config import PHASES, built_lazily, leaf_datasets, takes
-
-#: What a dataset states where its files are cut from larger scenes: names of those of its split.
-_ATTRIBUTE = 'source_tiles'
+from .config import PHASES, built_lazily, leaf_datasets
+from .fields import accepts
 
 
 def check_splits(cfg: Config) -> None:
-    """Compares the scenes of the three dataloaders, for datasets that state theirs.
+    """Compares the scenes of the three dataloaders.
 
-    A checkpoint that is chosen by the scores of validation scenes that are also tested is reported, not refused: some
-    published protocols do so.
+    Selecting the best checkpoint on scenes that are also tested is reported, not refused: some published protocols do
+    so.
 
     Raises:
-        ConfigError: A scene is in training and in validation or testing.
+        ConfigError: A scene is used in training and in validation or testing.
     """
     scenes = {phase: scenes_of(cfg, phase) for phase in PHASES}
     for phase in ('val', 'test'):
@@ -42,18 +36,19 @@ def check_splits(cfg: Config) -> None:
     chosen_by = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
     shared = scenes['val'] & scenes['test']
     if chosen_by and shared:
-        # A protocol whose test labels are hidden has nothing else to score.
-        has_clean = all(takes(dataset, 'clean') for _, dataset in leaf_datasets(cfg, 'test'))
-        instead = '`clean=True` in the three datasets takes validation tiles from the training tiles, and '
+        # The clean variant of a protocol has validation tiles of its own; where test labels are hidden there is none.
+        has_clean = all(accepts(dataset, 'clean') for _, dataset in leaf_datasets(cfg, 'test'))
+        advice = 'set the top-level clean=True to validate on training tiles, or ' if has_clean else ''
         MMLogger.get_current_instance().warning(
-            f'the best checkpoint is chosen by {chosen_by} on {len(shared)} tiles that are also tested, so its test '
-            f'scores are {"optimistic" if has_clean else "validation scores, and optimistic"}; '
-            f'{instead if has_clean else ""}default_hooks.checkpoint.save_best=None chooses nothing'
+            f'the best checkpoint is selected by {chosen_by} on {len(shared)} tiles that are also tested, so its test '
+            f'scores are optimistic; {advice}set default_hooks.checkpoint.save_best=None to select none'
         )
 
 
 def check_scoring(cfg: Config, phases: Sequence[str]) -> None:
-    """Compares the protocols of datasets and evaluators, and reports what makes a test less than it seems.
+    """Checks that datasets are scored under the protocol that they are read under.
+
+    The metric checks the same at the first image, which in a training may be hours later.
 
     Args:
         cfg: Config of a run, completed.
@@ -63,108 +58,30 @@ def check_scoring(cfg: Config, phases: Sequence[str]) -> None:
         ConfigError: A dataset is read under another protocol than it is scored under.
     """
     for phase in phases:
+        found = cfg.get(f'{phase}_evaluator') or []
+        evaluators = [found] if isinstance(found, Mapping) else found
+        protocols = [find_protocol(each['protocol']) for each in evaluators if each.get('protocol') is not None]
         for path, dataset in leaf_datasets(cfg, phase):
-            if not _states_scenes(dataset):
-                continue
-            built = built_lazily(dataset)
-            source = built.metainfo['source']
-            for where, evaluator in _evaluators(cfg, phase):
-                if evaluator.get('protocol') is not None:
-                    find_protocol(evaluator['protocol']).check_source(source, f'{path} ({where}.protocol)')
-            mode = (segmentor_config(cfg).get('test_cfg') or {}).get('mode', 'whole')
-            if built.unit == 'tiles' and mode == 'whole':
-                MMLogger.get_current_instance().warning(
-                    f"{path} has whole tiles, and model.test_cfg.mode is 'whole': a tile is predicted in one piece, "
-                    "for which memory may not be enough; model.type='SlidingEncoderDecoder' with mode='slide' goes "
-                    'window by window'
-                )
-    shared = scenes_of(cfg, 'train') & scenes_of(cfg, 'test') if 'test' in phases else frozenset()
-    if shared:
-        MMLogger.get_current_instance().warning(
-            f'{len(shared)} tested tiles are training tiles of this config: {", ".join(sorted(shared)[:5])}'
-        )
+            if protocols and _states_scenes(dataset):
+                source = built_lazily(dataset).metainfo['source']
+                for protocol in protocols:
+                    protocol.check_source(source, path)
 
 
 def scenes_of(cfg: Config, phase: str) -> frozenset[str]:
-    """Scenes of a phase, such as 'inria/austin1', known without reading files.
+    """Scenes of a phase, such as 'inria/austin1', without reading images.
 
-    A data set that cannot be read states none, as a run need not have the data of all phases.
+    Datasets that cannot be built state none, as a run need not have the data of all phases.
     """
     found: frozenset[str] = frozenset()
     for _, dataset in leaf_datasets(cfg, phase):
         if _states_scenes(dataset):
             with suppress(DataError):
-                found |= getattr(built_lazily(dataset), _ATTRIBUTE)
+                found |= built_lazily(dataset).source_tiles
     return found
 
 
-def refuse_held_out(cfg: Config, phases: Sequence[str]) -> None:
-    """Checks that nothing is trained on or chosen by a held-out split, and that none is read without being noted.
-
-    Raises:
-        ConfigError: A dataset of training or validation is held out, or one of any phase knows of no such split and
-            reads a folder that has one; names its field.
-    """
-    for phase in phases:
-        for path, dataset in leaf_datasets(cfg, phase):
-            split = held_out_split(dataset)
-            if split is not None and phase != 'test':
-                raise ConfigError(
-                    f'{path} ({dataset["type"]}) is {split}, which is held out: only tools/test.py reads it, as '
-                    'test_dataloader, once, after all tuning; train on split train and choose by split val'
-                )
-            folder = _held_out_folder(dataset)
-            if folder is not None:
-                raise ConfigError(
-                    f'{path} ({dataset["type"]}) reads {folder}, which was prepared for {FEW_SHOT!r} and holds '
-                    f'held-out tiles; InriaDataset with protocol={FEW_SHOT!r} reads its splits train, val and test'
-                )
-
-
-def held_out_splits(cfg: Config) -> list[str]:
-    """The held-out splits that a test of the config reads, such as 'inria test (few-shot)'."""
-    found = (held_out_split(dataset) for _, dataset in leaf_datasets(cfg, 'test'))
-    return [split for split in found if split is not None]
-
-
-def held_out_roots(cfg: Config) -> list[str]:
-    """Data folders of the held-out splits that a test of the config reads."""
-    datasets = [dataset for _, dataset in leaf_datasets(cfg, 'test') if held_out_split(dataset) is not None]
-    return [str(dataset['data_root']) for dataset in datasets if dataset.get('data_root')]
-
-
-def held_out_split(dataset: Mapping[str, Any]) -> str | None:
-    """Name of a dataset's split if it is held out, without reading its files; else None."""
-    built = built_lazily(dataset)
-    if not getattr(built, 'held_out', False):
-        return None
-    source = built.metainfo.get('source') or {}
-    protocol = f' ({source["protocol"]})' if 'protocol' in source else ''
-    return f'{source.get("city", dataset["type"])} {source.get("split", getattr(built, "split", "test"))}{protocol}'
-
-
-def _held_out_folder(dataset: Mapping[str, Any]) -> Path | None:
-    """Folder with held-out tiles that has the images of a dataset whose class knows of no held-out split."""
-    built = built_lazily(dataset)
-    if hasattr(built, 'held_out'):
-        return None
-    root, prefix = getattr(built, 'data_root', None), getattr(built, 'data_prefix', None) or {}
-    images = (root, prefix.get('img_path'), os.path.join(root or '', getattr(built, 'image_dir', None) or ''))
-    with suppress(DataError):  # a manifest that is no JSON is of other data
-        for folder, protocols in prepared_for(*(Path(image) for image in images if image)).items():
-            if FEW_SHOT in protocols:
-                return folder
-    return None
-
-
-def _evaluators(cfg: Config, phase: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    evaluators = cfg.get(f'{phase}_evaluator') or []
-    single = isinstance(evaluators, Mapping)
-    for position, evaluator in enumerate([evaluators] if single else evaluators):
-        yield f'{phase}_evaluator' if single else f'{phase}_evaluator.{position}', evaluator
-
-
 def _states_scenes(dataset: Mapping[str, Any]) -> bool:
-    """Whether the class does; those of others, which may look for their folders at once, are not built for it."""
+    """Whether the class has `source_tiles`; others may look for their folders when built, so they are not built."""
     kind = dataset['type']
-    return hasattr(DATASETS.get(kind) if isinstance(kind, str) else kind, _ATTRIBUTE)
+    return hasattr(DATASETS.get(kind) if isinstance(kind, str) else kind, 'source_tiles')

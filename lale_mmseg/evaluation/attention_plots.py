@@ -1,4 +1,4 @@
-"""Pictures of what attention looks at, as PNG: weights laid over the image."""
+"""Pictures of attention weights over the image, as PNG."""
 
 from __future__ import annotations
 
@@ -10,30 +10,26 @@ from os import PathLike
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
 from .plots import DPI, save_figure
 
-#: A legend of more tokens than this names those alone that most pixels listen to.
+#: Maximum number of tokens in a legend.
 MAX_LEGEND = 24
-
-_MARK = '#00e5ff'
-#: Sides of a picture in a grid, in inches.
-_TILE = 2.1
-_LARGE_TILE = 3.0
-_LONGEST_SIDE = 512
+#: Longer sides of a picture in a grid, in inches.
+_TILE, _LARGE_TILE = 2.1, 4.2
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """The image that weights are laid over, in grey, so that all colour is attention.
+    """The image that weights are drawn over, in grey, so that all colour is attention.
 
     Attributes:
         image: (H, W, 3) uint8 array, RGB.
-        input_hw: Height and width of the network's input, which may be padded below and to the right.
+        input_hw: Height and width of the network's input, which may be padded at the bottom and on the right.
         alpha: Opacity of the weights, 0 to 1.
     """
 
@@ -41,124 +37,104 @@ class Backdrop:
     input_hw: tuple[int, int]
     alpha: float = 0.7
 
-    def draw(self, axes: Axes) -> None:
-        """Draws the image alone, in grey."""
+    def show(self, axes: Axes, title: str = 'image', mark: tuple[int, int] | None = None) -> None:
+        """Draws the image alone, in colour."""
+        self._finish(axes, self.image, dict(), title, mark)
+
+    def lay(
+        self,
+        axes: Axes,
+        cells: np.ndarray,
+        title: str,
+        cmap: Colormap | None = None,
+        limits: tuple[float, float] = (0, 1),
+        mark: tuple[int, int] | None = None,
+    ) -> AxesImage:
+        """Draws values (h, w) of cells of the network's input over the grey image, by default as a heat map."""
+        grey = self.image @ np.array([0.299, 0.587, 0.114])
+        # Low contrast, so that the brightness of the image is not mistaken for that of the colour scale.
+        self._finish(axes, grey, dict(cmap='gray', vmin=-110, vmax=365), title, mark)
+        picture = axes.imshow(
+            cells,
+            cmap=_heat(self.alpha) if cmap is None else cmap,
+            vmin=limits[0],
+            vmax=limits[1],
+            extent=(0, self.input_hw[1], self.input_hw[0], 0),
+            interpolation='nearest',
+        )
         height, width = self.image.shape[:2]
-        # The eye's weights of red, green and blue; every n-th pixel is enough for a small picture.
-        step = max(1, max(height, width) // _LONGEST_SIDE)
-        grey = self.image[::step, ::step] @ np.array([0.299, 0.587, 0.114])
-        # Little contrast: light and dark of the image must not be taken for light and dark of the colour scale.
-        axes.imshow(grey, cmap='gray', vmin=-110, vmax=365, extent=(0, width, height, 0), interpolation='antialiased')
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-
-    def draw_in_color(self, axes: Axes) -> None:
-        """Draws the image as it is."""
-        self.draw(axes)
-        height, width = self.image.shape[:2]
-        axes.imshow(self.image, extent=(0, width, height, 0), interpolation='antialiased')
-        axes.set_title('image', fontsize=10)
-
-    def lay_heat(self, axes: Axes, cells: np.ndarray, highest: float) -> AxesImage:
-        """Draws the image and weights (h, w) of the network's input over it, from 0 to `highest`."""
-        levels = np.linspace(0, 1, 256)
-        colors = matplotlib.colormaps['inferno'](levels)
-        # Low weights leave the image to be seen, high ones cover it.
-        colors[:, 3] = self.alpha * (0.5 + 0.5 * levels)
-        return self._lay(axes, cells, ListedColormap(colors), (0, highest or 1.0))
-
-    def lay_numbers(self, axes: Axes, cells: np.ndarray, colors: np.ndarray) -> AxesImage:
-        """Draws the image and numbers (h, w) of the network's input over it, each in its colour of (M, 3)."""
-        opaque = np.full((len(colors), 1), self.alpha)
-        return self._lay(axes, cells, ListedColormap(np.hstack([colors, opaque])), (-0.5, len(colors) - 0.5))
-
-    def _lay(self, axes: Axes, cells: np.ndarray, cmap: ListedColormap, limits: tuple[float, float]) -> AxesImage:
-        self.draw(axes)
-        height, width = self.image.shape[:2]
-        extent = (0, self.input_hw[1], self.input_hw[0], 0)
-        low, high = limits
-        picture = axes.imshow(cells, cmap=cmap, vmin=low, vmax=high, extent=extent, interpolation='nearest')
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
+        axes.set(xlim=(0, width), ylim=(height, 0))  # crops the padding of the input
         return picture
+
+    def _finish(self, axes: Axes, image: np.ndarray, style: dict, title: str, mark: tuple[int, int] | None) -> None:
+        height, width = self.image.shape[:2]
+        step = max(1, max(height, width) // 512)  # more pixels than the picture has would only cost time
+        axes.imshow(image[::step, ::step], extent=(0, width, height, 0), interpolation='antialiased', **style)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.set_title(title, fontsize=9, pad=3)
+        if mark is not None:
+            for size, edge, color in ((13, 3.4, 'black'), (11, 1.6, '#00e5ff')):
+                position = (mark[1] + 0.5, mark[0] + 0.5)
+                axes.plot(*position, marker='+', ms=size, mew=edge, color=color, zorder=3)
 
 
 def plot_tokens(
     backdrop: Backdrop, maps: np.ndarray, notes: Sequence[str], title: str, path: str | PathLike[str]
 ) -> None:
-    """Draws what each meta token looks at, one overlay a token, each from 0 to its own highest weight.
+    """Draws what each meta token attends to, one overlay per token, each from 0 to its own highest weight.
 
     Args:
         backdrop: The image.
         maps: (M, h, w) weights.
-        notes: A line for each token, written below its number.
+        notes: A line for each token, next to its number.
         title: Heading.
         path: PNG file to write.
     """
     tokens = len(maps)
     aspect = backdrop.image.shape[1] / backdrop.image.shape[0]
     columns = min(max(1, math.ceil(math.sqrt(tokens / aspect))), tokens, 12)
-    rows = math.ceil(tokens / columns)
-    figure, grid = _grid(backdrop, rows, columns, _TILE)
-    picture = None
-    for token, axes in enumerate(grid):
-        if token == tokens:
-            backdrop.draw_in_color(axes)  # there is room
-        if token >= tokens:
-            axes.set_axis_off()
-            continue
+    figure, grid = _grid(backdrop, math.ceil(tokens / columns), columns, _TILE)
+    for token, axes in enumerate(grid[:tokens]):
         cells = maps[token] / max(float(maps[token].max()), 1e-30)
-        picture = backdrop.lay_heat(axes, cells, 1.0)
-        axes.set_title(f'{token}', fontsize=11, fontweight='bold', loc='left', pad=3)
-        axes.set_title(notes[token], fontsize=8.5, loc='right', pad=3)
+        picture = backdrop.lay(axes, cells, f'{token}: {notes[token]}')
+    for axes in grid[tokens:]:
+        axes.set_axis_off()
     _colorbar(figure, picture, grid, 'weight / highest weight of the token')
-    figure.suptitle(title, fontsize=11)
-    save_figure(figure, path)
+    _save(figure, title, path)
 
 
 def plot_listening(
     backdrop: Backdrop, winners: np.ndarray, shares: Sequence[float], title: str, path: str | PathLike[str]
 ) -> None:
-    """Draws which meta token each pixel looks at most, beside the image.
+    """Draws which meta token each pixel attends to most, next to the image.
 
     Args:
         backdrop: The image.
-        winners: (h, w) numbers of tokens.
-        shares: Share of pixels of each token, M of them.
+        winners: (h, w) indices of tokens.
+        shares: Share of pixels of each of the M tokens.
         title: Heading.
         path: PNG file to write.
     """
     tokens = len(shares)
     colors = token_colors(tokens)
-    figure, (plain, axes) = _grid(backdrop, 1, 2, 1.4 * _LARGE_TILE)
-    backdrop.draw_in_color(plain)
-    backdrop.lay_numbers(axes, winners, colors)
-    axes.set_title('the token that each pixel looks at most', fontsize=10)
-    order = sorted((token for token in range(tokens) if shares[token]), key=lambda token: -shares[token])
-    entries = [
-        Patch(color=colors[token], label=f'{token}   {_percent(shares[token])} of pixels')
-        for token in order[:MAX_LEGEND]
-    ]
-    silent = tokens - len(order)
-    note = (
-        f"{silent} of {tokens} tokens\nare no pixel's first" if silent else f'all {tokens} tokens\nare first somewhere'
-    )
-    if len(order) > MAX_LEGEND:
-        note = f'{len(order) - MAX_LEGEND} more tokens, ' + note
-    legend = axes.legend(
-        handles=entries,
+    figure, (plain, axes) = _grid(backdrop, 1, 2, _LARGE_TILE)
+    backdrop.show(plain)
+    opaque = ListedColormap(np.hstack([colors, np.full((tokens, 1), backdrop.alpha)]))
+    backdrop.lay(axes, winners, 'token with the highest weight', opaque, (-0.5, tokens - 0.5))
+    used = sorted((token for token in range(tokens) if shares[token]), key=lambda token: -shares[token])
+    entries = [Patch(color=colors[token], label=f'{token}   {shares[token]:.1%} of pixels') for token in used]
+    heading = f'token ({len(used)} of {tokens} are first somewhere)'
+    axes.legend(
+        handles=entries[:MAX_LEGEND],
         loc='center left',
         bbox_to_anchor=(1.02, 0.5),
         frameon=False,
         fontsize=9,
-        title=f'token\n({note})',
+        title=heading,
+        title_fontsize=9,
     )
-    legend.get_title().set_fontsize(9)
-    figure.suptitle(title, fontsize=11)
-    save_figure(figure, path)
+    _save(figure, title, path)
 
 
 def plot_pyramid(
@@ -167,96 +143,82 @@ def plot_pyramid(
     title: str,
     path: str | PathLike[str],
 ) -> None:
-    """Draws how much each cell of a pooling pyramid is looked at.
+    """Draws how much attention each cell of a pooling pyramid gets.
 
     Args:
         backdrop: The image.
-        rows: (label, maps of the pyramid (h, w) in multiples of the equal share of all their cells, row and column of a
-            pixel to mark or None); each row has a colour scale of its own, shared by its maps.
+        rows: (label, levels of the pyramid (h, w) in multiples of the mean weight, row and column of a pixel to mark or
+            None); each row has its own colour scale.
         title: Heading.
         path: PNG file to write.
     """
-    columns = max(len(maps) for _, maps, _ in rows)
+    columns = len(rows[0][1])
     figure, grid = _grid(backdrop, len(rows), columns, _TILE * 1.25)
-    cells = sum(part.size for part in rows[0][1])
-    for number, (label, maps, mark) in enumerate(rows):
-        highest = max(float(part.max()) for part in maps)
-        picture = None
+    cells = sum(level.size for level in rows[0][1])
+    for number, (label, levels, mark) in enumerate(rows):
+        limits = (0, max(float(level.max()) for level in levels) or 1.0)
         line = grid[number * columns : (number + 1) * columns]
-        for axes, part in zip(line, maps, strict=False):
-            picture = backdrop.lay_heat(axes, part, highest)
-            height, width = part.shape
-            axes.set_title(
-                f'pooled to {height}x{width}: {_percent(float(part.sum()) / cells)}\n'
-                f'of the attention, {_percent(part.size / cells)} of the keys',
-                fontsize=8.5,
-                pad=3,
-            )
-            if mark is not None:
-                _mark(axes, mark)
+        for axes, level in zip(line, levels, strict=True):
+            height, width = level.shape
+            shares = f'{level.sum() / cells:.1%} of attention, {level.size / cells:.1%} of keys'
+            picture = backdrop.lay(axes, level, f'pooled to {height}x{width}\n{shares}', limits=limits, mark=mark)
         line[0].set_ylabel(label, fontsize=9.5)
-        _colorbar(figure, picture, line, 'weight, x equal share')
-    figure.suptitle(title, fontsize=11)
-    save_figure(figure, path)
+        _colorbar(figure, picture, line, 'weight / mean weight')
+    _save(figure, title, path)
 
 
 def plot_pixel(
     backdrop: Backdrop, cells: np.ndarray, pixel: tuple[int, int], title: str, path: str | PathLike[str]
 ) -> None:
-    """Draws what one pixel looks at, beside the image.
+    """Draws what one pixel attends to, next to the image.
 
     Args:
         backdrop: The image.
-        cells: (h, w) weights in multiples of the equal share of all cells.
+        cells: (h, w) weights in multiples of their mean.
         pixel: Row and column of the pixel in the image.
         title: Heading.
         path: PNG file to write.
     """
-    figure, (plain, axes) = _grid(backdrop, 1, 2, 1.4 * _LARGE_TILE)
-    backdrop.draw_in_color(plain)
-    picture = backdrop.lay_heat(axes, cells, float(cells.max()))
-    axes.set_title('what the marked pixel looks at', fontsize=10)
-    for each in (plain, axes):
-        _mark(each, pixel)
-    _colorbar(figure, picture, [axes], 'weight, x equal share')
-    figure.suptitle(title, fontsize=11)
-    save_figure(figure, path)
+    figure, (plain, axes) = _grid(backdrop, 1, 2, _LARGE_TILE)
+    backdrop.show(plain, mark=pixel)
+    limits = (0, float(cells.max()))
+    picture = backdrop.lay(axes, cells, 'attention of the marked pixel', limits=limits, mark=pixel)
+    _colorbar(figure, picture, [axes], 'weight / mean weight')
+    _save(figure, title, path)
 
 
 def token_colors(tokens: int) -> np.ndarray:
-    """A colour for each token (tokens, 3), as different as that many can be."""
+    """Distinct colours for tokens, (tokens, 3)."""
     if tokens <= 20:
-        order = [*range(0, 20, 2), *range(1, 20, 2)]  # strong ones first, then their pale neighbours
+        order = [*range(0, 20, 2), *range(1, 20, 2)]  # saturated colours first, then their pale variants
         return matplotlib.colormaps['tab20'](order[:tokens])[:, :3]
     return matplotlib.colormaps['turbo'](np.linspace(0, 1, tokens))[:, :3]
 
 
+def _heat(alpha: float) -> ListedColormap:
+    """A heat map whose low weights leave the image visible."""
+    levels = np.linspace(0, 1, 256)
+    colors = matplotlib.colormaps['inferno'](levels)
+    colors[:, 3] = alpha * (0.5 + 0.5 * levels)
+    return ListedColormap(colors)
+
+
 def _grid(backdrop: Backdrop, rows: int, columns: int, tile: float) -> tuple[Figure, list[Axes]]:
-    """A figure of equal pictures; the longer side of each is `tile` inches."""
+    """A figure of equal pictures whose longer side is `tile` inches."""
     height, width = backdrop.image.shape[:2]
-    longer = max(height, width)
-    tall, wide = tile * max(height / longer, 0.2), tile * max(width / longer, 0.35)
+    tall, wide = (tile * max(side / max(height, width), 0.35) for side in (height, width))
     size = (columns * (wide + 0.12) + 1.2, rows * (tall + 0.4) + 0.6)
     figure = Figure(figsize=size, dpi=DPI, layout='constrained')
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def _colorbar(figure: Figure, picture: AxesImage | None, axes: Sequence[Axes], label: str) -> None:
-    assert picture is not None
+def _colorbar(figure: Figure, picture: AxesImage, axes: Sequence[Axes], label: str) -> None:
     bar = figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.015, aspect=30)
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    bar.outline.set_visible(False)
-    bar.ax.set_facecolor('#707070')  # colours that let the image through are seen over a middling grey of it
+    bar.ax.set_facecolor('#707070')  # translucent colours appear over a medium grey of the image
 
 
-def _mark(axes: Axes, pixel: tuple[int, int]) -> None:
-    row, column = pixel
-    axes.plot(column + 0.5, row + 0.5, marker='+', markersize=13, markeredgewidth=3.4, color='black')
-    axes.plot(column + 0.5, row + 0.5, marker='+', markersize=11, markeredgewidth=1.6, color=_MARK)
-
-
-def _percent(share: float) -> str:
-    if 0 < share < 0.0005:
-        return '<0.1 %'
-    return f'{100 * share:.1f} %' if share < 0.0995 else f'{100 * share:.0f} %'
+def _save(figure: Figure, title: str, path: str | PathLike[str]) -> None:
+    figure.suptitle(title, fontsize=11)
+    save_figure(figure, path)

@@ -1,19 +1,19 @@
-"""Boundary F1 and boundary IoU of each class: pure functions, exact int64 counts that are summed over images.
+"""Boundary F1 and boundary IoU of each class: pure functions on exact int64 counts, which are summed over images.
 
-A boundary pixel of class c is a pixel of class c with a 4-neighbour of another class; the border of the image is no
-boundary. Distances are Euclidean, between centres of pixels, and "near" means at most `tolerance` pixels away.
+A boundary pixel of class c is a pixel of class c with a 4-neighbour of another class; the image border is not a
+boundary. Distances are Euclidean, between pixel centres, and "near" means at most `tolerance` pixels away.
 
 Boundary F1 (Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013): precision is the
-share of predicted boundary pixels of a class that are near a boundary pixel of that class in the label, recall the
-share of the label's boundary pixels near a predicted one. There it is a mean of images; here counts are summed first.
+fraction of predicted boundary pixels of a class that are near a boundary pixel of that class in the label, recall the
+fraction of label boundary pixels near a predicted one. The paper averages over images; here counts are summed first.
 
-Boundary IoU (Cheng et al., "Boundary IoU", CVPR 2021): IoU of two bands, of which each holds the pixels of a class near
+Boundary IoU (Cheng et al., "Boundary IoU", CVPR 2021): IoU of two bands, each consisting of the pixels of a class near
 boundary pixels of that class. On a straight edge a band is `tolerance` + 1 pixels thick, boundary pixels included.
 
-Pixels without truth (ignored labels, and classes that a protocol leaves out of the labels) and all pixels at most
-`tolerance` + 1 from one are not counted: what they should be compared with may lie where nothing is known. So nothing
-that is predicted on such pixels, or would be labelled there, changes a count, and they make no boundary. Where labels
-are eroded, all boundaries are such pixels, and there are no boundary scores.
+Pixels without truth (ignored labels, and classes that a protocol excludes from the labels) and all pixels at most
+`tolerance` + 1 from one are not counted, since the pixels to compare them with may be unknown. They do not create
+boundaries either, so no prediction or label on such pixels changes a count. Eroded labels ignore all boundaries, so
+they have no boundary scores.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 
-#: Columns of the counts, in pixels: predicted boundary and how much of it is near the label's; the label's boundary and
-#: how much of it is near a predicted one; pixels in both bands and in at least one.
+#: Columns of the counts, in pixels: the predicted boundary and its part near the label's; the label's boundary and its
+#: part near the predicted one; pixels in both bands and in at least one.
 COUNTS = ('predicted', 'predicted_near', 'labelled', 'labelled_near', 'band_both', 'band_either')
 
-# Side of the blocks that an image is cut into: they stay in the cache, and memory does not grow with the image.
-_BLOCK = 1024
+# Side of the blocks that an image is cut into: they fit the CPU cache, and memory does not grow with the image.
+BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class BoundaryScores:
 
     Attributes:
         f1: 2 P R / (P + R); 0 where both are 0.
-        iou: Share of the pixels of both bands in those of at least one.
-        absent: bool; the class has a boundary neither in labels nor in predictions.
+        iou: Pixels in both bands as a fraction of those in at least one.
+        absent: bool; neither labels nor predictions have a boundary of the class.
     """
 
     f1: np.ndarray
@@ -53,11 +53,11 @@ class BoundaryScores:
 def check_tolerance(tolerance: int) -> None:
     """Raises ConfigError unless `tolerance` is a whole number of pixels, 0 or more."""
     if isinstance(tolerance, bool) or not isinstance(tolerance, int) or tolerance < 0:
-        raise ConfigError(f'boundary_tolerance={tolerance!r}: a whole number of pixels is due, 0 or more, such as 3')
+        raise ConfigError(f'boundary_tolerance={tolerance!r}: expected a whole number of pixels, 0 or more, such as 3')
 
 
 def pixels_of(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
-    """(H, W) bool: where a uint8 map has one of the values."""
+    """Returns (H, W) bool: whether each pixel of a uint8 map has one of the values."""
     table = np.zeros(256, bool)
     table[list(values)] = True
     return table[label]
@@ -66,27 +66,27 @@ def pixels_of(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
 def boundary_counts(
     pred: np.ndarray, label: np.ndarray, num_classes: int, tolerance: int, ignored: np.ndarray
 ) -> np.ndarray:
-    """Counts of one image, see `COUNTS`.
+    """Counts the boundary pixels of one image.
 
     Args:
         pred: (H, W) uint8 predicted classes.
-        label: (H, W) uint8 classes; values where `ignored` do not matter.
+        label: (H, W) uint8 classes; arbitrary where `ignored`.
         num_classes: Number of classes C.
-        tolerance: Largest distance of pixels that match, in pixels.
+        tolerance: Largest distance between matching boundary pixels, in pixels.
         ignored: (H, W) bool; pixels without truth.
 
     Returns:
-        (C, 6) int64 array.
+        (C, 6) int64 array with the columns `COUNTS`.
     """
     counts = np.zeros((num_classes, len(COUNTS)), np.int64)
-    # Boundaries up to `tolerance` away from a block matter, and whether they are some depends on one pixel more.
+    # Boundaries up to `tolerance` away from a block matter, and one more pixel decides whether they are boundaries.
     for window, inner in _blocks(label.shape, tolerance + 1):
         _add_block(counts, pred[window], label[window], ignored[window], inner, tolerance)
     return counts
 
 
 def boundary_scores(counts: np.ndarray) -> BoundaryScores:
-    """Scores of (C, 6) counts; 0 for a class whose boundary is missed altogether or occurs in predictions alone."""
+    """Computes scores from (C, 6) counts; 0 for a class whose boundary occurs only in labels or only in predictions."""
     predicted, predicted_near, labelled, labelled_near, both, either = (
         column.astype(np.float64) for column in counts.T
     )
@@ -98,17 +98,16 @@ def boundary_scores(counts: np.ndarray) -> BoundaryScores:
 
 
 def boundary_summary(counts: np.ndarray, score_classes: Sequence[int]) -> dict[str, float]:
-    """mBF1 and mBIoU: means over `score_classes` (indexes) that are not absent, in percent.
+    """Returns mBF1 and mBIoU in percent: means over those `score_classes` (indexes) that are not absent.
 
     Raises:
-        DataError: No label has a boundary of these classes.
+        DataError: The labels have no boundary of these classes.
     """
     wanted = list(score_classes)
     if not has_boundaries(counts, wanted):
         raise DataError(
-            'nothing to score: the labels have no boundary of a scored class, away from ignored pixels. Are they '
-            'eroded labels, whose boundaries are ignored? Boundary scores need full labels; without those leave '
-            'boundary_tolerance out'
+            'the labels have no boundary of a scored class away from ignored pixels. Eroded labels ignore all '
+            'boundaries: use full labels, or remove boundary_tolerance'
         )
     scores = boundary_scores(counts)
     kept = [index for index in wanted if not scores.absent[index]]
@@ -116,7 +115,7 @@ def boundary_summary(counts: np.ndarray, score_classes: Sequence[int]) -> dict[s
 
 
 def has_boundaries(counts: np.ndarray, score_classes: Sequence[int]) -> bool:
-    """Whether the labels have a boundary of one of the classes (indexes)."""
+    """Returns whether the labels have a boundary of one of the classes (indexes)."""
     return bool(counts[list(score_classes), COUNTS.index('labelled')].any())
 
 
@@ -150,7 +149,7 @@ def _add_block(
 
 
 def _edges(classes: np.ndarray) -> np.ndarray:
-    """(H, W) uint8, 1 where a 4-neighbour has another class."""
+    """Returns (H, W) uint8: 1 where a 4-neighbour has another class."""
     edges = np.zeros(classes.shape, bool)
     for axis in (0, 1):
         before, after = (slice(None),) * axis + (slice(None, -1),), (slice(None),) * axis + (slice(1, None),)
@@ -161,7 +160,7 @@ def _edges(classes: np.ndarray) -> np.ndarray:
 
 
 def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
-    """(H, W) uint8, 1 at most `radius` away from a 1; exact, since offsets are compared as whole numbers."""
+    """Returns (H, W) uint8: 1 at most `radius` from a 1. Exact, since offsets are compared as integers."""
     if not mask.any():
         return np.zeros(mask.shape, np.uint8)
     return cv2.dilate(np.ascontiguousarray(mask), _disc(radius))
@@ -174,21 +173,21 @@ def _disc(radius: int) -> np.ndarray:
 
 
 def _blocks(shape: tuple[int, ...], margin: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Windows of a grid with a margin around each block, and where the block lies in its window."""
+    """Yields blocks with a margin around them as slices of the image, and the slices of the block in its window."""
     height, width = shape
-    for top in range(0, height, _BLOCK):
-        for left in range(0, width, _BLOCK):
+    for top in range(0, height, BLOCK):
+        for left in range(0, width, BLOCK):
             rows, inner_rows = _span(top, height, margin)
             columns, inner_columns = _span(left, width, margin)
             yield (rows, columns), (inner_rows, inner_columns)
 
 
 def _span(start: int, length: int, margin: int) -> tuple[slice, slice]:
-    stop = min(start + _BLOCK, length)
+    stop = min(start + BLOCK, length)
     first = max(0, start - margin)
     return slice(first, min(length, stop + margin)), slice(start - first, stop - first)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """0 where there is nothing to divide by."""
+    """Quotient, 0 where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

@@ -1,7 +1,7 @@
 """Confusion matrices and the scores computed from them: pure functions, exact in int64, all scores in percent.
 
-A matrix has one row for each class of the labels and one column for each predicted class. It is summed over images
-and processes before any score is computed, so every score is one of the whole data set, never a mean of images.
+A matrix has one row per label class and one column per predicted class. It is summed over images and processes before
+any score is computed, so every score describes the whole dataset and is never a mean over images.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ..errors import ConfigError, DataError
 from ..metainfo import IGNORE_INDEX
 from ..metainfo.protocol import Protocol
 
-#: Labels are 8-bit values, so the table that is counted into has a row for each of them.
+#: Labels are 8-bit values; pairs are counted in a table with a row for each of them.
 LABEL_VALUES = 256
 
-# Pixels handled at a time, so that memory does not grow with the image.
-_CHUNK = 1 << 18
+# Pixels per step, so that memory does not grow with the image.
+CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class ClassScores:
     Attributes:
         iou: TP / (TP + FP + FN).
         f1: 2 TP / (2 TP + FP + FN).
-        precision: TP / (TP + FP); 0 for a class that occurs and is never predicted.
-        recall: TP / (TP + FN); 0 for a class that is predicted and never occurs.
-        absent: bool; the class occurs neither in labels nor in predictions.
+        precision: TP / (TP + FP); 0 for a class that occurs but is never predicted.
+        recall: TP / (TP + FN); 0 for a class that is predicted but never occurs.
+        absent: bool; the class occurs in neither labels nor predictions.
     """
 
     iou: np.ndarray
@@ -44,10 +44,10 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class ScoringRules:
-    """What is counted of a confusion matrix and averaged, as indexes of classes.
+    """Which parts of a confusion matrix are counted and averaged, as class indexes.
 
     Attributes:
-        averaged: Classes that the means are over.
+        averaged: Classes that means are computed over.
         left_out_labels: Classes whose labelled pixels are not counted.
         left_out_predictions: Classes whose predicted pixels are not counted.
     """
@@ -58,22 +58,20 @@ class ScoringRules:
 
 
 def protocol_rules(protocol: Protocol, classes: Sequence[str]) -> ScoringRules:
-    """The rules of a protocol for a data set of these classes, found by their names.
+    """Returns the rules of a protocol for a dataset with these classes, matched by name.
 
     Raises:
-        ConfigError: The data set lacks a class of the protocol, or has one that is none of it and is not left out.
+        ConfigError: The dataset lacks a class of the protocol, or has one that the protocol neither scores nor leaves
+            out.
     """
-    missing = [name for name in protocol.classes if name not in classes]
-    strangers = [name for name in classes if name not in (*protocol.classes, *protocol.left_out_labels)]
-    if missing or strangers:
-        found = [f'it lacks {missing}'] * bool(missing) + [f'{strangers} are none of them'] * bool(strangers)
+    if not set(protocol.classes) <= set(classes) <= {*protocol.classes, *protocol.left_out_labels}:
         raise ConfigError(
-            f'protocol {protocol.name!r} ({protocol.letter}) scores the classes {list(protocol.classes)}, the data set '
-            f'has {list(classes)}: {", ".join(found)}'
+            f'protocol {protocol.name!r} ({protocol.letter}) scores the classes {list(protocol.classes)}, but the '
+            f'dataset has {list(classes)}'
         )
 
     def indexes(names: Sequence[str]) -> tuple[int, ...]:
-        # A data set that ignores a left out class may lack it.
+        # A dataset may ignore a left-out class and so not have it.
         return tuple(list(classes).index(name) for name in names if name in classes)
 
     return ScoringRules(
@@ -84,7 +82,7 @@ def protocol_rules(protocol: Protocol, classes: Sequence[str]) -> ScoringRules:
 
 
 def counted_matrix(matrix: np.ndarray, rules: ScoringRules) -> np.ndarray:
-    """A copy of a (C, C) matrix without the rows and columns that the rules leave out: they are zero."""
+    """Returns a copy of a (C, C) matrix in which the rows and columns that the rules leave out are zero."""
     counted = np.array(matrix)
     counted[list(rules.left_out_labels), :] = 0
     counted[:, list(rules.left_out_predictions)] = 0
@@ -92,9 +90,9 @@ def counted_matrix(matrix: np.ndarray, rules: ScoringRules) -> np.ndarray:
 
 
 def dropped_pixels(matrix: np.ndarray, rules: ScoringRules) -> tuple[int, int]:
-    """Pixels that are left out for what is predicted there alone, and the pixels that they are taken from.
+    """Counts the pixels with a counted label: those left out because of their prediction, and all of them.
 
-    Both have a label that is counted. Leaving errors out flatters a network, so a result says how many there were.
+    Leaving out errors flatters a network, so results report how many there were.
     """
     labelled = counted_matrix(matrix, ScoringRules((), rules.left_out_labels))
     return int(labelled[:, list(rules.left_out_predictions)].sum()), int(labelled.sum())
@@ -107,34 +105,34 @@ def confusion_matrix(
     ignore_index: int = IGNORE_INDEX,
     source: str = 'label',
 ) -> torch.Tensor:
-    """Counts the pixels of each pair of label and predicted class.
+    """Counts the pixels for each pair of label and predicted class.
 
     Args:
         pred: Predicted class indexes of any shape, each from 0 to `num_classes` - 1, also where the label is ignored.
-            Floating point is accepted when every value is whole (heads with one output channel predict so).
-        label: Class indexes of the same shape and an integer type.
+            Floating point is accepted if every value is whole (heads with one output channel return that).
+        label: Class indexes of the same shape, of an integer type.
         num_classes: Number of classes C.
         ignore_index: Label of pixels that are not counted, 0 to 255. It may be the index of a class: that row of the
             matrix is then zero.
-        source: Name of the label for error messages.
+        source: Name of the label, for error messages.
 
     Returns:
         (C, C) int64 tensor on the CPU; row = label, column = prediction.
 
     Raises:
-        DataError: Shapes differ, or a label is neither a class nor `ignore_index` (the message has the value and the
-            row and column of the first such pixel).
+        DataError: Shapes differ, or a label is neither a class nor `ignore_index` (the message gives the value, row and
+            column of the first such pixel).
         ConfigError: A prediction is not a class, or `ignore_index` is not from 0 to 255.
     """
     check_ignore_index(ignore_index)
     pred, label = _as_countable(pred), _as_countable(label)
     if pred.shape != label.shape:
-        raise DataError(f'{source}: label of shape {tuple(label.shape)}, prediction of shape {tuple(pred.shape)}')
+        raise DataError(f'{source}: label has shape {tuple(label.shape)}, prediction has {tuple(pred.shape)}')
     if label.is_floating_point():
         raise DataError(f'{source}: labels must be integers, found {label.dtype}')
     table = _count_pairs(_as_indexes(pred).reshape(-1), label.to(pred.device).reshape(-1), num_classes)
-    if table is None or _has_stranger(table, num_classes, ignore_index):
-        raise DataError(_stranger_message(label, num_classes, ignore_index, source))
+    if table is None or _has_unknown(table, num_classes, ignore_index):
+        raise DataError(_unknown_message(label, num_classes, ignore_index, source))
     matrix = table[:num_classes]
     if ignore_index < num_classes:
         matrix[ignore_index] = 0
@@ -142,7 +140,7 @@ def confusion_matrix(
 
 
 def check_ignore_index(ignore_index: int) -> None:
-    """Raises ConfigError unless `ignore_index` is a value that an 8-bit label can have."""
+    """Raises ConfigError unless `ignore_index` is an 8-bit value."""
     if not 0 <= ignore_index < LABEL_VALUES:
         raise ConfigError(f'ignore_index={ignore_index}: must be from 0 to {LABEL_VALUES - 1}')
 
@@ -150,13 +148,13 @@ def check_ignore_index(ignore_index: int) -> None:
 def class_scores(matrix: torch.Tensor | np.ndarray, present: np.ndarray | None = None) -> ClassScores:
     """IoU, F1, precision and recall of each class.
 
-    A class that occurs in labels or in predictions has a score, and it is 0 when none of its pixels is right: a class
-    that is never predicted is a failure, not a gap. Only a class absent from both is left out (NaN).
+    A class that occurs in labels or in predictions has a score, which is 0 if none of its pixels is correct: never
+    predicting a class is a failure, not a gap in the scores. Only a class absent from both is left out (NaN).
 
     Args:
         matrix: (C, C) integer matrix; row = label, column = prediction.
-        present: bool (C,); classes that are not absent even if the matrix has none of their pixels, since these were
-            left out for what is predicted there.
+        present: bool (C,); classes that count as present even if the matrix has none of their pixels, because rules
+            left these out.
     """
     matrix = np.asarray(matrix)
     hits = np.diag(matrix).astype(np.float64)
@@ -183,20 +181,20 @@ def class_scores(matrix: torch.Tensor | np.ndarray, present: np.ndarray | None =
 def summary(
     matrix: torch.Tensor | np.ndarray, score_classes: Sequence[int] | None = None, present: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Scores of the whole data set, in percent.
+    """Computes the scores of the whole dataset, in percent.
 
     Args:
         matrix: (C, C) integer matrix; row = label, column = prediction.
-        score_classes: Indexes of the classes that the means are over; all by default. Absent classes are left out.
-        present: As in `class_scores`.
+        score_classes: Indexes of the classes to average; all by default. Absent classes are left out.
+        present: See `class_scores`.
 
     Returns:
-        mIoU, mF1, mP, mR: means over `score_classes`. OA and kappa: over every labelled pixel and all C classes,
-        `score_classes` or not. OA is the share of right pixels. Kappa is (p_o - p_e) / (1 - p_e) (Cohen, 1960); where
-        chance agreement p_e is 1, all labels and predictions are of one class, hence all right, and it is 100.
+        mIoU, mF1, mP, mR: means over `score_classes`. OA and kappa: over all labelled pixels and all C classes,
+        whatever `score_classes` is. OA is the fraction of correct pixels. Kappa is (p_o - p_e) / (1 - p_e) (Cohen,
+        1960); if chance agreement p_e is 1, all labels and predictions are of one class, and kappa is 100.
 
     Raises:
-        DataError: No pixel is labelled, or all of `score_classes` are absent.
+        DataError: No pixel is labelled, or all `score_classes` are absent.
     """
     matrix = np.asarray(matrix)
     scores = class_scores(matrix, present)
@@ -205,7 +203,7 @@ def summary(
     # Python integers: the products of pixel counts below do not fit 64 bits for large sets.
     total, right = int(matrix.sum()), int(np.trace(matrix))
     if total == 0:
-        raise DataError('nothing to score: no pixel is labelled (all labels are the ignore index)')
+        raise DataError('nothing to score: all labels are the ignore index, no pixel is labelled')
     if not kept:
         raise DataError(f'nothing to average: none of the scored classes {wanted} occurs in labels or predictions')
     rows, columns = matrix.sum(axis=1).tolist(), matrix.sum(axis=0).tolist()
@@ -224,12 +222,12 @@ def summary(
 def _as_countable(values: torch.Tensor | np.ndarray) -> torch.Tensor:
     if isinstance(values, np.ndarray):
         values = torch.from_numpy(np.ascontiguousarray(values))
-    # torch has hardly any operation for the other unsigned types.
+    # torch has few operations for the other unsigned types.
     return values.to(torch.int64) if values.dtype in (torch.uint16, torch.uint32, torch.bool) else values
 
 
 def _as_indexes(pred: torch.Tensor) -> torch.Tensor:
-    """Floating point class indexes as integers."""
+    """Converts floating point class indexes to integers."""
     if not pred.is_floating_point():
         return pred
     whole = pred.to(torch.int64)
@@ -239,17 +237,20 @@ def _as_indexes(pred: torch.Tensor) -> torch.Tensor:
 
 
 def _count_pairs(pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> np.ndarray | None:
-    """(256, C) int64 counts of flat integer `label` and `pred`; None if a label is not from 0 to 255."""
+    """Returns (256, C) int64 counts of flat integer `label` and `pred`, or None if a label is not from 0 to 255."""
     bins = LABEL_VALUES * num_classes
     # The smallest type that holds every index moves the fewest bytes (measured with benchmarks/metric.py).
     dtype = torch.int16 if bins <= 1 << 15 else torch.int32
     table = torch.zeros(bins, dtype=torch.int64, device=pred.device)
-    for some_pred, some_label in zip(pred.split(_CHUNK), label.split(_CHUNK), strict=True):
+    for some_pred, some_label in zip(pred.split(CHUNK), label.split(CHUNK), strict=True):
         if some_pred.numel() == 0:
             continue
         (low, high), (lowest, highest) = _range(some_pred), _range(some_label)
         if low < 0 or high >= num_classes:
-            raise ConfigError(_prediction_message(low, high, num_classes))
+            raise ConfigError(
+                f'predicted classes range from {low} to {high}, but the dataset has {num_classes} (0 to '
+                f'{num_classes - 1}): set num_classes of the model to that of the dataset'
+            )
         if lowest < 0 or highest >= LABEL_VALUES:
             return None
         index = some_label.to(dtype, copy=True).mul_(num_classes).add_(some_pred.to(dtype))
@@ -262,22 +263,12 @@ def _range(values: torch.Tensor) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def _prediction_message(low: int, high: int, num_classes: int) -> str:
-    return (
-        f'predicted classes run from {low} to {high}, the data set has {num_classes} (0 to {num_classes - 1}): '
-        'set num_classes of the model to that of the data set'
-    )
+def _has_unknown(table: np.ndarray, num_classes: int, ignore_index: int) -> bool:
+    values = np.flatnonzero(table.any(axis=1))
+    return bool(np.any((values >= num_classes) & (values != ignore_index)))
 
 
-def _has_stranger(table: np.ndarray, num_classes: int, ignore_index: int) -> bool:
-    pixels = table[num_classes:]
-    strangers = np.count_nonzero(pixels)
-    if ignore_index >= num_classes:
-        strangers -= np.count_nonzero(pixels[ignore_index - num_classes])
-    return strangers > 0
-
-
-def _stranger_message(label: torch.Tensor, num_classes: int, ignore_index: int, source: str) -> str:
+def _unknown_message(label: torch.Tensor, num_classes: int, ignore_index: int, source: str) -> str:
     values = label.cpu().to(torch.int64).numpy()
     outside = ((values < 0) | (values >= num_classes)) & (values != ignore_index)
     where = np.unravel_index(int(outside.argmax()), outside.shape)

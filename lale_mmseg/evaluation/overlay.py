@@ -1,4 +1,4 @@
-"""Pictures of predictions over images, drawn with OpenCV and Pillow in milliseconds."""
+"""Overlays of classes on images, drawn with OpenCV and Pillow in milliseconds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..metainfo import IGNORE_INDEX
 
 __all__ = ['overlay', 'panel', 'save_png', 'to_display']
 
-#: Longer side of a picture in a panel, in pixels: larger images are scaled down, smaller than the least are enlarged.
+#: Range of the longer side of a picture in a panel, in pixels; images are scaled to fit.
 MAX_SIDE = 1024
 MIN_SIDE = 256
-#: A legend of more classes than this names only those in the picture.
+#: With more classes than this, the legend names only those in the picture.
 MAX_LEGEND = 24
 
 _GAP = 12
@@ -31,23 +31,18 @@ Palette = Sequence[Sequence[int]]
 
 
 def to_display(image: np.ndarray) -> np.ndarray:
-    """Makes an RGB picture of an image of any type and number of bands.
+    """Converts an image of any type and number of bands to an RGB picture.
 
     Args:
-        image: (H, W) or (H, W, bands). 8-bit RGB and 8-bit grey images stay as they are. Of any other the first three
-            bands (the first alone, if there are only one or two) are stretched, each from its 2nd to its 98th
-            percentile; NaN and infinity become black.
+        image: (H, W) or (H, W, bands). 8-bit RGB and grey images stay as they are. Of any other image the first three
+            bands (the first alone if there are one or two) are stretched, each from its 2nd to its 98th percentile;
+            NaN and infinity become black.
 
     Returns:
         (H, W, 3) uint8 array, RGB.
-
-    Raises:
-        ValueError: The array has neither two nor three dimensions, or no bands.
     """
     if image.ndim == 2:
         image = image[..., None]
-    if image.ndim != 3 or image.shape[2] == 0:
-        raise ValueError(f'an image of shape (H, W) or (H, W, bands) is due, found {image.shape}')
     bands = image.shape[2]
     if image.dtype != np.uint8 or bands not in (1, 3):
         kept = 3 if bands >= 3 else 1
@@ -66,21 +61,14 @@ def overlay(
 
     Args:
         image: (H, W, 3) uint8 array, RGB.
-        labels: (H, W) class indexes; pixels of `ignore_index`, and of any value that is no class, stay unpainted.
+        labels: (H, W) class indexes; pixels with `ignore_index` or any value that is not a class stay unpainted.
         palette: (r, g, b) of each class.
         alpha: Weight of the class colour, 0 (image alone) to 1 (colour alone).
-        ignore_index: Label of pixels that are left out, even if it is the index of a class.
+        ignore_index: Label of pixels to leave unpainted, even if it is the index of a class.
 
     Returns:
         (H, W, 3) uint8 array, RGB.
-
-    Raises:
-        ValueError: Sizes differ, or `alpha` is out of range.
     """
-    if image.shape[:2] != labels.shape:
-        raise ValueError(f'image of {image.shape[:2]} and labels of {labels.shape} (height, width) must be equal')
-    if not 0 <= alpha <= 1:
-        raise ValueError(f'alpha={alpha}: must be from 0 to 1')
     colors = np.asarray(palette, np.uint8).reshape(-1, 3)
     table = np.zeros((len(colors) + 1, 3), np.uint8)
     table[:-1] = colors
@@ -103,12 +91,12 @@ def panel(
     """Draws image, ground truth and prediction side by side, with titles and a legend of class colours below.
 
     Args:
-        image: (H, W) or (H, W, bands), see `to_display`.
-        label: (H, W) ground truth, or None to leave that picture out.
+        image: (H, W) or (H, W, bands); see `to_display`.
+        label: (H, W) ground truth, or None to omit that picture.
         pred: (H, W) predicted class indexes.
         classes: Name of each class.
         palette: (r, g, b) of each class.
-        path: Where to write the panel as PNG; not written by default.
+        path: PNG file to write; none by default.
         alpha: Weight of the class colour.
         ignore_index: Label of pixels that stay unpainted.
 
@@ -144,10 +132,10 @@ def panel(
 
 
 def _stretch(band: np.ndarray) -> np.ndarray:
-    """Linear stretch of a band to 8 bits, from its 2nd to its 98th percentile."""
+    """Stretches a band linearly to 8 bits, from its 2nd to its 98th percentile."""
     band = band.astype(np.float32)
     finite = np.isfinite(band)
-    # Every 7th value is enough for two percentiles, and sorting is what costs; a prime step follows no pattern.
+    # Every 7th value is enough for two percentiles and saves sorting time; a prime step follows no pattern.
     values = band[finite]
     values = values[::7] if values.size > 1 << 18 else values
     low, high = np.percentile(values, (2, 98)) if values.size else (0.0, 0.0)
@@ -167,7 +155,7 @@ def _fit(image: np.ndarray, *labels: np.ndarray) -> tuple[np.ndarray, list[np.nd
         size = (max(1, round(width * MAX_SIDE / longer)), max(1, round(height * MAX_SIDE / longer)))
         interpolation = cv2.INTER_AREA
     else:
-        # Whole factors and nearest pixels: small images are looked at pixel by pixel.
+        # Integer factors and nearest neighbour keep the pixels of small images visible.
         factor = -(-MIN_SIDE // longer)
         size = (width * factor, height * factor)
         interpolation = cv2.INTER_NEAREST
@@ -190,7 +178,7 @@ def _legend_entries(
 
 
 def _place_legend(names: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:
-    """Left top corner of each entry, wrapped to `width`, and the height of the legend."""
+    """Returns the top left corner of each entry, wrapped to `width`, and the height of the legend."""
     font = _font(14)
     places = []
     x, y = _GAP, 0
@@ -205,7 +193,7 @@ def _place_legend(names: Sequence[str], width: int) -> tuple[list[tuple[int, int
 
 @lru_cache(maxsize=4)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # matplotlib ships DejaVu Sans: the same letters on every machine, for class names in most scripts.
+    # matplotlib ships DejaVu Sans: the same on every machine, with letters of most scripts.
     from matplotlib import get_data_path
 
     return ImageFont.truetype(str(Path(get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'), size)

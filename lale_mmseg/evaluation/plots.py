@@ -1,4 +1,4 @@
-"""Charts of an evaluation and of a training run, as PNG; drawn without matplotlib's global state."""
+"""Charts of evaluations and training runs as PNG, drawn without matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -12,57 +12,58 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from ..files import write_atomic
 
-#: Scores of the validation panel, in this order, with their colours (Okabe and Ito: safe for colour blind readers).
+#: Scores in the validation panel, in this order, with their colours (Okabe and Ito, safe for colour-blind readers).
 VAL_SCORES = {'mF1': '#0072B2', 'mIoU': '#D55E00', 'OA': '#009E73'}
 
-#: Colours of the bars of scores that stand side by side, of the same palette.
+#: Colours of bars side by side, from the same palette.
 BAR_COLORS = ('#D55E00', '#0072B2', '#009E73', '#CC79A7', '#E69F00')
 
-#: Dots an inch of all charts.
+#: Dots per inch of all charts.
 DPI = 130
 _LOSS_COLOR = '#0072B2'
 _VAL_LOSS_COLOR = '#CC79A7'
-#: What `log_with_hierarchy` of mmengine's LogProcessor puts before names.
+#: Prefix of names with `log_with_hierarchy` of mmengine's LogProcessor.
 _PHASE = re.compile(r'^(train|val)/')
 
 
 @dataclass
 class Curves:
-    """What the log of a run holds, in order of steps.
+    """Log of a run, in order of steps.
 
     Attributes:
-        train: Entries by iteration, each with `loss` and maybe `lr` and `epoch`.
-        val: Entries by iteration or, if `val_by_epoch`, by epoch; maybe with `loss`.
-        val_by_epoch: Validation was logged by epoch.
+        train: Entries by iteration, each with `loss` and possibly `lr` and `epoch`.
+        val: Entries by iteration or, if `val_by_epoch`, by epoch; possibly with `loss`.
+        val_by_epoch: Whether validation was logged by epoch.
     """
 
+    train: dict[int, dict] = field(default_factory=dict)
+    val: dict[int, dict] = field(default_factory=dict)
+    val_by_epoch: bool = False
+
     def val_losses(self) -> dict[int, float]:
-        """Losses of validations by iteration; those of epochs that were not logged in training are left out."""
+        """Returns validation losses by iteration, without epochs that training did not log."""
         losses = {step: entry['loss'] for step, entry in self.val.items() if _is_number(entry.get('loss'))}
         if not self.val_by_epoch:
             return losses
         ends = {entry['epoch']: step for step, entry in self.train.items() if _is_number(entry.get('epoch'))}
         return {ends[epoch]: loss for epoch, loss in losses.items() if epoch in ends}
 
-    train: dict[int, dict] = field(default_factory=dict)
-    val: dict[int, dict] = field(default_factory=dict)
-    val_by_epoch: bool = False
-
 
 def plot_confusion(
     matrix: np.ndarray, classes: Sequence[str], path: str | PathLike[str], title: str = 'Confusion matrix'
 ) -> None:
-    """Draws a confusion matrix as a heat map, each row in percent of the label pixels of its class.
+    """Draws a confusion matrix as a heat map, each row in percent of its label pixels.
 
     Args:
-        matrix: (C, C) pixel counts; row = label, column = prediction. A row without pixels stays empty.
-        classes: Name of each class, C of them.
+        matrix: (C, C) pixel counts; row = label, column = prediction. Rows without pixels stay empty.
+        classes: Name of each class.
         path: PNG file to write.
         title: Heading.
     """
@@ -104,15 +105,12 @@ def plot_confusion(
 
 
 def plot_bars(groups: dict[str, dict[str, float]], path: str | PathLike[str], title: str) -> None:
-    """Draws scores in percent as bars, one group a row of a table.
+    """Draws scores in percent as groups of bars.
 
     Args:
-        groups: Scores by name, by group; a group may lack some of them.
+        groups: Scores by name for each group, at most five different names; a group may lack some.
         path: PNG file to write.
         title: Heading.
-
-    Raises:
-        ValueError: More than five different scores.
     """
     names = list(dict.fromkeys(name for scores in groups.values() for name in scores))
     figure = Figure(figsize=(max(1.8 * len(groups) + 1.5, 5), 4.4), dpi=DPI, layout='constrained')
@@ -137,12 +135,11 @@ def plot_curves(scalars_files: Sequence[Path], path: str | PathLike[str]) -> boo
     """Draws loss, learning rate and validation scores of a run.
 
     Args:
-        scalars_files: `scalars.json` files of mmengine's LocalVisBackend, oldest first; one for each time that the
-            run was started.
+        scalars_files: `scalars.json` files of mmengine's LocalVisBackend, oldest first; one for each start of the run.
         path: PNG file to write.
 
     Returns:
-        Whether there was anything to draw; if not, nothing is written.
+        Whether there was anything to draw; otherwise no file is written.
     """
     curves = read_curves(scalars_files)
     losses = {step: entry['loss'] for step, entry in curves.train.items() if _is_number(entry.get('loss'))}
@@ -177,22 +174,21 @@ def plot_curves(scalars_files: Sequence[Path], path: str | PathLike[str]) -> boo
 def read_curves(scalars_files: Sequence[Path]) -> Curves:
     """Merges the logs of a run that was started several times.
 
-    From the step at which a later file begins, it replaces what earlier ones hold: a resumed run goes back to its
-    checkpoint, and what was logged after that did not happen. Lines that are no JSON (a log cut off by a crash) and
-    files that are not there are passed over.
+    From its first step on, a later file replaces the entries of earlier ones, since a resumed run goes back to its
+    checkpoint. Missing files, and lines that are not JSON (a log cut off by a crash), are skipped.
     """
     curves = Curves()
     for file in scalars_files:
         entries = _read_lines(Path(file))
         val = {int(entry['step']): entry for entry in entries if any(name in entry for name in VAL_SCORES)}
-        # Validations may have a loss, too.
+        # Validations may have a loss as well, so scores distinguish them.
         train = {
             int(entry['step']): entry
             for entry in entries
             if 'loss' in entry and not any(name in entry for name in VAL_SCORES)
         }
         epochs = [entry['epoch'] for entry in train.values() if _is_number(entry.get('epoch'))]
-        # mmengine logs epochs only in runs by epoch; there it counts validations by epoch too, unless told not to.
+        # mmengine logs epochs only in runs by epoch; there validations usually count epochs as well.
         if epochs and val:
             curves.val_by_epoch = max(val) <= max(epochs)
         if train:
@@ -236,7 +232,7 @@ def _draw_loss(axes: Axes, losses: dict[int, float], val_losses: dict[int, float
     axes.set_ylabel('Loss' if val_losses else 'Training loss')
     axes.set_title('Training')
     positive = values[values > 0]
-    # A loss over more than a decade hides its end on a linear axis.
+    # On a linear axis a loss that spans more than a decade hides its end.
     if len(positive) == len(values) and positive.max() > 10 * positive.min():
         axes.set_yscale('log')
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -279,16 +275,13 @@ def _style(axes: Axes) -> None:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Mean over a centred window of about a twentieth of the values; the window shrinks at both ends."""
-    half = max(1, len(values) // 40)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    places = np.arange(len(values))
-    low, high = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
-    return (sums[high] - sums[low]) / (high - low)
+    """Returns the mean over a centred window of about a twentieth of the values; it shrinks at both ends."""
+    window = 2 * max(1, len(values) // 40) + 1
+    return pd.Series(values).rolling(window, center=True, min_periods=1).mean().to_numpy()
 
 
 def _percent(value: float) -> str:
-    """One decimal; what rounds to nothing is still told from none."""
+    """Formats with one decimal; small values become '<0.1', so that they differ from 0."""
     if value == 0:
         return '0'
     if value < 0.05:
@@ -301,7 +294,7 @@ def _is_number(value: object) -> bool:
 
 
 def save_figure(figure: Figure, path: str | PathLike[str]) -> None:
-    """Writes a figure as PNG, cut to what is drawn, whole or not at all."""
+    """Writes a figure as PNG, cropped to its content; the file is complete or absent."""
     content = io.BytesIO()
     figure.savefig(content, format='png', bbox_inches='tight', pad_inches=0.15)
     write_atomic(path, content.getvalue())

@@ -1,9 +1,7 @@
-"""The result of one evaluation: what is printed, what is written, and what later steps read."""
+"""The result of one evaluation: scores, tables, JSON and the confusion matrix as a picture."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,63 +11,50 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from prettytable import PrettyTable
 
 from .. import __version__
 from ..errors import DataError
 from ..files import write_atomic
 from ..metainfo.protocol import Protocol
-from .boundary import COUNTS, BoundaryScores, boundary_scores, boundary_summary
-from .confusion import ClassScores, ScoringRules, class_scores, counted_matrix, dropped_pixels, summary
+from .boundary import COUNTS, boundary_scores, boundary_summary
+from .confusion import ScoringRules, class_scores, counted_matrix, dropped_pixels, summary
+from .plots import plot_confusion
+from .tiles import TileScores, plain_rows
 
-#: Files that `EvaluationReport.write` makes.
-REPORT_FILES = ('metrics.json', 'confusion_matrix.csv', 'per_class.csv')
-
-_SCORE_NAMES = (('IoU', 'iou'), ('F1', 'f1'), ('precision', 'precision'), ('recall', 'recall'))
+#: Score columns of `EvaluationReport.per_class`; the last two exist only where boundaries were scored.
+CLASS_SCORES = ('IoU', 'F1', 'precision', 'recall', 'BF1', 'BIoU')
 
 
 @dataclass(frozen=True)
 class BoundaryResult:
-    """Boundaries of one evaluation.
+    """Boundary pixels of one evaluation.
 
     Attributes:
-        tolerance: Largest distance of pixels that match, in pixels.
+        tolerance: Largest distance at which boundaries match, in pixels.
         counts: (C, 6) int64, see `boundary.COUNTS`.
     """
 
     tolerance: int
     counts: np.ndarray
 
-    @cached_property
-    def scores(self) -> BoundaryScores:
-        """Boundary scores of each class, in percent."""
-        return boundary_scores(self.counts)
-
-    def row(self, index: int) -> list[float | None]:
-        """BF1 and BIoU of a class; None where it is absent."""
-        return [_value(values, index) for values in (self.scores.f1, self.scores.iou)]
-
-    def to_dict(self, classes: Sequence[str]) -> dict:
-        """Tolerance and pixel counts by class."""
-        counts = (dict(zip(COUNTS, row, strict=True)) for row in self.counts.tolist())
-        return {'tolerance': self.tolerance, 'counts': dict(zip(classes, counts, strict=True))}
-
 
 @dataclass(frozen=True, eq=False)
 class EvaluationReport:
-    """Scores of one evaluation, all derived from its confusion matrix and, where asked for, counts of boundaries.
+    """Scores of one evaluation, all derived from its confusion matrix and, if requested, boundary and tile counts.
 
     Attributes:
         classes: Name of each class, C of them.
-        palette: (r, g, b) of each class, or None where the data set has no colours.
-        matrix: (C, C) int64 pixel counts; row = label, column = prediction. All of them, whatever the rules leave out.
+        palette: (r, g, b) of each class, or None if the dataset has no colours.
+        matrix: (C, C) int64 pixel counts of all pixels, whatever the rules exclude; row = label, column = prediction.
         num_images: Number of images that were scored.
         ignore_index: Label of pixels that were not counted.
-        rules: Which classes are averaged, and what of the matrix is left out.
-        protocol: Whose rules these are, or None.
-        boundary: Boundaries, or None where they were not scored.
-        source: What the data set says of itself: city, protocol, split, tiles and so on; None where it says nothing.
-        run: What was tested: checkpoint, epoch, iter, digest, mode and views; None in validations.
+        rules: Which classes are averaged and which pixels are excluded.
+        protocol: The published protocol that defines the rules, or None.
+        boundary: Boundary counts, or None.
+        source: The dataset's own description (city, protocol, split, tiles), or None.
+        tiles: Scores of each tile and city, or None.
     """
 
     classes: tuple[str, ...]
@@ -81,36 +66,52 @@ class EvaluationReport:
     protocol: Protocol | None = None
     boundary: BoundaryResult | None = None
     source: Mapping[str, Any] | None = None
-    run: Mapping[str, Any] | None = None
+    tiles: TileScores | None = None
 
     @cached_property
     def counted(self) -> np.ndarray:
-        """The matrix without what the rules leave out."""
+        """The matrix without the pixels that the rules exclude."""
         return counted_matrix(self.matrix, self.rules)
 
     @cached_property
-    def scores(self) -> ClassScores:
-        """Scores of each class, in percent."""
-        return class_scores(self.counted, self._labelled)
-
-    @cached_property
     def summary(self) -> dict[str, float]:
-        """Means over `score_classes`: mIoU, mF1, mP, mR, with boundaries mBF1 and mBIoU; OA and kappa; in percent.
+        """mIoU, mF1, mP, mR over `score_classes` (with boundaries mBF1 and mBIoU), OA and kappa, in percent.
 
-        OA and kappa are over all pixels that are counted.
+        OA and kappa are over all counted pixels.
 
         Raises:
             DataError: There is nothing to score.
         """
         if self.protocol is not None and self.matrix.any() and not self.counted.any():
             raise DataError(
-                f'nothing to score: {self._protocol_name()} leaves out all {int(self.matrix.sum()):,} labelled pixels '
-                f'({self.protocol.says})'
+                f'nothing to score: protocol {self.protocol.name!r} excludes all {int(self.matrix.sum()):,} labelled '
+                f'pixels ({self.protocol.says})'
             )
         values = summary(self.counted, self.rules.averaged, self._labelled)
         if self.boundary is not None:
             values.update(boundary_summary(self.boundary.counts, self.rules.averaged))
         return values
+
+    @cached_property
+    def per_class(self) -> pd.DataFrame:
+        """One row per class: scores in percent (NaN if absent or excluded), label and predicted pixels, label share.
+
+        `scored` is 1 for the classes that the means are over.
+        """
+        scores = class_scores(self.counted, self._labelled)
+        columns: dict[str, Any] = dict(
+            zip(CLASS_SCORES, (scores.iou, scores.f1, scores.precision, scores.recall), strict=False)
+        )
+        if self.boundary is not None:
+            found = boundary_scores(self.boundary.counts)
+            columns |= dict(BF1=found.f1, BIoU=found.iou)
+        table = pd.DataFrame(columns, index=pd.Index(self.classes, name='class'))
+        table.iloc[list(self.rules.left_out_labels)] = np.nan
+        table['label_pixels'] = self.matrix.sum(axis=1)
+        table['predicted_pixels'] = self.matrix.sum(axis=0)
+        table['label_share'] = 100 * table['label_pixels'] / self.matrix.sum()
+        table['scored'] = np.isin(np.arange(len(self.classes)), self.rules.averaged) & ~scores.absent
+        return table.astype({'scored': int})
 
     @property
     def score_classes(self) -> tuple[str, ...]:
@@ -119,67 +120,62 @@ class EvaluationReport:
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """Names of the classes that occur neither in labels nor in predictions, of what is counted."""
+        """Names of the classes that occur neither in the counted labels nor in the counted predictions."""
+        missing = self.per_class['IoU'].isna()
         return tuple(
-            name
-            for index, name in enumerate(self.classes)
-            if self.scores.absent[index] and index not in self.rules.left_out_labels
+            name for i, name in enumerate(self.classes) if missing.iloc[i] and i not in self.rules.left_out_labels
         )
 
     def metrics(self) -> dict[str, float]:
-        """The summary, then `IoU/<class>`, `F1/<class>` and with boundaries `BF1/<class>`, `BIoU/<class>`, in percent.
+        """The flat result: the summary, tile scores, then `IoU/<class>`, `F1/<class>` (`BF1/`, `BIoU/`), in percent.
 
-        Absent classes and those that the rules leave out have no score. Where a protocol leaves out predictions,
-        `dropped` is the share of pixels that it drops for what is predicted there.
+        Absent and excluded classes have no score. Where a protocol excludes predictions, `dropped` is the share of
+        pixels that it excludes because of their prediction alone.
         """
         values = dict(self.summary)
-        dropped = self._dropped()
-        if dropped is not None:
-            values['dropped'] = dropped['share']
-        rows = [dict(zip(self._titles(), self._score_row(index), strict=True)) for index in range(len(self.classes))]
+        if self.tiles is not None:
+            values |= self.tiles.metrics()
+        if self._dropped is not None:
+            values['dropped'] = self._dropped['share']
         for title in ('IoU', 'F1', 'BF1', 'BIoU'):
-            for name, row in zip(self.classes, rows, strict=True):
-                value = row.get(title)
-                if value is not None:
-                    values[f'{title}/{name}'] = value
+            if title in self.per_class:
+                values |= {f'{title}/{name}': float(value) for name, value in self.per_class[title].dropna().items()}
         return values
 
     def text(self) -> str:
-        """A table of classes, the summary in one line, and what is left out."""
-        table = PrettyTable(['class', *self._titles(), 'label share'])
-        table.align = 'r'
+        """The printed report: a table of classes, the summary in one line, and notes on what the means exclude."""
+        titles = [name for name in CLASS_SCORES if name in self.per_class]
+        table = PrettyTable(['class', *titles, 'label share'], align='r')
         table.align['class'] = 'l'
-        shares = self._label_shares()
-        for index, name in enumerate(self.classes):
+        for index, (name, row) in enumerate(self.per_class.iterrows()):
             marked = name if index in self.rules.averaged else f'{name} *'
-            row = ('-' if value is None else f'{value:.2f}' for value in self._score_row(index))
-            table.add_row([marked, *row, f'{shares[index]:.2f}'])
-        lines = [] if self.protocol is None else [f'{self._protocol_name()}: {self.protocol.says}']
-        lines += _source_lines(self.source)
+            cells = ('-' if np.isnan(row[title]) else f'{row[title]:.2f}' for title in titles)
+            table.add_row([marked, *cells, f'{row["label_share"]:.2f}'])
+        protocol = self.protocol
+        lines = []
+        if protocol is not None:
+            lines.append(f'protocol {protocol.letter} {protocol.name!r} ({protocol.title}): {protocol.says}')
         lines += [
+            *_source_lines(self.source),
             f'{self.num_images} images, {int(self.matrix.sum()):,} labelled pixels; scores in percent',
             table.get_string(),
             '  '.join(f'{name} {value:.2f}' for name, value in self.summary.items()),
+            *self._notes(),
         ]
-        return '\n'.join(lines + self._notes())
+        return '\n'.join(lines if self.tiles is None else [*lines, *self.tiles.text_lines()])
 
     def to_dict(self) -> dict:
-        """Everything as plain JSON types; scores of absent classes and of those that are left out are None."""
-        labelled, predicted = self.matrix.sum(axis=1), self.matrix.sum(axis=0)
-        per_class = {
-            name: {
-                **dict(zip(self._titles(), self._score_row(index), strict=True)),
-                'label_pixels': int(labelled[index]),
-                'predicted_pixels': int(predicted[index]),
-            }
-            for index, name in enumerate(self.classes)
-        }
+        """The content of metrics.json; scores of absent and excluded classes are None."""
+        per_class = self.per_class.drop(columns=['label_share', 'scored'])
+        boundary = None
+        if self.boundary is not None:
+            counts = (dict(zip(COUNTS, row, strict=True)) for row in self.boundary.counts.tolist())
+            boundary = dict(tolerance=self.boundary.tolerance, counts=dict(zip(self.classes, counts, strict=True)))
         return {
             'protocol': None if self.protocol is None else self.protocol.to_dict(),
             'source': None if self.source is None else dict(self.source),
-            'run': None if self.run is None else dict(self.run),
             'summary': self.summary,
-            'per_class': per_class,
+            'per_class': plain_rows(per_class),
             'classes': list(self.classes),
             'palette': None if self.palette is None else [list(color) for color in self.palette],
             'score_classes': list(self.score_classes),
@@ -187,118 +183,83 @@ class EvaluationReport:
             'num_images': self.num_images,
             'num_pixels': int(self.matrix.sum()),
             'num_counted_pixels': int(self.counted.sum()),
-            'dropped': self._dropped(),
-            'boundary': None if self.boundary is None else self.boundary.to_dict(self.classes),
+            'dropped': self._dropped,
+            'boundary': boundary,
+            **({} if self.tiles is None else self.tiles.to_dict()),
             'ignore_index': self.ignore_index,
             'matrix_axes': 'row = label, column = prediction, values in pixels',
             'matrix': self.matrix.tolist(),
             'lale_mmseg_version': __version__,
         }
 
-    def to_json(self) -> str:
-        """`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + '\n'
-
     def write(self, folder: str | PathLike[str]) -> None:
-        """Writes metrics.json, confusion_matrix.csv and per_class.csv into a folder, each whole or not at all."""
-        matrix_rows = [['label \\ prediction', *self.classes]]
-        matrix_rows += [[name, *row] for name, row in zip(self.classes, self.matrix.tolist(), strict=True)]
-        class_rows: list[list] = [
-            ['class', *self._titles(), 'label_pixels', 'predicted_pixels', 'label_share', 'scored']
-            + ['protocol'] * (self.protocol is not None)
-        ]
-        shares = self._label_shares()
-        for index, values in enumerate(self.to_dict()['per_class'].values()):
-            scored = int(index in self.rules.averaged and not self.scores.absent[index])
-            row = [self.classes[index], *values.values(), shares[index], scored]
-            class_rows.append(row if self.protocol is None else [*row, self.protocol.name])
-        for name, content in zip(
-            REPORT_FILES, (self.to_json(), csv_text(matrix_rows), csv_text(class_rows)), strict=True
-        ):
-            write_atomic(Path(folder) / name, content)
+        """Writes metrics.json, per_class.csv, confusion_matrix.csv and .png, and with tiles per_tile.csv, per_city.csv.
+
+        Each file appears under its name only when it is complete.
+        """
+        folder = Path(folder)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        write_atomic(folder / 'metrics.json', text + '\n')
+        per_class = self.per_class
+        if self.protocol is not None:
+            per_class = per_class.assign(protocol=self.protocol.name)
+        write_atomic(folder / 'per_class.csv', per_class.to_csv())
+        matrix = pd.DataFrame(self.matrix, pd.Index(self.classes, name='label \\ prediction'), self.classes)
+        write_atomic(folder / 'confusion_matrix.csv', matrix.to_csv())
+        title = 'Confusion matrix'
+        if self.protocol is not None:
+            title += f', all labelled pixels (protocol {self.protocol.letter}, {self.protocol.test_labels} labels)'
+        plot_confusion(self.matrix, self.classes, folder / 'confusion_matrix.png', title)
+        if self.tiles is not None:
+            write_atomic(folder / 'per_tile.csv', self.tiles.per_tile.to_csv())
+            write_atomic(folder / 'per_city.csv', self.tiles.per_city.to_csv())
 
     @property
     def _labelled(self) -> np.ndarray:
-        """bool (C,): classes that are labelled where it counts; they have a score, however they are predicted."""
+        """bool (C,): classes with counted label pixels; they have a score even if every prediction is excluded."""
         labelled = self.matrix.sum(axis=1) > 0
         labelled[list(self.rules.left_out_labels)] = False
         return labelled
 
-    def _protocol_name(self) -> str:
-        return (
-            f'protocol {self.protocol.letter} {self.protocol.name!r} ({self.protocol.title})' if self.protocol else ''
-        )
-
+    @cached_property
     def _dropped(self) -> dict[str, float] | None:
-        """Pixels left out for what is predicted there alone, and their share in percent; None if no rule does so."""
+        """Pixels excluded because of their prediction alone, and their share in percent; None without such a rule."""
         if not self.rules.left_out_predictions:
             return None
         dropped, labelled = dropped_pixels(self.matrix, self.rules)
         return {'pixels': dropped, 'of': labelled, 'share': 100 * dropped / labelled if labelled else 0.0}
 
     def _notes(self) -> list[str]:
-        """Lines below the table: what the scores leave out."""
+        """Lines below the table about what the scores exclude."""
         lines = []
-        others = [index for index in range(len(self.classes)) if index not in self.rules.averaged]
-        if others and not self.rules.left_out_labels:
+        excluded = ', '.join(self.classes[index] for index in self.rules.left_out_labels)
+        if excluded:
+            lines.append(f'* not in mIoU, mF1, mP and mR; pixels labelled {excluded} are not counted')
+        elif len(self.rules.averaged) < len(self.classes):
             lines.append('* predicted, but not in mIoU, mF1, mP and mR')
-        elif others:
-            names = ', '.join(self.classes[index] for index in self.rules.left_out_labels)
-            lines.append(f'* not in mIoU, mF1, mP and mR; pixels labelled {names} are not counted')
-        dropped = self._dropped()
-        if dropped is not None:
+        if self._dropped is not None:
             names = ', '.join(self.classes[index] for index in self.rules.left_out_predictions)
             lines.append(
-                f'dropped, which flatters: {dropped["pixels"]:,} of {dropped["of"]:,} pixels of the other classes '
-                f'({dropped["share"]:.2f} %), for {names} is predicted there'
+                f'excluded, which flatters the scores: {self._dropped["pixels"]:,} of {self._dropped["of"]:,} pixels '
+                f'of the other classes ({self._dropped["share"]:.2f} %), because {names} is predicted there'
             )
         if self.boundary is not None:
             lines.append(f'boundary scores (BF1, BIoU): within {self.boundary.tolerance} pixel(s)')
-        of_what = '' if self.protocol is None else ' that are counted'
         lines += [
-            f'left out of the means: class {name!r} occurs neither in labels nor in predictions{of_what}'
+            f'not averaged: class {name!r} occurs neither in labels nor in predictions'
             for name in self.absent
             if name in self.score_classes
         ]
         return lines
 
-    def _titles(self) -> list[str]:
-        """Names of the scores of a class."""
-        return [name for name, _ in _SCORE_NAMES] + (['BF1', 'BIoU'] if self.boundary is not None else [])
 
-    def _score_row(self, index: int) -> list[float | None]:
-        """Scores of a class in percent, in the order of `_titles`; None where it is absent or left out."""
-        if index in self.rules.left_out_labels:
-            return [None] * len(self._titles())
-        row = [_value(getattr(self.scores, field), index) for _, field in _SCORE_NAMES]
-        return row if self.boundary is None else row + self.boundary.row(index)
-
-    def _label_shares(self) -> list[float]:
-        """Share of each class in the labelled pixels, in percent."""
-        return (100 * self.matrix.sum(axis=1) / self.matrix.sum()).tolist()
-
-
-def _value(values: np.ndarray, index: int) -> float | None:
-    """A score; None where it is NaN, that is the class absent."""
-    return None if np.isnan(values[index]) else float(values[index])
-
-
-def csv_text(rows: Sequence[Sequence]) -> str:
-    """Rows as CSV text; None becomes an empty cell."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows(rows)
-    return text.getvalue()
-
-
-def _source_lines(source: Mapping[str, Any] | None) -> list[str]:
-    """What was scored, and what of it was not there."""
-    source = source or {}
-    reads = [f'held out: read {source["test_read"]} of it by this attempt'] if 'test_read' in source else []
-    if 'tiles' not in source:
-        return reads
+def _source_lines(source: Mapping[str, Any] | None) -> Sequence[str]:
+    """Which tiles were scored, and which of the split were missing."""
+    if source is None or 'tiles' not in source:
+        return []
     tiles, missing = source['tiles'], source['missing_tiles']
     clean = ', clean' if source['clean'] else ''
     line = f'{source["city"]}, split {source["split"]!r} of {source["protocol"]!r}{clean}, {source["labels"]} labels'
     if not missing:
-        return [f'{line}: all {len(tiles)} tiles', *reads]
-    return [f'{line}: ONLY {len(tiles)} of {len(tiles) + len(missing)} tiles; missing: {", ".join(missing)}', *reads]
+        return [f'{line}: all {len(tiles)} tiles']
+    return [f'{line}: ONLY {len(tiles)} of {len(tiles) + len(missing)} tiles; missing: {", ".join(missing)}']

@@ -1,92 +1,94 @@
-"""What a network description in a checkpoint may ask for: plain networks, no files, no code from elsewhere."""
+"""What the network description in a checkpoint may contain: plain networks, no files, no code from elsewhere."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-from mmengine.runner import checkpoint as mmengine_checkpoint
+import mmengine.registry as root
+import mmseg.registry as own
 
-from ..engine.component_check import find_registered
 from ..errors import CheckpointError
 
-#: Where the classes of a description may come from. Other registered classes read files named by their arguments.
-_TRUSTED_MODULES = (
+#: Modules whose registered classes a description may name. Those of other modules may read files in their constructor.
+ALLOWED_MODULES = (
     'lale_mmseg.models.',
-    'mmcv.cnn.',
+    'mmcv.cnn.bricks.',
     'mmdet.models.dense_heads.mask',
     'mmdet.models.layers.',
     'mmdet.models.losses.',
-    'mmdet.models.task_modules.',
+    'mmdet.models.task_modules.assigners.',
+    'mmdet.models.task_modules.samplers.',
     'mmengine.model.',
-    'mmengine.utils.dl_utils.',
+    'mmengine.utils.dl_utils.parrots_wrapper.',
     'mmseg.models.',
     'torch.nn.',
 )
-#: Arguments by which parts of mmsegmentation and mmdetection load files or modules while they are built.
-_LOADING_ARGUMENTS = ('pretrained', 'checkpoint', 'checkpoint_path', 'teacher_ckpt', 'teacher_config', '_scope_')
+#: Arguments that make a constructor in these modules read a file or import a module.
+REFUSED_ARGUMENTS = (
+    *('pretrained', 'checkpoint', 'checkpoint_path', 'class_embed_path', 'diffusion_cfg'),
+    *('teacher_ckpt', 'teacher_config', '_scope_'),
+)
 
 
-def require_harmless(model_cfg: Any, source: str | Path) -> None:
-    """Refuses a description that could do more than build a network; drops `init_cfg`, as all weights follow.
+def require_harmless(node: Any, source: str | Path, where: str = 'model') -> None:
+    """Refuses a description that could do more than build a network; removes `init_cfg`, as all weights are loaded.
 
-    A registry resolves a dotted name by importing it, and some registered classes unpickle files in their constructor,
-    so an unchecked description could run any code.
+    A registry resolves an unknown name by importing it, and some registered classes unpickle files in their
+    constructor, so building an unchecked description could run any code.
 
     Args:
-        model_cfg: The model's config; `init_cfg` entries are removed in place.
+        node: The model's config, or a part of it; `init_cfg` entries are removed in place.
         source: Name of the checkpoint, for errors.
+        where: Dotted name of the part, for errors.
 
     Raises:
-        CheckpointError: A type is not registered or not of a trusted module, or an argument names a file to load.
+        CheckpointError: A type is not registered or not from an allowed module, or an argument names a file to load.
     """
-    for where, node in _dicts(model_cfg, 'model'):
-        node.pop('init_cfg', None)
-        for name in _LOADING_ARGUMENTS:
-            if node.get(name):
-                raise CheckpointError(
-                    f'{source}: {where}.{name} is {node[name]!r}; a checkpoint may not load files or modules'
-                )
-        if 'type' in node and not _is_trusted(node['type']):
-            raise CheckpointError(
-                f'{source}: {where}.type is {node["type"]!r}, which is not registered or not a part that checkpoints '
-                'may name; if it is a part of your own, test with its config (tools/test.py)'
-            )
+    if isinstance(node, (list, tuple)):
+        for position, item in enumerate(node):
+            require_harmless(item, source, f'{where}.{position}')
+    if not isinstance(node, Mapping):
+        return
+    node.pop('init_cfg', None)  # type: ignore[attr-defined]
+    for name, value in node.items():
+        # Losses of mmsegmentation read class weights from a file, which may be a pickle; timm reads `hf-hub:NAME` and
+        # `local-dir:NAME` from a hub or a folder.
+        reads = name in REFUSED_ARGUMENTS or (name == 'class_weight' and isinstance(value, str))
+        reads = reads or (name == 'model_name' and ':' in str(value))
+        if reads and value:
+            raise CheckpointError(f'{source}: {where}.{name} is {value!r}; a checkpoint may not load files or modules')
+        require_harmless(value, source, f'{where}.{name}')
+    if 'type' in node and not _is_allowed(node['type']):
+        raise CheckpointError(
+            f'{source}: {where}.type is {node["type"]!r}, which is not registered or not a part that a checkpoint may '
+            'name; test a network with parts of your own with its config (tools/test.py)'
+        )
 
 
-@contextmanager
-def refuse_unsafe_loading() -> Iterator[None]:
-    """While it is open, mmengine reads no checkpoint file: none is needed to build a network."""
-
-    def refuse(filename: Any, *_: Any, **__: Any) -> Any:
-        raise CheckpointError(f'{filename}: a network description asks to load this file while it is built')
-
-    with (
-        mock.patch.object(mmengine_checkpoint, '_load_checkpoint', refuse),
-        mock.patch.object(mmengine_checkpoint.CheckpointLoader, 'load_checkpoint', refuse),
-    ):
-        yield
-
-
-def _is_trusted(kind: Any) -> bool:
-    if not isinstance(kind, str):
-        return False
-    found = find_registered(kind)
+def _is_allowed(name: Any) -> bool:
+    found = list(_registered(name)) if isinstance(name, str) else []
     return bool(found) and all(
-        inspect.isclass(part) and f'{part.__module__}.'.startswith(_TRUSTED_MODULES) for part in found
+        inspect.isclass(part) and f'{part.__module__}.'.startswith(ALLOWED_MODULES) for part in found
     )
 
 
-def _dicts(node: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """(path, dict) of a nested config, outer ones first."""
-    if isinstance(node, Mapping):
-        yield where, node
-        for name, value in list(node.items()):
-            yield from _dicts(value, f'{where}.{name}')
-    elif isinstance(node, (list, tuple)):
-        for position, value in enumerate(node):
-            yield from _dicts(value, f'{where}.{position}')
+def _registered(name: str) -> Iterator[Any]:
+    """Everything that a builder can find under a name.
+
+    Looked up here and not by `Registry.get`, which imports a name that it does not know.
+    """
+    scope, _, short = name.rpartition('.')
+    if scope == 'mmdet' and importlib.util.find_spec('mmdet'):
+        registries = [importlib.import_module('mmdet.registry')]
+    else:
+        registries = {'': [own, root], 'mmseg': [own], 'mmengine': [root]}.get(scope, [])
+    for module in registries:
+        for registry in (module.MODELS, module.TASK_UTILS):
+            registry.import_from_location()  # its own package, fixed where the registry is made
+            if short in registry.module_dict:
+                yield registry.module_dict[short]

@@ -1,8 +1,8 @@
 """Inria Aerial Image Labeling: classes, cities, tiles, and the two protocols that score its buildings.
 
-Orthophotos of 30 cm with labels of buildings (Maggiori et al., Can semantic labeling methods generalize to any city?,
-IGARSS 2017): 36 tiles of 5000x5000 pixels of each of five cities with labels, and as many of five others whose labels
-are not published.
+Orthophotos of 30 cm with building labels (Maggiori et al., Can semantic labeling methods generalize to any city?,
+IGARSS 2017): 36 tiles of 5000x5000 pixels of each of five cities with labels, and as many of five other cities whose
+labels are not published.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .protocol import Protocol, Split
 
 #: Cities with published labels.
 CITIES = ('austin', 'chicago', 'kitsap', 'tyrol-w', 'vienna')
-#: Cities of the test, whose labels are held by the benchmark's server.
+#: Test cities, whose labels only the benchmark's server has.
 HIDDEN_CITIES = ('bellingham', 'bloomington', 'innsbruck', 'sfo', 'tyrol-e')
 TILES_PER_CITY = 36
 #: In index order.
@@ -29,9 +29,9 @@ TILE_SIZE = 5000
 #: Metres.
 GROUND_SAMPLE_DISTANCE = 0.3
 
-#: Name of the data set in `splits` of a protocol.
+#: Name of the dataset in `splits` of a protocol.
 DATASET = 'inria'
-#: Start of a file's name: `austin12`, or `austin12_0_512_512_1024` of a window of it (x0, y0, x1, y1).
+#: Pattern of a file's stem: `austin12`, or `austin12_0_512_512_1024` of a window of it (x0, y0, x1, y1).
 TILE_PATTERN = (
     rf'(?P<tile>(?P<city>{"|".join(CITIES + HIDDEN_CITIES)})(?:[1-9]|[12][0-9]|3[0-6]))'
     r'(?:_.*)?$'  # the name ends, or goes on with `_`: austin1 is neither austin12 nor austin1b
@@ -46,12 +46,12 @@ def tiles_of(city: str) -> tuple[str, ...]:
 
 #: All tiles with labels, by city and number.
 TILES = tuple(tile for city in CITIES for tile in tiles_of(city))
-#: All tiles without.
+#: All tiles without labels.
 HIDDEN_TILES = tuple(tile for city in HIDDEN_CITIES for tile in tiles_of(city))
 
 
 def tile_of(stem: str) -> str | None:
-    """The tile that a file belongs to, from its name such as `austin12_0_512_512_1024`; None if it names none."""
+    """Tile of a file from its stem, such as `austin12_0_512_512_1024`; None if it names no tile."""
     match = _STEM.match(stem)
     return None if match is None else match['tile']
 
@@ -60,7 +60,7 @@ def city_of(tile: str) -> str:
     """City of a tile.
 
     Raises:
-        KeyError: It is not the name of a tile.
+        KeyError: Not the name of a tile.
     """
     match = _STEM.match(tile)
     if match is None or match['tile'] != tile:
@@ -94,7 +94,7 @@ _PROTOCOL = Protocol(
     left_out_labels=(),
     left_out_predictions=(),
     says='tiles 1 to 5 of each of five cities are validation, the other 155 training; the labels of the test, five '
-    'other cities, are not published; mIoU and mF1 are those of building, OA is the share of right pixels',
+    'other cities, are not published; mIoU and mF1 are those of building, OA is the share of correct pixels',
 )
 PROTOCOLS = (
     _PROTOCOL,
@@ -105,7 +105,8 @@ PROTOCOLS = (
         title='few-shot roofs',
         splits=_FEW,
         clean_splits=_FEW,
+        held_out=('test',),
         says='one crop of 1024x1024 of each tile of Austin: 24 to train, 6 to validate, 6 to test, which are read once '
-        'after all tuning; mIoU and mF1 are those of building, OA is the share of right pixels',
+        'after all tuning; mIoU and mF1 are those of building, OA is the share of correct pixels',
     ),
 )

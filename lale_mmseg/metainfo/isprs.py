@@ -45,7 +45,7 @@ _VAIHINGEN_16 = _tiles('1 3 5 7 11 13 15 17 21 23 26 28 30 32 34 37')
 _VAIHINGEN_17 = _tiles('2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38')
 _VAIHINGEN_5 = _tiles('11 15 28 30 34')
 
-#: All tiles with labels, by data set.
+#: All tiles with labels, by dataset.
 TILES: dict[str, tuple[str, ...]] = {
     'potsdam': _POTSDAM_24 + _POTSDAM_14,
     'vaihingen': tuple(sorted(_VAIHINGEN_16 + _VAIHINGEN_17, key=int)),
@@ -60,7 +60,7 @@ def tile_stem(dataset: str, tile: str) -> str:
 
 
 def tile_of(dataset: str, stem: str) -> str | None:
-    """The tile that a prepared file belongs to, from its name such as `2_10_0_0_512_512`; None if it names none."""
+    """Tile of a prepared file from its stem, such as `2_10_0_0_512_512`; None if it names no tile."""
     match = re.match(rf'(?:{_STEMS[dataset].pattern})(?![0-9])', stem)
     if match is None:
         return None
@@ -72,7 +72,7 @@ def _without(tiles: tuple[str, ...], *left_out: str) -> tuple[str, ...]:
     return tuple(tile for tile in tiles if tile not in left_out)
 
 
-def _held_out(split: Split, tile: str) -> Split:
+def _clean(split: Split, tile: str) -> Split:
     """A split whose validation tile comes from its training tiles."""
     return Split(_without(split.train, tile), (tile,), split.test)
 
@@ -85,7 +85,7 @@ _MMSEG: Mapping[str, Split] = {
     'potsdam': Split(_POTSDAM_24, _POTSDAM_14, _POTSDAM_14),
     'vaihingen': Split(_VAIHINGEN_16, _VAIHINGEN_17, _VAIHINGEN_17),
 }
-_MMSEG_CLEAN = {name: _held_out(_MMSEG[name], tile) for name, tile in (('potsdam', '2_10'), ('vaihingen', '30'))}
+_MMSEG_CLEAN = {name: _clean(_MMSEG[name], tile) for name, tile in (('potsdam', '2_10'), ('vaihingen', '30'))}
 _BOUNDARY: Mapping[str, Split] = {
     'vaihingen': Split(_without(TILES['vaihingen'], *_VAIHINGEN_5), _VAIHINGEN_5, _VAIHINGEN_5)
 }
@@ -105,8 +105,8 @@ PROTOCOLS = (
         averaged=_FIVE,
         left_out_labels=(),
         left_out_predictions=(),
-        says='trained on full labels, tested on eroded ones; six classes in one matrix, so clutter taken for another '
-        'class or another class taken for clutter is an error; mIoU and mF1 over five classes, OA over six',
+        says='trained on full labels, tested on eroded ones; six classes in one matrix, so clutter predicted as '
+        'another class, or another class as clutter, is an error; mIoU and mF1 over five classes, OA over six',
     ),
     Protocol(
         name='mmseg',
@@ -142,7 +142,7 @@ PROTOCOLS = (
         letter='D',
         title='light boundary network (UED, BES, SFM)',
         splits=_BOUNDARY,
-        clean_splits={'vaihingen': _held_out(_BOUNDARY['vaihingen'], '7')},
+        clean_splits={'vaihingen': _clean(_BOUNDARY['vaihingen'], '7')},
         train_labels='full',
         test_labels='full',
         classes=CLASSES,

@@ -1,7 +1,7 @@
-"""Class tables and the exact translation between RGB masks and class indexes.
+"""Class tables, and the exact conversion between RGB masks and class indexes.
 
-A mask is decoded through one table of 2**24 entries, so the cost does not grow with the number of classes, and a
-colour that belongs to no class is found in the same pass instead of becoming class 0.
+A mask is decoded through a table of 2**24 entries, so the cost does not grow with the number of classes, and colours
+that belong to no class are found in the same pass instead of becoming class 0.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 
 from ..errors import DataError
 
-#: Label of pixels that take no part in training or evaluation.
+#: Label of pixels that are ignored in training and evaluation.
 IGNORE_INDEX = 255
-#: Largest number of classes that fits an 8-bit label beside IGNORE_INDEX and the table's own "unknown" entry.
+#: Largest number of classes that 8-bit labels can hold beside IGNORE_INDEX and the "unknown" entry of the table.
 MAX_CLASSES = 254
 
 _UNKNOWN = 254
@@ -37,14 +37,14 @@ def pack_rgb(rgb: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) int32 array.
     """
-    # A fourth byte turns each colour into one machine word; OpenCV adds it in one pass, then it is masked off.
+    # With a fourth byte each colour is one machine word; OpenCV adds it in one pass, then it is masked off.
     packed = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2RGBA).view('<i4')[..., 0]
     packed &= 0xFFFFFF
     return packed
 
 
 def unpack_color(value: int) -> Color:
-    """The (r, g, b) of an integer made by `pack_rgb`."""
+    """Returns the (r, g, b) of an integer made by `pack_rgb`."""
     return int(value) & 255, (int(value) >> 8) & 255, (int(value) >> 16) & 255
 
 
@@ -64,8 +64,8 @@ class Palette:
     Args:
         classes: Name of each class.
         colors: (r, g, b) of each class, 0 to 255, all different.
-        ignore_colors: Colours of pixels that belong to no class by agreement (for example black for "no data");
-            they become the ignore label without being an error.
+        ignore_colors: Colours of pixels that belong to no class by convention (for example black for "no data"); they
+            become the ignore label without an error.
 
     Raises:
         DataError: Two classes share a colour or a name, a colour is out of range, or there are too many classes.
@@ -77,37 +77,30 @@ class Palette:
         self.classes = tuple(classes)
         self.colors: tuple[Color, ...] = tuple(_as_color(color) for color in colors)
         self.ignore_colors: tuple[Color, ...] = tuple(_as_color(color) for color in ignore_colors)
-        if not self.classes:
-            raise DataError('a palette needs at least one class')
         if len(self.classes) != len(self.colors):
             raise DataError(f'{len(self.classes)} class names but {len(self.colors)} colours')
-        if len(self.classes) > MAX_CLASSES:
-            raise DataError(f'{len(self.classes)} classes; 8-bit labels hold at most {MAX_CLASSES}')
+        if not 1 <= len(self.classes) <= MAX_CLASSES:
+            raise DataError(f'{len(self.classes)} classes; 8-bit labels hold from 1 to {MAX_CLASSES}')
         _require_unique(self.classes, self.classes, 'name')
-        _require_unique(
-            self.colors + self.ignore_colors, self.classes + ('(ignored)',) * len(self.ignore_colors), 'colour'
-        )
+        names = self.classes + ('(ignored)',) * len(self.ignore_colors)
+        _require_unique(self.colors + self.ignore_colors, names, 'colour')
 
     @classmethod
     def from_csv(cls, path: str | PathLike[str], ignore_colors: Sequence[Sequence[int]] = ()) -> Palette:
-        """Reads `classes.csv`: a header `index,name,r,g,b`, then one row a class, indexes 0, 1, 2, ... in order.
+        """Reads `classes.csv`: a header `index,name,r,g,b`, then one row per class with indexes 0, 1, 2, ... in order.
 
         Raises:
             DataError: The file is missing or malformed, rows are out of order, or two classes share a colour or name.
         """
-        rows = _read_csv(path)
         classes, colors = [], []
-        for position, (line, row) in enumerate(rows):
+        for position, row in enumerate(_read_csv(path)):
             try:
                 index, *color = (int(row[field]) for field in ('index', 'r', 'g', 'b'))
             except (TypeError, ValueError):
-                raise DataError(
-                    f'{path}, line {line}: index, r, g and b must be whole numbers, found {list(row.values())}'
-                ) from None
+                found = list(row.values())
+                raise DataError(f'{path}: index, r, g and b must be whole numbers, found {found}') from None
             if index != position:
-                raise DataError(
-                    f'{path}, line {line}: index {index} where {position} is due; rows must be in order 0, 1, 2, ...'
-                )
+                raise DataError(f'{path}: index {index}, expected {position}; rows must be in order 0, 1, 2, ...')
             classes.append(row['name'].strip())
             colors.append(color)
         try:
@@ -122,7 +115,7 @@ class Palette:
 
     @property
     def metainfo(self) -> dict:
-        """`classes` and `palette` as mmsegmentation's datasets hold them."""
+        """`classes` and `palette` in the form that mmsegmentation's datasets use."""
         return dict(classes=self.classes, palette=[list(color) for color in self.colors])
 
     def decode(
@@ -132,23 +125,24 @@ class Palette:
         ignore_index: int = IGNORE_INDEX,
         source: str = 'mask',
     ) -> np.ndarray:
-        """Turns an RGB mask into class indexes.
+        """Converts an RGB mask to class indexes.
 
         Args:
             rgb: (H, W, 3) uint8 array in RGB order.
-            unknown: What a colour outside the palette means: 'error', or 'ignore' to map it to `ignore_index`.
+            unknown: How to treat a colour outside the palette: 'error', or 'ignore' to map it to `ignore_index`.
             ignore_index: Label of ignored pixels.
-            source: Name of the mask for error messages.
+            source: Name of the mask, for error messages.
 
         Returns:
             (H, W) uint8 array of class indexes and `ignore_index`.
 
         Raises:
-            DataError: The mask is not (H, W, 3) uint8, or has an unknown colour (named with its first pixel).
+            DataError: The mask is not (H, W, 3) uint8, or has an unknown colour (the message gives its first pixel).
         """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise DataError(
-                f'{source}: an RGB mask of 8 bits a channel is due, found shape {rgb.shape}, type {rgb.dtype}'
+                f'{source}: expected an 8-bit RGB mask, found shape {rgb.shape}, type {rgb.dtype}; for masks of class '
+                'indexes see docs/add_a_dataset.md'
             )
         if unknown not in ('error', 'ignore'):
             raise DataError(f"unknown={unknown!r}: must be 'error' or 'ignore'")
@@ -163,7 +157,7 @@ class Palette:
         return labels
 
     def encode(self, labels: np.ndarray, ignore_color: Color = (0, 0, 0)) -> np.ndarray:
-        """Turns (H, W) class indexes into an (H, W, 3) uint8 RGB mask; any other label gets `ignore_color`."""
+        """Converts (H, W) class indexes to an (H, W, 3) uint8 RGB mask; any other label becomes `ignore_color`."""
         table = np.empty((256, 3), np.uint8)
         table[:] = ignore_color
         table[: self.num_classes] = self.colors
@@ -175,47 +169,39 @@ class Palette:
         known = ', '.join(f'{name} {color}' for name, color in zip(self.classes, self.colors, strict=True))
         return (
             f'{source}: colour {color} at row {row}, column {column} is not in the palette '
-            f'({int(is_unknown.sum())} such pixels); known: {known}. To leave such pixels out, set '
+            f'({int(is_unknown.sum())} such pixels); known: {known}. To ignore such pixels, set '
             "unknown='ignore' in the dataset's config (verify.py: --unknown ignore)"
         )
 
 
 def _as_color(color: Sequence[int]) -> Color:
     if len(color) != 3 or any(not 0 <= int(value) <= 255 for value in color):
-        raise DataError(f'colour {tuple(color)}: three values from 0 to 255 are due')
+        raise DataError(f'colour {tuple(color)}: expected three values from 0 to 255')
     red, green, blue = (int(value) for value in color)
     return red, green, blue
 
 
 def _require_unique(values: Sequence, names: Sequence[str], what: str) -> None:
-    seen: dict = {}
-    for position, value in enumerate(values):
-        if value in seen:
-            first = seen[value]
+    for second, value in enumerate(values):
+        first = values.index(value)
+        if first < second:
             raise DataError(
-                f'class {first} ({names[first]!r}) and class {position} ({names[position]!r}) have the same {what} '
-                f'{value}'
+                f'class {first} ({names[first]!r}) and class {second} ({names[second]!r}) have the same {what} {value}'
             )
-        seen[value] = position
 
 
-def _read_csv(path: str | PathLike[str]) -> list[tuple[int, dict[str, str]]]:
+def _read_csv(path: str | PathLike[str]) -> list[dict[str, str]]:
+    header = ','.join(_CSV_FIELDS)
     try:
         # utf-8-sig: spreadsheets put a byte order mark before the header.
         with open(path, newline='', encoding='utf-8-sig') as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            header = tuple(name.strip().lower() for name in reader.fieldnames or ())
-            reader.fieldnames = list(header)
-            missing = [field for field in _CSV_FIELDS if field not in header]
-            if missing:
-                raise DataError(
-                    f'{path}: the header is {list(header)}, it lacks {missing}; it must be {",".join(_CSV_FIELDS)}'
-                )
-            rows = [(reader.line_num, row) for row in reader]
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            rows = list(reader)
     except FileNotFoundError:
-        raise DataError(f'{path} is missing: a table of classes with the header {",".join(_CSV_FIELDS)}') from None
+        raise DataError(f'{path} is missing; expected a table of classes with the header {header}') from None
     except UnicodeDecodeError as error:
         raise DataError(f'{path}: not a UTF-8 text file ({error})') from None
-    if not rows:
-        raise DataError(f'{path}: no class below the header')
+    if not set(_CSV_FIELDS) <= set(reader.fieldnames):
+        raise DataError(f'{path}: the header is {reader.fieldnames}, expected {header}')
     return rows

@@ -1,6 +1,6 @@
-"""What a published evaluation does, as data: tiles of each split, kind of labels, and what is counted and averaged.
+"""Published evaluation protocols as data: tiles of each split, kind of labels, counted pixels and averaged classes.
 
-Scores are comparable inside one protocol only, so a config, a table and a saved result name theirs.
+Scores are comparable within one protocol only, so every config, table and saved result names its protocol.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ class Split:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A published way to train, to test and to count.
+    """A published way to train, test and score.
 
     Attributes:
-        name: Short name, as configs and files have it.
-        letter: Letter in tables.
-        title: Who evaluates so.
-        splits: Published tiles, by data set.
+        name: Short name used in configs and files.
+        letter: Letter used in tables.
+        title: Who evaluates this way.
+        splits: Published tiles by dataset.
         clean_splits: The same with validation tiles taken out of the training tiles, for protocols that publish none of
             their own and so select checkpoints on the test tiles; equal to `splits` for the others.
         train_labels: 'full' labels in training, or 'eroded' ones, whose boundary pixels are ignored.
         test_labels: The same for validation and test.
         classes: Classes that a network predicts.
-        averaged: Classes that mIoU and mF1 are means of.
+        averaged: Classes that mIoU and mF1 average over.
         left_out_labels: Classes whose labelled pixels are not counted in evaluation.
-        left_out_predictions: Classes whose predicted pixels are not counted in evaluation. A class that stands in
-            `left_out_labels` alone is an error where it is predicted for a pixel of another class.
+        left_out_predictions: Classes whose predicted pixels are not counted in evaluation. A class in `left_out_labels`
+            alone is an error where it is predicted for a pixel of another class.
         says: The rules in words.
+        held_out: Splits that are tested once, after all tuning (see `lale_mmseg.engine.held_out`).
     """
 
     name: str
@@ -54,49 +55,50 @@ class Protocol:
     left_out_labels: tuple[str, ...]
     left_out_predictions: tuple[str, ...]
     says: str
+    held_out: tuple[str, ...] = ()
 
     def selects_on_test(self, dataset: str) -> bool:
         """Whether the published validation tiles are test tiles."""
         return bool(set(self.splits[dataset].val) & set(self.splits[dataset].test))
 
     def split(self, dataset: str, clean: bool = False) -> Split:
-        """Tiles of a data set.
+        """Tiles of a dataset.
 
         Raises:
-            ConfigError: The protocol is not stated for this data set.
+            ConfigError: The protocol is not defined for this dataset.
         """
         if dataset not in self.splits:
             raise ConfigError(
-                f'protocol {self.name!r} ({self.letter}) has no tiles of {dataset!r}; it is stated for '
+                f'protocol {self.name!r} ({self.letter}) has no tiles of {dataset!r}; it is defined for '
                 f'{", ".join(self.splits)}'
             )
         return (self.clean_splits if clean else self.splits)[dataset]
 
-    def check_source(self, source: Mapping[str, Any], where: str = 'the data set') -> None:
-        """Checks that data were read as this protocol tests, before they are scored under its name.
+    def check_source(self, source: Mapping[str, Any], where: str = 'the dataset') -> None:
+        """Checks that data were read under this protocol before they are scored under it.
 
         Args:
-            source: What the data set says of itself: `protocol`, `labels` and `split`.
-            where: Name of the data set, for messages.
+            source: `metainfo['source']` of the dataset: `protocol`, `labels` and `split`.
+            where: Name of the dataset for messages.
 
         Raises:
-            ConfigError: It is of another protocol, or has the other kind of labels.
+            ConfigError: The data were read under another protocol, or have the other kind of labels.
         """
         if source['protocol'] != self.name:
             raise ConfigError(
-                f'{where} is read under protocol {source["protocol"]!r}, but scored under {self.name!r} '
-                f'({self.letter}); set `protocol` of both to the same (one set of predictions under all: '
-                'tools/analysis/compare_protocols.py)'
+                f'{where} is read under protocol {source["protocol"]!r} but scored under {self.name!r} '
+                f'({self.letter}); set `protocol` of both to the same name (tools/analysis/compare_protocols.py scores '
+                'one set of predictions under all protocols)'
             )
         if source['labels'] != self.test_labels:
             raise ConfigError(
                 f'{where} has {source["labels"]} labels (split {source["split"]!r}), but protocol {self.name!r} '
-                f'({self.letter}) scores {self.test_labels} ones; score split val or test, or leave `protocol` of the '
-                'evaluator out'
+                f'({self.letter}) scores {self.test_labels} ones; score split val or test, or remove `protocol` from '
+                'the evaluator'
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """What a saved result says of its protocol."""
+        """Description of the protocol for saved results."""
         return dict(
             name=self.name,
             letter=self.letter,

@@ -1,4 +1,4 @@
-"""Every protocol of evaluation by its name or letter."""
+"""All evaluation protocols by name or letter."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from ..errors import ConfigError
 from . import inria, isprs
 from .protocol import Protocol
 
-#: In the order of their letters.
+#: By name, in the order of their letters.
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (*isprs.PROTOCOLS, *inria.PROTOCOLS)}
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of a name such as 'geoseg' or a letter such as 'A'.
+    """Protocol by name, such as 'geoseg', or letter, such as 'A'.
 
     Raises:
-        ConfigError: There is none; the message lists the known ones.
+        ConfigError: Unknown protocol; the message lists the known ones.
     """
     for protocol in PROTOCOLS.values():
         if name in (protocol.name, protocol.letter):

@@ -1,4 +1,4 @@
-"""Batches on the device, normalized, in the memory format that convolutions are fastest in."""
+"""Stacks and normalizes batches in the memory format that is fastest for convolutions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class ChannelsLastDataPreProcessor(SegDataPreProcessor):
     """mmsegmentation's data preprocessor for any number of bands, with the batch in channels-last memory format.
 
     Args:
-        mean: Mean of each band, in the order after any change from BGR to RGB; mmengine's own takes 1 or 3 values.
+        mean: Mean of each band, in the order after conversion from BGR to RGB; mmengine's own supports 1 or 3 values.
         std: Standard deviation of each band.
-        channels_last: Whether batches, and the weights of a model that `LaleRunner` wraps, become channels-last.
-        **kwargs: The other arguments of `SegDataPreProcessor`, which rejects unknown ones.
+        channels_last: Whether batches, and the weights of a model in `LALERunner`, are converted to channels-last.
+        **kwargs: The other arguments of `SegDataPreProcessor`.
 
     Raises:
-        ConfigError: `mean` and `std` differ in length, only one is given, or a `std` is not above 0.
+        ConfigError: `mean` and `std` differ in length, only one is given, or a `std` is not positive.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class ChannelsLastDataPreProcessor(SegDataPreProcessor):
         super().__init__(**kwargs)
         self.channels_last = channels_last
         if (mean is None) != (std is None) or (mean is not None and len(mean) != len(std or ())):
-            raise ConfigError(f'data_preprocessor: mean={mean} and std={std} need one value for each band')
+            raise ConfigError(f'data_preprocessor: mean={mean} and std={std} must both have one value per band')
         if std is not None and min(std) <= 0:
-            raise ConfigError(f'data_preprocessor: std={list(std)}: values above 0 are due')
+            raise ConfigError(f'data_preprocessor: std={list(std)}: expected positive values')
         if mean is not None and std is not None:
             self._enable_normalize = True
             self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
@@ -48,7 +48,7 @@ class ChannelsLastDataPreProcessor(SegDataPreProcessor):
         """Stacks and normalizes a batch.
 
         Raises:
-            DataError: Images of different sizes in one test batch, or a band count unlike that of `mean`.
+            DataError: Images of a test batch differ in size, or an image has another number of bands than `mean`.
         """
         self._check(data['inputs'], data.get('data_samples'), training)
         batch = super().forward(data, training)
@@ -64,6 +64,6 @@ class ChannelsLastDataPreProcessor(SegDataPreProcessor):
                 raise DataError(f'{name}: {image.shape[0]} bands, but data_preprocessor.mean has {bands} values')
             if not training and image.shape[1:] != inputs[0].shape[1:]:
                 raise DataError(
-                    f'{name}: {tuple(image.shape[1:])} pixels in a batch of {tuple(inputs[0].shape[1:])} ones; set '
+                    f'{name}: size {tuple(image.shape[1:])} in a batch of size {tuple(inputs[0].shape[1:])}; set '
                     'batch_size=1 in the dataloader for images of different sizes'
                 )

@@ -11,7 +11,7 @@ import pytest
 from data_prep.datasets.inria.prepare import Request, prepare
 from data_prep.verify import main
 from lale_mmseg.datasets import InriaDataset
-from lale_mmseg.engine.ledger import LEDGER_NAME
+from lale_mmseg.engine.held_out import LEDGER_NAME
 from lale_mmseg.errors import DataError
 from lale_mmseg.metainfo import inria
 from tests.inria_tiles import make_inria

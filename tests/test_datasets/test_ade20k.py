@@ -1,4 +1,4 @@
-"""mmsegmentation's ADE20K in our base config: classes without data, labels, scores, and missing folders."""
+"""mmsegmentation's ADE20K in our base config: classes without data, labels and scores."""
 
 import cv2
 import numpy as np
@@ -7,8 +7,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmseg.registry import DATASETS
 
-from lale_mmseg.engine.config import check_folders, complete_config
-from lale_mmseg.errors import DataError
+from lale_mmseg.engine.config import complete_config
 from lale_mmseg.evaluation import SegmentationMetric
 from tests.support import REPO
 
@@ -33,18 +32,6 @@ def ade_root(tmp_path):
 
 def test_the_number_of_classes_is_known_without_the_data(cfg):
     assert complete_config(cfg).model.decode_head.num_classes == 150
-
-
-def test_missing_folders_are_named_before_anything_is_built(cfg, ade_root):
-    with pytest.raises(
-        DataError, match=r'train_dataloader\.dataset \(ADE20KDataset\): no folder .*images/training; da'
-    ):
-        check_folders(complete_config(cfg), ('train',))
-    cfg.data_root = str(ade_root)
-    check_folders(complete_config(cfg), ('train', 'val', 'test'))
-    (ade_root / 'annotations').rename(ade_root / 'masks')
-    with pytest.raises(DataError, match=r'no folder .*annotations/validation'):
-        check_folders(complete_config(cfg), ('test',))
 
 
 def test_pipelines_crop_and_keep_the_size_of_the_annotation(cfg, ade_root):

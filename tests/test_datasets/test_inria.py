@@ -13,10 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from lale_mmseg.datasets import held_out
-from lale_mmseg.datasets.protocol_dataset import ProtocolDataset
 from lale_mmseg.datasets.transforms.loading import binary_labels
-from lale_mmseg.engine.seen_tiles import tiles_of_dataset
 from lale_mmseg.engine.splits import check_splits
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.evaluation import SegmentationMetric
@@ -64,15 +61,6 @@ def build(root, **options):
     return DATASETS.build(dict(type='InriaDataset', data_root=str(root), pipeline=PIPELINE) | options)
 
 
-def prepare_for(root, protocol):
-    """Makes the manifest say what data_prep writes there for a protocol."""
-    content = json.loads((root / 'manifest.json').read_text())
-    for entry in content['parts'].values():
-        entry['kind'] = f'inria-{protocol}'
-    (root / 'manifest.json').write_text(json.dumps(content))
-    return root
-
-
 def tiles_in(dataset) -> list[str]:
     stems = [Path(dataset.get_data_info(index)['img_path']).stem for index in range(len(dataset))]
     return [inria.tile_of(stem) for stem in stems]
@@ -85,6 +73,7 @@ def tiles_in(dataset) -> list[str]:
         ('full', 'val', 'tiles'),
         ('few-shot', 'train', 'crops'),
         ('few-shot', 'val', 'crops'),
+        ('few-shot', 'test', 'crops'),
     ],
 )
 def test_a_split_holds_the_tiles_of_its_protocol(prepared, protocol, split, top):
@@ -96,7 +85,7 @@ def test_a_split_holds_the_tiles_of_its_protocol(prepared, protocol, split, top)
     assert Path(info['img_path']).parent == prepared / top / 'images'
     assert Path(info['seg_map_path']).parent == prepared / top / 'masks'
     assert dataset.unit == top
-    assert not dataset.held_out
+    assert dataset.held_out == (split == 'test')
 
 
 def test_labels_become_indexes(prepared):
@@ -106,69 +95,10 @@ def test_labels_become_indexes(prepared):
         assert np.array_equal(label, mask_of(inria.TILES.index(tile)) // 255)
 
 
-def test_the_held_out_test_is_listed_only_while_a_test_runs(prepared):
-    dataset = build(prepared, protocol='few-shot', split='test', lazy_init=True)
-    assert dataset.held_out
-    assert len(dataset.source_tiles) == 6
-    message = r"InriaDataset: split 'test' of inria under protocol 'few-shot' is held out"
-    with pytest.raises(ConfigError, match=message):
-        dataset.full_init()
-    with pytest.raises(ConfigError, match=message):
-        build(prepared, protocol='F', split='test')
-    with held_out.opened():
-        dataset.full_init()
-    assert sorted(tiles_in(dataset)) == sorted(find_protocol('F').split('inria').test)
-    with pytest.raises(ConfigError, match=message):
-        build(prepared, protocol='few-shot', split='test')
-
-
-@pytest.mark.parametrize('options', [dict(split='train'), dict(split='val', unit='windows')])
-def test_crops_are_not_read_under_the_full_protocol(root, options):
-    """Under it the held-out tiles of few-shot roofs are training tiles."""
-    prepare_for(root, 'few-shot')
-    crops = dict(image_dir='crops/images', label_dir='crops/masks', missing_tiles='skip', lazy_init=True)
-    with pytest.raises(
-        ConfigError, match=r"protocol='full', but .*inria was prepared for 'few-shot' \(manifest.json\)"
-    ):
-        build(root, protocol='full', **crops, **options)
-    assert len(build(root, protocol='few-shot')) == 24
-
-
-def test_nor_from_a_root_beside_them(root, tmp_path):
-    prepare_for(root, 'few-shot')
-    (tmp_path / 'mine').mkdir()
-    (tmp_path / 'mine' / 'images').symlink_to(root / 'crops' / 'images')
-    for images, masks in (('../inria/crops/images', '../inria/crops/masks'), ('images', '../inria/crops/masks')):
-        with pytest.raises(ConfigError, match=r"but .*/inria was prepared for 'few-shot'"):
-            build(tmp_path / 'mine', image_dir=images, label_dir=masks, missing_tiles='skip')
-
-
-def test_the_other_way_round_and_a_damaged_manifest(root):
-    prepare_for(root, 'full')
-    assert len(build(root)) == 155
-    with pytest.raises(ConfigError, match=r"protocol='few-shot', but .*inria was prepared for 'full'"):
-        build(root, protocol='few-shot', lazy_init=True)
-    (root / 'manifest.json').write_text('[1, 2]')  # of other data
-    assert len(build(root)) == 155
-    (root / 'manifest.json').write_text('{"parts": {')
-    with pytest.raises(DataError, match=r'manifest.json: cannot be read .*the protocol of the folder is not known'):
-        build(root, lazy_init=True)
-
-
-def test_pixels_of_the_held_out_split_are_behind_the_lock(prepared):
-    dataset = build(prepared, protocol='few-shot', split='test', lazy_init=True)
-    with pytest.raises(ConfigError, match=r"split 'test' of inria under protocol 'few-shot' is held out"):
-        dataset.class_pixels()
-    with held_out.opened():
-        assert dataset.class_pixels()[0] == 6000
-
-
 def test_the_test_of_the_full_protocol_is_not_published(prepared):
     message = r'labels are not published.*tools/analysis/inria_submission\.py'
     with pytest.raises(ConfigError, match=message):
         build(prepared, split='test', lazy_init=True)
-    with held_out.opened(), pytest.raises(ConfigError, match=message):
-        build(prepared, split='test')
 
 
 def test_the_data_set_says_what_it_is_of(root):
@@ -224,7 +154,7 @@ def test_scores_under_its_protocol_are_those_of_building(prepared):
         (dict(protocol='Z'), "protocol 'Z' is not known"),
         (dict(split='all'), "split='all'"),
         (dict(unit='crops'), "unit='crops': must be one of None, 'windows', 'tiles'"),
-        (dict(unit='tiles', protocol='few-shot'), "unit='tiles': protocol 'few-shot' has one crop a tile"),
+        (dict(unit='tiles', protocol='few-shot'), "unit='tiles': protocol 'few-shot' has one crop per tile"),
         (dict(missing_tiles='ignore'), "missing_tiles='ignore': must be one of 'error', 'skip'"),
     ],
 )
@@ -236,7 +166,7 @@ def test_unknown_options_are_errors(prepared, options, message):
 def test_a_folder_that_is_not_prepared_says_how(tmp_path):
     with pytest.raises(DataError, match=r'crops/images: no such folder.*data_prep/inria\.py few-shot SOURCE OUT'):
         build(tmp_path, protocol='few-shot')
-    with pytest.raises(DataError, match=r'does not exist: make it with "python data_prep/inria\.py full'):
+    with pytest.raises(DataError, match=r'does not exist: prepare it with "python data_prep/inria\.py full'):
         build(tmp_path / 'none')
     with pytest.raises(DataError, match='InriaDataset: data_root is not set'):
         DATASETS.build(dict(type='InriaDataset'))
@@ -244,7 +174,7 @@ def test_a_folder_that_is_not_prepared_says_how(tmp_path):
 
 def test_a_missing_tile_is_an_error_unless_it_is_to_be_skipped(root):
     (root / 'tiles' / 'images' / 'kitsap3.tif').unlink()
-    with pytest.raises(DataError, match=r"no file of 1 of 25 tiles of split 'val' of inria.*: kitsap3; make it with"):
+    with pytest.raises(DataError, match=r"no file of 1 of 25 tiles of split 'val' of inria.*: kitsap3; prepare"):
         build(root, split='val')
     assert len(build(root, split='val', missing_tiles='skip')) == 24
 
@@ -259,7 +189,7 @@ def test_an_image_without_mask_is_an_error(root):
     ('pixels', 'message'),
     [
         (np.full((SIDE, SIDE), 254, np.uint8), r'label 254 at row 0, column 0 is neither 0 nor 255 \(64 such pixels\)'),
-        (np.zeros((SIDE, SIDE, 3), np.uint8), 'a mask of one band with values 0 and 255 is due, found 3 bands'),
+        (np.zeros((SIDE, SIDE, 3), np.uint8), 'expected a mask with one band and values 0 and 255, found 3 bands'),
         (np.zeros((SIDE, SIDE + 1), np.uint8), 'the mask has 8x9 pixels'),
     ],
     ids=['value', 'bands', 'size'],
@@ -309,7 +239,6 @@ def test_with_indices_its_tiles_are_those_of_the_samples(root, indices, left, la
     assert dataset.source_tiles == {f'inria/{tile}' for tile in tiles}
     numbers = [inria.TILES.index(tile) for tile in tiles]
     assert build(root, indices=indices, lazy_init=lazy).class_pixels().tolist() == [1000 * len(tiles), sum(numbers)]
-    assert sorted(tiles_of_dataset(dataset)['inria']) == tiles
     assert sorted(tiles_in(dataset)) == sorted(inria.tile_of(stems[index]) for index in left)
     assert dataset.metainfo['source']['missing_tiles'] == []
 
@@ -319,11 +248,6 @@ def test_without_indices_no_file_is_listed_for_its_tiles(tmp_path):
     dataset = build(tmp_path, missing_tiles='skip', lazy_init=True)
     assert len(dataset.source_tiles) == 155
     assert dataset.class_pixels().tolist() == [0, 0]
-
-
-def test_a_held_out_split_states_all_its_tiles(tmp_path):
-    """For the checks before a run, which must not list its files."""
-    assert len(build(tmp_path, protocol='few-shot', split='test', indices=2, lazy_init=True).source_tiles) == 6
 
 
 def test_folds_inside_one_split_share_no_tile(prepared):
@@ -341,13 +265,3 @@ def test_folds_inside_one_split_share_no_tile(prepared):
     check_splits(cfg(20, -4))
     with pytest.raises(ConfigError, match='train_dataloader and val_dataloader share 1 tiles: inria/austin'):
         check_splits(cfg(21, -4))
-
-
-def test_what_a_dataset_of_tiles_has_is_stated(prepared):
-    """`unit`, for one, is read by the checks of an evaluation."""
-    stated = ProtocolDataset.__doc__
-    names = ProtocolDataset.__annotations__
-    dataset = build(prepared, split='val')
-    assert {'unit', 'held_out', 'tiles'} <= set(names)
-    assert [name for name in names if not hasattr(dataset, name) or f' {name}: ' not in stated] == []
-    assert [key for key in dataset.metainfo['source'] if f'`{key}`' not in stated] == []

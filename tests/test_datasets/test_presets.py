@@ -17,7 +17,7 @@ each_preset = pytest.mark.parametrize('name', PRESETS)
 
 def build(transforms):
     with warnings.catch_warnings():
-        warnings.simplefilter('error')  # albumentations warns of arguments that it does not know
+        warnings.simplefilter('error')  # albumentations warns about unknown arguments
         return TRANSFORMS.build(dict(type='SeededAlbu', transforms=transforms))
 
 
@@ -36,7 +36,7 @@ def one_of(name, kind, **changes):
 
 @pytest.fixture
 def image():
-    """Smooth colours with a grid, as of roofs."""
+    """Smooth colours with a grid, like roofs."""
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.integers(0, 256, (6, 6, 3)).astype(np.uint8), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
     image[::8] //= 2
@@ -45,7 +45,7 @@ def image():
 
 @pytest.fixture
 def stripes():
-    """Labels 0, 1 and 255 in stripes, so that no shift can lose one."""
+    """Labels 0, 1 and 255 in stripes, so that every crop has all of them."""
     return np.array([0, 1, 255, 1], np.uint8).repeat(6)[np.add.outer(np.arange(SIZE), np.arange(SIZE)) % 24]
 
 
@@ -75,17 +75,7 @@ def test_the_published_values_of_medium():
     assert (limits, colour.p) == (((-10, 10), (-15, 15), (-15, 15)), 0.3)
 
 
-def test_scale_is_equal_in_both_directions_and_shifts_are_not():
-    transform = one_of('medium', 'Affine').aug.transforms[0]
-    for seed in range(5):
-        transform.set_random_seed(seed)
-        matrix = transform.get_params_dependent_on_data(dict(shape=(SIZE, SIZE, 3)), {})['matrix']
-        left, right = np.linalg.norm(matrix[:2, :2], axis=0)
-        assert left == pytest.approx(right)
-        assert abs(matrix[0, 2] - matrix[1, 2]) > 1e-3
-
-
-def test_the_eight_ways_of_light_are_equally_likely():
+def test_the_eight_symmetries_of_light_are_equally_likely():
     mask = np.arange(9, dtype=np.uint8).reshape(3, 3)
     image = mask[..., None].repeat(3, axis=2)
     step, counts = build('light'), {}
@@ -95,15 +85,6 @@ def test_the_eight_ways_of_light_are_equally_likely():
     square = [np.rot90(turned, k) for turned in (mask, mask.T) for k in range(4)]
     assert set(counts) == {way.tobytes() for way in square}
     assert all(abs(count - 50) < 26 for count in counts.values())  # four standard deviations of 6.6
-
-
-@each_preset
-def test_masks_of_one_label_stay_so(name, image):
-    step = build(name)
-    for seed in SEEDS:
-        for label in (0, 1):
-            results = apply(step, seed, image, np.full((SIZE, SIZE), label, np.uint8))
-            assert np.all(results['gt_seg_map'] == label)
 
 
 @each_preset
@@ -121,11 +102,11 @@ def test_labels_are_neither_mixed_nor_invented_and_other_maps_move_along(name, i
     assert moved >= 0.8 * len(SEEDS)
 
 
-@each_preset
-def test_image_and_mask_move_alike(name):
-    """The image shows its mask; where they differ after moving, a boundary of the mask is near."""
-    painted = ('D4', 'Affine', 'ElasticTransform')
-    step = build([{**cfg, 'p': 1.0} for cfg in PRESETS[name] if cfg['type'] in painted])
+def test_image_and_mask_move_alike():
+    """The image shows its mask; pixels where they differ after moving are close to a boundary of the mask."""
+    step = build(
+        [{**cfg, 'p': 1.0} for cfg in PRESETS['extreme'] if cfg['type'] in ('D4', 'Affine', 'ElasticTransform')]
+    )
     blocks = np.random.default_rng(1).integers(0, 2, (8, 8)).astype(np.uint8)
     mask = np.kron(blocks, np.ones((SIZE // 4, SIZE // 4), np.uint8))
     for seed in range(10):
@@ -138,7 +119,7 @@ def test_image_and_mask_move_alike(name):
 
 
 @each_preset
-def test_a_draw_says_what_happens(name, image, stripes):
+def test_a_draw_determines_the_augmentation(name, image, stripes):
     step, fresh = build(name), build(name)
     first = {seed: apply(step, seed, image, stripes) for seed in SEEDS}
     for seed in reversed(SEEDS):
@@ -172,44 +153,17 @@ def test_dropout_hides_the_image_and_leaves_the_labels(image, stripes):
     assert np.array_equal(results['gt_seg_map'], stripes)
 
 
-def test_shadows_darken_by_two_fifths_at_most_where_one_falls(stripes):
-    flat = np.full((SIZE, SIZE, 3), 200, np.uint8)
-    seen = set()
-    for seed in range(20):
-        found = apply(one_of('heavy', 'RandomShadow', num_shadows_limit=(1, 1)), seed, flat, stripes)['img']
-        values = np.unique(found)
-        assert len(values) <= 2
-        assert values[0] >= 119
-        seen |= {'top' if row < SIZE // 2 else 'bottom' for row in np.nonzero(found[..., 0] < 200)[0]}
-    assert seen == {'top', 'bottom'}
-
-
-def test_an_empty_list_changes_nothing(image, stripes):
-    results = apply(build([]), 0, image, stripes)
-    assert np.array_equal(results['img'], image)
-    assert np.array_equal(results['gt_seg_map'], stripes)
-
-
 @pytest.mark.parametrize(
     ('transforms', 'message'),
     [
-        (
-            None,
-            "transforms is not set; set it, or the config's top-level augmentation, to 'light', 'medium', 'heavy', ",
-        ),
-        ('hevy', "no augmentation preset is called 'hevy'; known are 'light', 'medium', 'heavy', 'extreme'"),
-        (
-            [dict(type='HorizontalFlipp')],
-            "albumentations has no transform 'HorizontalFlipp'; did you mean",
-        ),
-        ([dict(type='cv2')], "albumentations has no transform 'cv2'"),
-        ([dict(type='HorizontalFlip', prob=0.5)], "HorizontalFlip has no argument 'prob'"),
+        (None, "transforms=None; set it, or the config's top-level augmentation, to 'light', 'medium', 'heavy', "),
+        ('hevy', "transforms='hevy'; set it, .* to 'light', 'medium', 'heavy', 'extreme' or a list"),
+        ([dict(type='HorizontalFlipp')], "HorizontalFlipp: .*has no attribute 'HorizontalFlipp'"),
         ([dict(type='OneOf', transforms=[dict(type='D4', q=1)], p=1.0)], "D4 has no argument 'q'"),
         ([dict(type='OneOf', transforms=[dict(type='D4')], q=1.0)], "OneOf: .*unexpected keyword argument 'q'"),
         ([dict(type='RandomGamma', gamma_limit='wide')], 'RandomGamma: .*gamma_limit'),
-        (['D4'], "transforms has 'D4'; a dict"),
     ],
 )
-def test_what_albumentations_does_not_know_is_an_error(transforms, message):
+def test_unknown_transforms_and_arguments_are_errors(transforms, message):
     with pytest.raises(ConfigError, match=f'SeededAlbu: {message}'):
         TRANSFORMS.build(dict(type='SeededAlbu', transforms=transforms))

@@ -1,6 +1,4 @@
-import json
 import os
-import pickle
 from collections import OrderedDict
 
 import numpy as np
@@ -18,7 +16,6 @@ from lale_mmseg.engine.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
     rename_weights,
-    replace_when_whole,
     restore_histories,
     to_plain,
 )
@@ -83,18 +80,25 @@ def test_damaged_files_are_named(tmp_path, keep):
         read_checkpoint(tmp_path / 'cut.pth')
 
 
-def test_missing_and_foreign_files_are_named(tmp_path):
-    (tmp_path / 'page.pth').write_text('<!DOCTYPE html>')
-    with pytest.raises(CheckpointError, match=r'page\.pth: damaged or not a checkpoint'):  # no advice to trust it
-        read_checkpoint(tmp_path / 'page.pth')
-    with pytest.raises(CheckpointError, match=r'none\.pth: no such checkpoint'):
-        read_checkpoint(tmp_path / 'none.pth')
-    torch.save([1, 2], tmp_path / 'list.pth')
-    with pytest.raises(CheckpointError, match=r'list\.pth: holds a list'):
-        read_checkpoint(tmp_path / 'list.pth')
-    torch.save({'optimizer': 1, 'epoch': 2}, tmp_path / 'other.pth')
-    with pytest.raises(CheckpointError, match=r'no state_dict; its entries are optimizer, epoch'):
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ([1, 2], 'holds a list, expected a dict'),
+        ({'optimizer': 1, 'epoch': 2}, 'no state_dict; its entries are optimizer, epoch'),
+        (None, 'no such checkpoint'),
+    ],
+)
+def test_other_files_are_named(tmp_path, content, message):
+    if content:
+        torch.save(content, tmp_path / 'other.pth')
+    with pytest.raises(CheckpointError, match=rf'other\.pth: {message}'):
         read_checkpoint(tmp_path / 'other.pth')
+
+
+def test_a_web_page_is_damaged_and_not_a_matter_of_trust(tmp_path):
+    (tmp_path / 'page.pth').write_text('<!DOCTYPE html>')
+    with pytest.raises(CheckpointError, match=r'page\.pth: damaged or not a checkpoint'):
+        read_checkpoint(tmp_path / 'page.pth')
 
 
 def test_plain_data_survives_weights_only_and_histories_come_back(tmp_path):
@@ -118,26 +122,27 @@ def test_plain_data_survives_weights_only_and_histories_come_back(tmp_path):
     assert (restored.mean(), restored.current()) == (history.mean(), 4.0)
 
 
-def test_what_is_not_plain_is_named():
+def test_values_that_are_not_plain_are_named():
     with pytest.raises(TypeError, match=r'meta\.dataset\[1\] is a Generator'):
         to_plain({'dataset': [1, np.random.default_rng(0)]}, 'meta')
 
 
-def test_description_tells_config_classes_and_colours():
+def test_description_holds_config_classes_and_colours():
     cfg = Config(dict(model=dict(type='EncoderDecoder'), sizes=(1, 2)))
     text = describe(cfg, dict(classes=('a', 'b'), palette=[[1, 2, 3], [4, 5, 6]]))
-    json.loads(text)
     description = description_of({DESCRIPTION_KEY: text}, 'x.pth')
     assert description.classes == ('a', 'b')
     assert description.palette == ((1, 2, 3), (4, 5, 6))
     assert description.config['model'] == {'type': 'EncoderDecoder'}
 
 
-def test_missing_and_damaged_descriptions_are_named():
-    with pytest.raises(CheckpointError, match=r'x\.pth: says nothing of its config'):
-        description_of({}, 'x.pth')
-    with pytest.raises(CheckpointError, match=r'x\.pth: its description is damaged'):
-        description_of({DESCRIPTION_KEY: '{"config": '}, 'x.pth')
+@pytest.mark.parametrize(
+    ('checkpoint', 'message'),
+    [({}, "no entry 'lale_mmseg'"), ({DESCRIPTION_KEY: '{"config": '}, 'its description is damaged')],
+)
+def test_missing_and_damaged_descriptions_are_named(checkpoint, message):
+    with pytest.raises(CheckpointError, match=rf'x\.pth: {message}'):
+        description_of(checkpoint, 'x.pth')
 
 
 def test_weights_that_do_not_fit_are_listed():
@@ -176,7 +181,7 @@ def test_newest_readable_checkpoint_is_found_from_the_files(tmp_path):
     assert newest_checkpoint(tmp_path / 'empty') == (None, [])
 
 
-def test_other_names_are_no_numbered_checkpoints_and_the_pointer_helps_only_an_empty_folder(tmp_path):
+def test_last_checkpoint_is_used_only_without_own_numbered_checkpoints(tmp_path):
     own, other = tmp_path / 'own', tmp_path / 'other'
     own.mkdir()
     other.mkdir()
@@ -199,12 +204,3 @@ def test_names_are_rewritten_by_rules_in_order():
     state = {'module.encoder.w': 1, 'head.w': 2}
     rules = [(r'^module\.', ''), (r'^encoder\.', 'backbone.')]
     assert dict(rename_weights(state, rules)) == {'backbone.w': 1, 'head.w': 2}
-
-
-def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
-    final, temporary = tmp_path / 'iter_1.pth', tmp_path / '.iter_1.pth.part'
-    final.write_bytes(pickle.dumps('old'))
-    temporary.write_bytes(pickle.dumps('new'))
-    replace_when_whole(temporary, final)
-    assert pickle.loads(final.read_bytes()) == 'new'
-    assert not temporary.exists()

@@ -1,4 +1,4 @@
-"""Learning rate and weight decay of every parameter in the recipes that set them by kind or name."""
+"""Learning rate and weight decay of every parameter in recipes that set them by module type or name."""
 
 import pytest
 import torch
@@ -7,14 +7,13 @@ from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from lale_mmseg.engine.component_check import check_fields
 from lale_mmseg.engine.config import decode_heads
 from lale_mmseg.errors import ConfigError
 from lale_mmseg.models.layers import LayerNorm2d, RMSNorm2d
 from tests.support import REPO
 
-#: Written out: the constructor goes by the names of classes.
-NORMS = (LayerNorm2d, RMSNorm2d, nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+#: The constructor finds norms by class name; this list is independent of it.
+NORMS = (LayerNorm2d, RMSNorm2d, nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d.__mro__[1])
 
 
 def build(optim_wrapper: dict, model: nn.Module):
@@ -51,7 +50,7 @@ def settings(name: str, schedule: str | None = None, on_cpus: bool = False):
     return wrapper, rows
 
 
-#: mmengine turns SyncBatchNorm into a class of its own, `_BatchNormXd`.
+#: On CPUs mmengine converts SyncBatchNorm to its own class, `_BatchNormXd`.
 with_both_batch_norms = pytest.mark.parametrize('on_cpus', [False, True])
 
 
@@ -68,7 +67,7 @@ def test_lrformer_no_decay_on_norms_and_ten_times_the_rate_in_the_head(on_cpus):
 
 
 def test_lrformer_plus_no_decay_on_norms_and_embeddings_and_a_tenth_of_the_rate_in_the_backbone():
-    wrapper, rows = settings('lrformer_plus/lrformer-plus_xl_8xb2-160k_ade20k-512x512.py')
+    wrapper, rows = settings('lrformer_plus/lrformer-plus_t_8xb2-160k_ade20k-512x512.py')
     assert wrapper.clip_grad_kwargs == dict(max_norm=0.01)
     for kind, name, lr, decay in rows:
         assert lr == pytest.approx(1e-5 if name.startswith('backbone') else 1e-4), name
@@ -83,11 +82,6 @@ def test_rms_norms_of_lale_are_norms_too(on_cpus):
     assert any(kind == 'norm' and name.startswith('backbone') for kind, name, *_ in rows)
     for kind, name, _, decay in rows:
         assert decay == (0.0 if kind == 'norm' else 0.01), name
-
-
-def test_lemevit_decays_everything():
-    _, rows = settings('lemevit/lemevit_tiny_1xb8-onecycle-400_palette-256x256.py', 'schedule_lemevit_80k.py')
-    assert {(lr, decay) for _, _, lr, decay in rows} == {(4e-4, 0.05)}
 
 
 ADAMW = dict(type='AdamW', lr=1.0, weight_decay=1.0)
@@ -123,24 +117,12 @@ def test_frozen_parameters_are_left_out_and_shared_ones_counted_once():
 @pytest.mark.parametrize(
     ('optimizer', 'paramwise', 'message'),
     [
-        (ADAMW, dict(custom_keys=dict(decode_haed=dict(lr_mult=2.0))), "no parameter has 'decode_haed' in its name"),
+        (ADAMW, dict(custom_keys=dict(decode_haed=dict(lr_mult=2.0))), "no parameter name contains 'decode_haed'"),
         (ADAMW, dict(norm_decay=0.0), "unknown field 'norm_decay'; known are norm_decay_mult"),
         (ADAMW, dict(custom_keys=dict(head=dict(lr=2.0))), r"custom_keys\.head: unknown field 'lr'"),
         (dict(type='AdamW', lr=1.0), dict(norm_decay_mult=0.0), 'weight_decay=None'),
     ],
 )
-def test_what_would_be_ignored_is_an_error(optimizer, paramwise, message):
+def test_settings_without_effect_are_errors(optimizer, paramwise, message):
     with pytest.raises(ConfigError, match=message):
         build(dict(optimizer=optimizer, paramwise_cfg=paramwise), toy())
-
-
-def test_without_multipliers_nothing_needs_to_be_there_to_multiply():
-    wrapper = build(dict(optimizer=dict(type='Rprop', lr=0.1)), toy())  # it has no weight decay
-    assert [group['lr'] for group in wrapper.optimizer.param_groups] == [0.1]
-
-
-def test_other_fields_of_the_wrapper_are_still_checked():
-    cfg = Config.fromfile(REPO / 'configs/lrformer/lrformer_t_8xb2-160k_ade20k-512x512.py')
-    cfg.optim_wrapper.clip_grads = dict(max_norm=1.0)
-    with pytest.raises(ConfigError, match="optim_wrapper: OptimWrapper has no argument 'clip_grads'"):
-        check_fields(cfg)

@@ -7,7 +7,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from lale_mmseg.engine.pretrained import load_pretrained_parts, take_pretrained_parts
-from lale_mmseg.engine.runner import LaleRunner
+from lale_mmseg.engine.runner import LALERunner
 from lale_mmseg.errors import CheckpointError
 from tests.support import REPO
 
@@ -41,7 +41,7 @@ def test_weights_below_a_prefix_are_loaded_and_others_left_out(tmp_path):
 def test_missing_weights_are_an_error_instead_of_random_ones(tmp_path):
     torch.save({'state_dict': {'stem.weight': torch.zeros(1)}}, tmp_path / 'x.pth')
     with pytest.raises(
-        CheckpointError, match=r'does not fit this model \(0 of .*weights of LRFormer and LeMeViT are converted'
+        CheckpointError, match=r'does not fit this model \(0 of .*convert published weights of LRFormer and LeMeViT'
     ):
         load_pretrained_parts(take_pretrained_parts(network(tmp_path / 'x.pth')))
 
@@ -51,12 +51,14 @@ def test_a_prefix_that_was_left_out_is_advised_and_partial_loading_is_not(tmp_pa
     torch.save({'state_dict': state}, tmp_path / 'x.pth')
     with pytest.raises(CheckpointError) as info:
         load_pretrained_parts(take_pretrained_parts(network(tmp_path / 'x.pth')))
-    assert str(info.value).endswith("; weights of this part are below 'backbone': set prefix='backbone.' in init_cfg")
+    assert str(info.value).endswith(
+        "; the weights of this part have the prefix 'backbone': set prefix='backbone.' in init_cfg"
+    )
     assert 'partial_load' not in str(info.value)
 
 
 def test_weights_of_another_size_are_named_by_their_first_five_shapes(tmp_path):
-    wide = dict(depths=(1, 1, 1, 1), widths=(64, 64, 128, 256))
+    wide = dict(depths=(1, 1, 1, 1), embed_dims=(64, 64, 128, 256))
     torch.save(MODELS.build(dict(type='LALE', arch=wide)).state_dict(), tmp_path / 'wide.pth')
     message = (
         r'wide\.pth: does not fit .*: \d+ of another shape: (\S+ \([\d, ]+\) instead of \([\d, ]+\),? ){5}and \d+ more$'
@@ -79,13 +81,13 @@ def test_model_zoos_of_mmengine_stay_with_it():
 
 
 SMALL = [
-    dict(type='LALE', arch=dict(depths=(1, 1), widths=(32, 32)), out_indices=(0, 1)),
+    dict(type='LALE', arch=dict(depths=(1, 1), embed_dims=(32, 32)), out_indices=(0, 1)),
     dict(
         type='LRFormer',
-        arch=dict(widths=(16, 32), depths=(1, 1), num_heads=(1, 2), mlp_ratios=(2, 2)),
+        arch=dict(embed_dims=(16, 32), depths=(1, 1), num_heads=(1, 2), mlp_ratios=(2, 2)),
         out_indices=(0, 1),
     ),
-    dict(type='LeMeViT', arch=dict(widths=(32,) * 5, depths=(1,) * 5)),
+    dict(type='LeMeViT', arch=dict(embed_dims=(32,) * 5, depths=(1,) * 5)),
     dict(type='MixVisionTransformer', embed_dims=8, num_layers=[1] * 4, num_heads=[1] * 4),
 ]
 
@@ -101,7 +103,7 @@ def test_a_run_starts_from_the_weights_of_the_file(backbone, toy_root, tmp_path)
     cfg.model.decode_head.in_channels = widths
     cfg.model.decode_head.in_index = list(range(len(widths)))
     cfg.model.backbone = dict(backbone, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth')))
-    runner = LaleRunner.from_cfg(cfg)
+    runner = LALERunner.from_cfg(cfg)
     runner._init_model_weights()
     assert all((value == 0.125).all() for value in runner.model.backbone.state_dict().values() if value.ndim)
 

@@ -109,7 +109,7 @@ def test_runs_by_iterations_are_not_seeded_anew(tmp_path, monkeypatch):
     assert seeds == []
 
 
-def test_a_second_training_in_a_work_dir_is_said(tmp_path):
+def test_a_second_training_in_a_work_dir_is_reported(tmp_path):
     def log():
         return ''.join(path.read_text() for path in sorted(tmp_path.glob('*/*.log')))
 

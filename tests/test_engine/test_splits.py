@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from lale_mmseg.engine.class_weights import fill_class_weights, frequency_weights
-from lale_mmseg.engine.runner import _fill_or_drop_class_weights
+from lale_mmseg.engine.class_weights import frequency_weights
+from lale_mmseg.engine.config import complete_config
 from lale_mmseg.engine.splits import check_scoring, check_splits
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.metainfo.protocols import find_protocol
@@ -57,7 +57,7 @@ def test_a_choice_on_test_tiles_is_reported(tmp_path, monkeypatch):
     cfg = config(tmp_path)
     cfg.default_hooks = dict(checkpoint=dict(save_best='mF1'))
     (message,) = warnings_of(monkeypatch, cfg)
-    assert 'chosen by mF1 on 17 tiles that are also tested' in message
+    assert 'selected by mF1 on 17 tiles that are also tested' in message
     clean = {phase: dict(clean=True) for phase in ('train', 'val', 'test')}
     cfg = config(tmp_path, **clean)
     cfg.default_hooks = dict(checkpoint=dict(save_best='mF1'))
@@ -67,36 +67,24 @@ def test_a_choice_on_test_tiles_is_reported(tmp_path, monkeypatch):
 def test_weights_are_one_plus_the_rest_of_the_frequency():
     """Frequencies 0.75, 0.25 and none: 1 + 0.25, 1 + 0.75, and 1."""
     assert frequency_weights(np.array([75, 25, 0])) == [1.25, 1.75, 1.0]
-    with pytest.raises(ConfigError, match='no pixel'):
+    with pytest.raises(DataError, match='no labelled pixel'):
         frequency_weights([0, 0])
 
 
 def test_weights_are_filled_in_from_the_training_tiles(tmp_path):
+    cfg = config(tmp_path)
+    with pytest.raises(DataError, match=r'statistics\.json'):
+        complete_config(cfg)
     tiles = {tile: dict(eroded=[6, 1, 1, 1, 1, 0]) for tile in find_protocol('mmseg').split('vaihingen').train}
     (tmp_path / 'statistics.json').write_text(json.dumps(dict(tiles=tiles)))
-    cfg = config(tmp_path)
-    fill_class_weights(cfg)
-    assert cfg.model.decode_head.loss_decode[0].class_weight == [1.4, 1.9, 1.9, 1.9, 1.9, 1.0]
-    assert 'class_weight' not in cfg.model.decode_head.loss_decode[1]
-
-
-def test_weights_without_counts_are_an_error(tmp_path):
-    with pytest.raises(DataError, match=r'statistics\.json'):
-        fill_class_weights(config(tmp_path))
-    cfg = config(tmp_path)
-    cfg.train_dataloader.dataset = dict(type='BaseSegDataset', metainfo=dict(classes=('a',)))
-    with pytest.raises(ConfigError, match=r"loss_decode.0.class_weight is 'data', but .*BaseSegDataset\)"):
-        fill_class_weights(cfg)
-    cfg.pop('train_dataloader')
-    with pytest.raises(ConfigError, match='0 datasets'):
-        fill_class_weights(cfg)
+    losses = complete_config(cfg).model.decode_head.loss_decode
+    assert losses[0].class_weight == [1.4, 1.9, 1.9, 1.9, 1.9, 1.0]
+    assert 'class_weight' not in losses[1]
 
 
 def scored(root, phase='test', **evaluator):
     cfg = config(root)
     cfg[f'{phase}_evaluator'] = dict(type='SegmentationMetric', **evaluator)
-    cfg.model.type = 'SlidingEncoderDecoder'
-    cfg.model.test_cfg = dict(mode='slide')
     return cfg
 
 
@@ -104,12 +92,12 @@ def test_data_are_scored_under_the_protocol_that_they_are_read_under(tmp_path):
     check_scoring(scored(tmp_path, protocol='mmseg'), ('test',))
     check_scoring(scored(tmp_path, protocol='B'), ('test',))
     check_scoring(scored(tmp_path), ('test',))
-    message = r"dataset \(test_evaluator.protocol\) is read under protocol 'mmseg', but scored under 'boundary'"
+    message = r"test_dataloader.dataset is read under protocol 'mmseg' but scored under 'boundary'"
     with pytest.raises(ConfigError, match=message):
         check_scoring(scored(tmp_path, protocol='D'), ('test',))
     cfg = scored(tmp_path)
     cfg.test_evaluator = [dict(type='IoUMetric'), dict(type='SegmentationMetric', protocol='A')]
-    with pytest.raises(ConfigError, match=r"test_evaluator.1.protocol\) is read under protocol 'mmseg'"):
+    with pytest.raises(ConfigError, match="is read under protocol 'mmseg' but scored under 'geoseg'"):
         check_scoring(cfg, ('val', 'test'))
 
 
@@ -120,28 +108,6 @@ def test_training_labels_are_not_scored_as_test_labels(tmp_path):
         ConfigError, match=r"has full labels \(split 'train'\), but protocol 'geoseg' \(A\) scores eroded"
     ):
         check_scoring(cfg, ('test',))
-
-
-def test_tested_training_tiles_and_tiles_in_one_piece_are_reported(tmp_path, monkeypatch):
-    messages = []
-    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', messages.append)
-    cfg = scored(tmp_path, protocol='B')
-    check_scoring(cfg, ('test',))
-    assert messages == []
-    cfg.test_dataloader.dataset.split = 'train'
-    check_scoring(cfg, ('test',))
-    assert [message[:54] for message in messages] == ['16 tested tiles are training tiles of this config: vai']
-    cfg = scored(tmp_path, protocol='B')
-    cfg.model.test_cfg.mode = 'whole'
-    check_scoring(cfg, ('test',))
-    assert 'a tile is predicted in one piece' in messages[1]
-
-
-def test_weights_that_cannot_be_had_are_dropped_for_a_test_and_their_error_is_kept(tmp_path):
-    cfg = config(tmp_path)
-    error = _fill_or_drop_class_weights(cfg)
-    assert 'statistics.json: cannot be read' in str(error)
-    assert cfg.model.decode_head.loss_decode[0].class_weight is None
 
 
 def test_a_run_needs_no_data_of_other_phases(tmp_path):
@@ -163,5 +129,5 @@ def test_where_the_test_labels_are_hidden_no_clean_split_is_promised(tmp_path, m
     }
     hooks = dict(checkpoint=dict(type='CheckpointHook', save_best='mF1'))
     (message,) = warnings_of(monkeypatch, Config(dict(default_hooks=hooks, **loaders)))
-    assert 'chosen by mF1 on 25 tiles that are also tested' in message
+    assert 'selected by mF1 on 25 tiles that are also tested' in message
     assert 'clean' not in message

@@ -11,8 +11,6 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, MODELS, RUNNERS, TRANSFORMS
 from torch import nn
 
-from lale_mmseg.datasets import held_out
-
 SIZE = 16
 TILES = dict(train=('austin2', 'austin3'), val=('austin1', 'austin6'), test=('austin31', 'austin32'))
 _numbers = itertools.count()
@@ -45,8 +43,6 @@ class TinyRoofs(BaseSegDataset):
         return [100, 10]
 
     def load_data_list(self):
-        if self.held_out:
-            held_out.require_open(f'TinyRoofs, split {self.split!r}')
         TinyRoofs.listed.append(self.split)
         self._metainfo['source'].update(tiles=list(TILES[self.split]), missing_tiles=[])
         names = [f'{tile}_{window}' for tile in TILES[self.split] for window in range(2)]
@@ -100,11 +96,11 @@ def tiny_config(work_dir: Path, epochs: int = 2, test: bool = False, **changes) 
             batch_size=2 if split == 'train' else 1,
             num_workers=0,
             sampler=dict(type='DefaultSampler', shuffle=split == 'train'),
-            dataset=dict(type='TinyRoofs', split=split, pipeline=pipeline),
+            dataset=dict(type='TinyRoofs', split=split, data_root=str(work_dir), pipeline=pipeline),
         )
     cfg.merge_from_dict(
         dict(
-            runner_type='LaleRunner',
+            runner_type='LALERunner',
             default_scope='mmseg',
             work_dir=str(work_dir),
             experiment_name=f'tiny_{next(_numbers)}',
@@ -132,10 +128,10 @@ def tiny_config(work_dir: Path, epochs: int = 2, test: bool = False, **changes) 
                 test_cfg=dict(mode='whole'),
             ),
             val_evaluator=[
-                dict(type='TileSegmentationMetric', score_classes=[1]),
+                dict(type='SegmentationMetric', per_tile=True, score_classes=[1]),
                 dict(type='LogitsLossMetric', losses=LOSSES),
             ],
-            test_evaluator=dict(type='TileSegmentationMetric', score_classes=[1]),
+            test_evaluator=dict(type='SegmentationMetric', per_tile=True, score_classes=[1]),
             train_cfg=dict(max_epochs=epochs),
             default_hooks=dict(logger=dict(interval=1)),
         )

@@ -1,3 +1,5 @@
+"""Pictures of attention: positions, colours and layout."""
+
 import cv2
 import numpy as np
 import pytest
@@ -51,7 +53,7 @@ def test_padding_of_the_input_is_cut_off(tmp_path):
 
 
 def test_each_token_reaches_the_end_of_the_scale(tmp_path):
-    """However small its weights: every token's best cell has the brightest colour, and nothing else has."""
+    """The best cell of every token has the brightest colour, however small its weights, and no other cell has it."""
     maps = np.zeros((4, 2, 2))
     maps[range(4), (0, 0, 1, 1), (0, 1, 0, 1)] = (1.0, 1e-3, 1e-6, 0.5)
     plot_tokens(backdrop(alpha=1.0), maps, [''] * 4, 'title', tmp_path / 'x.png')
@@ -62,7 +64,7 @@ def test_each_token_reaches_the_end_of_the_scale(tmp_path):
     assert cells[0] > 0.9 * cells[-1] > 1000
 
 
-@pytest.mark.parametrize(('tokens', 'size'), [(1, (64, 64)), (5, (20, 300)), (30, (300, 20))])
+@pytest.mark.parametrize(('tokens', 'size'), [(1, (64, 64)), (30, (300, 20))])
 def test_any_number_of_tokens_and_any_shape(tokens, size, tmp_path):
     rng = np.random.default_rng(0)
     plot_tokens(backdrop(*size), rng.random((tokens, 3, 4)), ['peak'] * tokens, 'title', tmp_path / 'a.png')

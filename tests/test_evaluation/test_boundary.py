@@ -1,4 +1,4 @@
-"""Boundary scores against numbers worked out by hand, and against the definition spelt out pixel by pixel."""
+"""Boundary scores compared with hand-computed numbers, and with a slow implementation of the definition."""
 
 import json
 
@@ -18,7 +18,7 @@ def counts_of(pred, label, num_classes=2, tolerance=1, ignore=(255,)):
 
 
 def slow_counts(pred, label, num_classes, tolerance, ignored):
-    """The definition in the module's docstring, with a loop over pixels and all their distances."""
+    """The definition in the module's docstring as loops over pixels and distances."""
     height, width = label.shape
     pixels = [(y, x) for y in range(height) for x in range(width)]
 
@@ -129,45 +129,22 @@ def test_pixels_beside_ignored_ones_are_no_boundary_and_not_counted():
     assert counts_of(pred, label, tolerance=1).tolist() == [[4, 0, 0, 0, 0, 8], [4, 0, 0, 0, 0, 8]]
 
 
-@pytest.mark.parametrize('seed', range(12))
+@pytest.mark.parametrize('seed', range(6))
 @pytest.mark.parametrize('ignored_share', [0, 0.02])
 def test_equal_to_the_definition(seed, ignored_share, monkeypatch):
-    monkeypatch.setattr(boundary_module, '_BLOCK', 5)  # several blocks
     pred, label, ignored = random_maps(seed, 4, ignored_share)
+    label_copy = np.where(ignored, 255, label).astype(np.uint8)  # values of ignored pixels do not matter
     for tolerance in (0, 1, 2, 4):
-        expected = slow_counts(pred, label, 4, tolerance, ignored)
-        assert boundary_counts(pred, label, 4, tolerance, ignored).tolist() == expected.tolist()
-    assert ignored_share or expected.any()
-
-
-@pytest.mark.parametrize('seed', range(4))
-def test_what_lies_on_ignored_pixels_changes_nothing(seed):
-    pred, label, ignored = random_maps(seed, 3, 0.01, shape=(16, 20))
-    ignored[:3] = True
-    counts = boundary_counts(pred, label, 3, 2, ignored)
-    rng = np.random.default_rng(seed)
-    for values in (pred, label):
-        other = np.where(ignored, rng.integers(0, 3, label.shape), values).astype(np.uint8)
-        changed = (other, label) if values is pred else (pred, other)
-        assert boundary_counts(*changed, 3, 2, ignored).tolist() == counts.tolist()
-    label[ignored] = 255
-    assert boundary_counts(pred, label, 3, 2, ignored).tolist() == counts.tolist()
-
-
-def test_blocks_do_not_show():
-    pred, label, _ = random_maps(0, 4, 0, shape=(16, 20))
-    big = [np.kron(values, np.ones((80, 90), values.dtype)) for values in (pred, label)]
-    speckled = np.random.default_rng(1).random(big[0].shape) < 1e-4
-    in_blocks = boundary_counts(*big, 4, 3, speckled)
-    boundary_module._BLOCK, kept = 1 << 14, boundary_module._BLOCK
-    try:
-        assert boundary_counts(*big, 4, 3, speckled).tolist() == in_blocks.tolist()
-    finally:
-        boundary_module._BLOCK = kept
+        expected = slow_counts(pred, label, 4, tolerance, ignored).tolist()
+        for block in (5, 1024):  # several blocks, and one
+            monkeypatch.setattr(boundary_module, 'BLOCK', block)
+            assert boundary_counts(pred, label, 4, tolerance, ignored).tolist() == expected
+            assert boundary_counts(pred, label_copy, 4, tolerance, ignored).tolist() == expected
+    assert ignored_share or np.any(expected)
 
 
 def test_absent_missed_and_invented_classes():
-    """Class 0 has its edge found, 1 is missed, 2 invented, 3 nowhere."""
+    """The boundary of class 0 is found, that of 1 is missed, 2 is predicted only, and 3 is absent."""
     counts = np.array([[8, 8, 8, 8, 10, 10], [0, 0, 5, 0, 0, 7], [4, 0, 0, 0, 0, 6], [0, 0, 0, 0, 0, 0]])
     scores = boundary_scores(counts)
     assert scores.f1[:3].tolist() == scores.iou[:3].tolist() == [100, 0, 0]
@@ -189,7 +166,7 @@ def metric_with(samples, classes=('land', 'water', 'car'), **settings):
 
 
 def straight_edges():
-    """Two images of the first test: one with its edge found, one with it two columns off; no cars."""
+    """Two images as in the first test: the edge is exact in one and two columns off in the other; no cars."""
     label = np.repeat([[0] * 4 + [1] * 8], 3, axis=0)
     return [(label, label), (np.repeat([[0] * 6 + [1] * 6], 3, axis=0), label)]
 
@@ -212,9 +189,6 @@ def test_metric_sums_counts_over_images(tmp_path):
     header, *rows = (tmp_path / 'per_class.csv').read_text().splitlines()
     assert header == 'class,IoU,F1,precision,recall,BF1,BIoU,label_pixels,predicted_pixels,label_share,scored'
     assert rows[2].startswith('car,,,,,,,0,0,')
-    text = metric.report.text()
-    assert 'boundary scores (BF1, BIoU): within 1 pixel(s)' in text
-    assert 'mBF1 50.00  mBIoU 33.33' in text
 
 
 def test_means_are_over_score_classes():
@@ -229,35 +203,7 @@ def test_means_are_over_score_classes():
     assert result['mBF1'] == pytest.approx((100 + 200 / 3) / 2)
 
 
-def test_ignored_labels_reach_the_boundaries():
-    label = np.repeat([[0] * 4 + [1] * 8], 3, axis=0)
-    ignored = label.copy()
-    ignored[:, 3:5] = 7
-    metric = metric_with([(label, ignored), (label, label)], boundary_tolerance=1, ignore_index=7)
-    metric.evaluate(2)
-    assert metric.report.boundary.counts[0].tolist() == [3, 3, 3, 3, 6, 6]
-
-
-def test_eroded_labels_give_no_nonsense():
-    label = np.repeat([[0] * 4 + [1] * 8], 3, axis=0)
-    eroded = label.copy()
-    eroded[:, 3:5] = 255
-    with pytest.raises(DataError, match='Are they eroded labels, whose boundaries are ignored'):
-        metric_with([(np.eye(3, 12, dtype=int), eroded)], boundary_tolerance=1).evaluate(1)
-
-
-@pytest.mark.parametrize('tolerance', [-1, 2.5, True, '3'])
-def test_wrong_tolerance(tolerance):
+@pytest.mark.parametrize('tolerance', [-1, 2.5])
+def test_wrong_tolerances_are_errors(tolerance):
     with pytest.raises(ConfigError, match='boundary_tolerance='):
         SegmentationMetric(boundary_tolerance=tolerance)
-
-
-def test_rounds_do_not_mix():
-    metric = metric_with(straight_edges(), boundary_tolerance=1)
-    first = metric.evaluate(2)
-    label = straight_edges()[0][1]
-    again = dict(
-        pred_sem_seg=dict(data=torch.as_tensor(label)[None]), gt_sem_seg=dict(data=torch.as_tensor(label)[None])
-    )
-    metric.process(None, [dict(img_path='a.png', **again)])
-    assert (first['mBF1'], metric.evaluate(1)['mBF1']) == (pytest.approx(50), 100)

@@ -62,7 +62,7 @@ def test_score_classes_change_means_alone():
     assert scores['kappa'] == pytest.approx(21.875)
 
 
-def test_class_that_never_occurs_but_is_predicted_scores_zero():
+def test_class_that_is_predicted_but_never_occurs_scores_zero():
     scores = class_scores(np.array([[4, 1], [0, 0]]))
     assert [scores.iou[1], scores.f1[1], scores.precision[1], scores.recall[1]] == [0, 0, 0, 0]
     assert not scores.absent[1]
@@ -85,15 +85,11 @@ def test_class_absent_from_both_is_left_out():
         ([[1, 1], [1, 1]], 0),  # p_o = p_e = 1/2
         ([[0, 7], [0, 0]], 0),  # p_o = p_e = 0
         ([[45, 15], [25, 15]], 100 * (0.60 - 0.54) / (1 - 0.54)),
+        (np.array([[45, 15], [25, 15]]) * 10**15, 100 * 0.06 / 0.46),  # the products exceed 64 bits
     ],
 )
 def test_kappa_by_hand(matrix, kappa):
     assert summary(np.array(matrix))['kappa'] == pytest.approx(kappa)
-
-
-def test_kappa_of_counts_whose_products_exceed_64_bits():
-    matrix = np.array([[45, 15], [25, 15]]) * 10**15
-    assert summary(matrix)['kappa'] == pytest.approx(100 * 0.06 / 0.46)
 
 
 def test_nothing_to_score_is_an_error():
@@ -113,36 +109,19 @@ def test_types_of_labels_and_predictions(dtype, pred_dtype):
     assert torch.equal(pred, before[1])
 
 
-@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int64])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
 def test_numpy_arrays_in_any_memory_order(dtype):
     label, pred = LABEL.numpy().astype(dtype), PRED.numpy().astype(dtype)
     assert confusion_matrix(pred[:, ::-1], label[:, ::-1], 3).tolist() == MATRIX
-    assert confusion_matrix(torch.from_numpy(pred).t(), torch.from_numpy(label).t(), 3).tolist() == MATRIX
-
-
-def test_random_counts_and_values_outside():
-    generator = torch.Generator().manual_seed(0)
-    pred = torch.randint(0, 9, (1000,), generator=generator)
-    label = torch.randint(0, 256, (1000,), generator=generator)
-    expected = np.zeros((256, 9), np.int64)
-    np.add.at(expected, (label.numpy(), pred.numpy()), 1)
-    count = confusion_module._count_pairs
-    assert np.array_equal(count(pred, label, 9), expected)
-    assert np.array_equal(count(pred.to(torch.uint8), label.to(torch.uint8), 9), expected)
-    assert count(pred, label + 1, 9) is None
-    assert count(pred, label - 1, 9) is None
-    assert count(pred[:0], label[:0], 9).sum() == 0
-    for wrong, ends in ((pred + 1, '1 to 9'), (pred - 1, '-1 to 7')):
-        with pytest.raises(ConfigError, match=f'predicted classes run from {ends}, '):
-            count(wrong, label, 9)
+    assert confusion_matrix(pred.T, label.T, 3).tolist() == MATRIX
 
 
 def test_images_of_several_chunks(monkeypatch):
-    monkeypatch.setattr(confusion_module, '_CHUNK', 6)
+    monkeypatch.setattr(confusion_module, 'CHUNK', 6)
     assert confusion_matrix(PRED, LABEL, 3).tolist() == MATRIX
     pred = PRED.clone()
     pred[2, 4] = 3
-    with pytest.raises(ConfigError, match=r'predicted classes run from . to 3'):
+    with pytest.raises(ConfigError, match=r'predicted classes range from . to 3'):
         confusion_matrix(pred, LABEL, 3)
     label = LABEL.clone()
     label[2, 4] = 256
@@ -177,42 +156,37 @@ def test_ignore_index_that_is_a_class_empties_its_row():
     assert confusion_matrix(pred, label, 3, ignore_index=0).tolist() == [[0, 0, 0], [1, 1, 0], [1, 0, 0]]
 
 
-@pytest.mark.parametrize('value', [3, 7, 254, 256, 300, 65535, -1, -3, 2**40])
+@pytest.mark.parametrize('value', [3, 254, 256, -1])
 def test_label_outside_the_classes_names_value_and_pixel(value):
     label = LABEL.clone()
     label[1, 3] = value
     label[2, 0] = value
-    with pytest.raises(DataError) as caught:
+    message = rf'masks/a\.png: label {value} at row 1, column 3 .*2 such pixels.* 0 to 2, and 255 is ignored'
+    with pytest.raises(DataError, match=message):
         confusion_matrix(PRED, label, 3, source='masks/a.png')
-    message = str(caught.value)
-    assert message.startswith('masks/a.png: ')
-    assert f'label {value} at row 1, column 3 ' in message
-    assert '2 such pixels' in message
-    assert '0 to 2' in message
-    assert '255 is ignored' in message
 
 
-@pytest.mark.parametrize('value', [3, -1, 256, 259, 2**40])
+@pytest.mark.parametrize('value', [3, -1, 259])
 def test_prediction_outside_the_classes_is_an_error(value):
-    # 3 would land in column 0 of the next row, 256 + 3 would do so as a byte.
+    # Unchecked, 3 would be counted in column 0 of the next row, and so would 256 + 3 as a byte.
     pred = PRED.clone()
-    pred[0, 4] = value  # the label is ignored there; a wrong head is one all the same
+    pred[0, 4] = value  # even where the label is ignored
     with pytest.raises(ConfigError, match='num_classes of the model'):
         confusion_matrix(pred, LABEL, 3)
 
 
-def test_predictions_with_fractions_are_an_error():
-    with pytest.raises(ConfigError, match='argmax'):
-        confusion_matrix(PRED + 0.5, LABEL, 3)
-
-
-def test_labels_with_fractions_shapes_and_ignore_index():
-    with pytest.raises(DataError, match='integers'):
-        confusion_matrix(PRED, LABEL.float(), 3)
-    with pytest.raises(DataError, match=r'\(3, 5\), prediction of shape \(3, 4\)'):
-        confusion_matrix(PRED[:, 1:], LABEL, 3)
-    with pytest.raises(ConfigError, match='ignore_index=256'):
-        confusion_matrix(PRED, LABEL, 3, ignore_index=256)
+@pytest.mark.parametrize(
+    ('arguments', 'error', 'message'),
+    [
+        (dict(pred=PRED + 0.5), ConfigError, 'argmax'),
+        (dict(label=LABEL.float()), DataError, 'integers'),
+        (dict(pred=PRED[:, 1:]), DataError, r'label has shape \(3, 5\), prediction has \(3, 4\)'),
+        (dict(ignore_index=256), ConfigError, 'ignore_index=256'),
+    ],
+)
+def test_wrong_arguments_are_errors(arguments, error, message):
+    with pytest.raises(error, match=message):
+        confusion_matrix(**{'pred': PRED, 'label': LABEL, 'num_classes': 3, **arguments})
 
 
 def test_36_million_pixels_of_one_class_are_exact():

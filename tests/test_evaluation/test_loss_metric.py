@@ -1,14 +1,9 @@
-"""Losses of a validation, computed by hand."""
+"""Validation losses, computed by hand (two processes are in test_distributed_metric.py)."""
 
 import math
-import os
-import socket
 
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
-from mmengine.dataset import DefaultSampler
-from mmengine.registry import init_default_scope
 
 import lale_mmseg.register  # noqa: F401
 from lale_mmseg.errors import ConfigError, DataError
@@ -70,47 +65,17 @@ def without(name):
 @pytest.mark.parametrize(
     ('image', 'error', 'message'),
     [
-        (without('seg_logits'), ConfigError, r'/a\.png: its result has no seg_logits .*test_cfg\.keep_logits=True'),
-        (without('gt_sem_seg'), DataError, r'/a\.png: has no label'),
-        (IMAGES[0] | dict(gt_sem_seg=dict(data=torch.zeros(1, 3, 3))), DataError, r'\(1, 2\), the label is \(3, 3\)'),
-        (IMAGES[0] | dict(seg_logits=dict(data=torch.zeros(1, 1, 2))), ConfigError, 'heads of one channel'),
+        (without('seg_logits'), ConfigError, r'/a\.png: the result has no seg_logits .*test_cfg\.keep_logits=True'),
+        (without('gt_sem_seg'), DataError, r'/a\.png: no label'),
+        (IMAGES[0] | dict(seg_logits=dict(data=torch.zeros(1, 1, 2))), ConfigError, 'one output per class'),
     ],
 )
-def test_what_has_no_loss_is_an_error(image, error, message):
+def test_results_without_losses_are_errors(image, error, message):
     with pytest.raises(error, match=message):
         evaluated([image])
 
 
-@pytest.mark.parametrize(
-    ('losses', 'message'),
-    [
-        ([], 'losses is empty'),
-        ([LOSSES[0], LOSSES[0]], r"losses\.1\.loss_name is 'loss_bce': .* before it are loss_bce"),
-        ([LOSSES[0] | dict(loss_name='bce')], r"losses\.0\.loss_name is 'bce'"),
-    ],
-)
-def test_losses_have_names_of_their_own(losses, message):
-    with pytest.raises(ConfigError, match=message):
+@pytest.mark.parametrize('losses', [[], [LOSSES[0], LOSSES[0]]])
+def test_losses_need_names_of_their_own(losses):
+    with pytest.raises(ConfigError, match='expected losses with different `loss_name`'):
         LogitsLossMetric(losses)
-
-
-def worker(rank, port, folder):
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE='2')
-    torch.set_num_threads(1)
-    init_default_scope('mmseg')
-    torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
-    metric = LogitsLossMetric(LOSSES)
-    for index in DefaultSampler(IMAGES, shuffle=False):
-        metric.process(None, [IMAGES[index]])
-    torch.save(metric.evaluate(len(IMAGES)), os.path.join(folder, f'{rank}.pt'))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_equal_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(worker, (port, str(tmp_path)), nprocs=2)
-    for rank in range(2):
-        assert torch.load(tmp_path / f'{rank}.pt', weights_only=True) == pytest.approx(evaluated())

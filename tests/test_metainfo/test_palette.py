@@ -14,11 +14,6 @@ def palette() -> Palette:
     return Palette(('road', 'field'), [(255, 0, 0), (0, 10, 20)], ignore_colors=[(0, 0, 0)])
 
 
-def write(path, text):
-    path.write_text(text)
-    return path
-
-
 def test_packing_is_reversible_for_every_byte():
     values = np.arange(256, dtype=np.uint8)
     rgb = np.stack([values, values[::-1], np.roll(values, 7)], axis=-1)[None]
@@ -29,6 +24,7 @@ def test_packing_is_reversible_for_every_byte():
 def test_decodes_classes_and_ignored_colours(palette):
     rgb = np.array([[(255, 0, 0), (0, 10, 20)], [(0, 0, 0), (255, 0, 0)]], np.uint8)
     assert palette.decode(rgb).tolist() == [[0, 1], [255, 0]]
+    assert palette.decode(rgb[::-1, ::-1]).tolist() == [[0, 255], [1, 0]]  # a view
 
 
 def test_decoding_equals_comparing_colour_by_colour():
@@ -42,12 +38,6 @@ def test_decoding_equals_comparing_colour_by_colour():
     assert np.array_equal(compared, labels)
 
 
-def test_a_cropped_view_decodes_like_a_copy(palette):
-    rgb = palette.encode(np.random.default_rng(1).integers(0, 2, (20, 30)))
-    view = rgb[3:17:2, ::-1]
-    assert np.array_equal(palette.decode(view), palette.decode(view.copy()))
-
-
 def test_unknown_colour_is_an_error_with_file_colour_and_first_pixel(palette):
     rgb = palette.encode(np.zeros((4, 5), np.uint8))
     rgb[2, 3] = (1, 2, 3)
@@ -55,67 +45,60 @@ def test_unknown_colour_is_an_error_with_file_colour_and_first_pixel(palette):
     with pytest.raises(DataError, match=r'a/b\.png: colour \(1, 2, 3\) at row 2, column 3 .*\(2 such pixels\)') as info:
         palette.decode(rgb, source='a/b.png')
     assert 'road (255, 0, 0), field (0, 10, 20)' in str(info.value)
-
-
-def test_channels_that_differ_by_one_are_not_confused(palette):
-    for change in [(1, 0, 0), (0, 1, 0), (0, 0, 1)]:
-        rgb = np.array([[(254, 0, 0)]], np.uint8) + np.array(change, np.uint8)
-        if change == (1, 0, 0):
-            assert palette.decode(rgb).tolist() == [[0]]
-        else:
-            with pytest.raises(DataError):
-                palette.decode(rgb)
-
-
-def test_unknown_colour_is_ignored_on_request(palette):
-    rgb = np.array([[(255, 0, 0), (1, 2, 3)]], np.uint8)
-    assert palette.decode(rgb, unknown='ignore').tolist() == [[0, 255]]
+    assert palette.decode(rgb, unknown='ignore')[2:].tolist() == [[0, 0, 0, 255, 0], [255, 0, 0, 0, 0]]
     with pytest.raises(DataError, match="unknown='skip'"):
         palette.decode(rgb, unknown='skip')
 
 
-def test_grey_and_16_bit_masks_are_errors(palette):
-    with pytest.raises(DataError, match='an RGB mask of 8 bits'):
-        palette.decode(np.zeros((4, 4), np.uint8))
-    with pytest.raises(DataError, match='type uint16'):
-        palette.decode(np.zeros((4, 4, 3), np.uint16))
+@pytest.mark.parametrize('channel', range(3))
+def test_colours_that_differ_by_one_are_not_confused(palette, channel):
+    rgb = np.array([[(255, 0, 0)]], np.uint8)
+    rgb[..., channel] ^= 1
+    with pytest.raises(DataError, match='not in the palette'):
+        palette.decode(rgb)
+
+
+@pytest.mark.parametrize('mask', [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint16)])
+def test_grey_and_16_bit_masks_are_errors(palette, mask):
+    with pytest.raises(DataError, match=f'expected an 8-bit RGB mask, found shape .*, type {mask.dtype}'):
+        palette.decode(mask)
 
 
 def test_reads_a_table_with_byte_order_mark_spaces_and_extra_columns(tmp_path):
-    path = write(
-        tmp_path / 'classes.csv', '\ufeffindex, name, r, g, b, note\n0, road, 255, 0, 0, x\n1,field,0,10,20,y\n'
-    )
+    path = tmp_path / 'classes.csv'
+    path.write_text('\ufeffindex, name, r, g, b, note\n0, road, 255, 0, 0, x\n1,field,0,10,20,y\n')
     assert Palette.from_csv(path).metainfo == dict(classes=('road', 'field'), palette=[[255, 0, 0], [0, 10, 20]])
 
 
 @pytest.mark.parametrize(
-    ('text', 'message'),
+    ('rows', 'message'),
     [
-        ('index,name,r,g,b\n1,a,1,1,1\n0,b,2,2,2\n', 'line 2: index 1 where 0 is due'),
-        ('index,name,r,g,b\n0,a,1,1,1\n2,b,2,2,2\n', 'line 3: index 2 where 1 is due'),
-        ('index,name,r,g,b\n0,a,1,1,1\n1,b,1,1,1\n', r"class 0 \('a'\) and class 1 \('b'\) have the same colour"),
-        ('index,name,r,g,b\n0,a,1,1,1\n1,a,2,2,2\n', 'have the same name'),
-        ('index,name,r,g,b\n0,a,300,1,1\n', 'three values from 0 to 255'),
-        ('index,name,r,g,b\n0,a,x,1,1\n', 'must be whole numbers'),
-        ('index,name,r,g,b\n0,a,1\n', 'must be whole numbers'),
-        ('index,name,red,green,blue\n0,a,1,1,1\n', r"it lacks \['r', 'g', 'b'\]"),
-        ('index,name,r,g,b\n', 'no class below the header'),
+        ('1,a,1,1,1\n0,b,2,2,2\n', 'index 1, expected 0'),
+        ('0,a,1,1,1\n2,b,2,2,2\n', 'index 2, expected 1'),
+        ('0,a,1,1,1\n1,b,1,1,1\n', r"class 0 \('a'\) and class 1 \('b'\) have the same colour"),
+        ('0,a,1,1,1\n1,a,2,2,2\n', 'have the same name'),
+        ('0,a,300,1,1\n', 'expected three values from 0 to 255'),
+        ('0,a,x,1,1\n', 'must be whole numbers'),
+        ('0,a,1\n', 'must be whole numbers'),
+        ('', '0 classes'),
     ],
 )
-def test_bad_tables_are_named(tmp_path, text, message):
-    path = write(tmp_path / 'classes.csv', text)
-    with pytest.raises(DataError, match=message) as info:
+def test_bad_tables_are_named(tmp_path, rows, message):
+    path = tmp_path / 'classes.csv'
+    path.write_text('index,name,r,g,b\n' + rows)
+    with pytest.raises(DataError, match=rf'classes\.csv: .*{message}'):
         Palette.from_csv(path)
-    assert str(path) in str(info.value)
 
 
-def test_missing_table_says_what_is_due(tmp_path):
-    with pytest.raises(
-        DataError, match=r'classes\.csv is missing: a table of classes with the header index,name,r,g,b'
-    ):
-        Palette.from_csv(tmp_path / 'classes.csv')
+def test_missing_tables_and_headers_are_named(tmp_path):
+    path = tmp_path / 'classes.csv'
+    with pytest.raises(DataError, match=r'classes\.csv is missing; .* with the header index,name,r,g,b'):
+        Palette.from_csv(path)
+    path.write_text('index,name,red,green,blue\n0,a,1,1,1\n')
+    with pytest.raises(DataError, match=r"classes\.csv: the header is \['index', .*, expected index,name,r,g,b"):
+        Palette.from_csv(path)
 
 
-def test_the_room_needs_neither_torch_nor_mmseg():
+def test_metainfo_needs_neither_torch_nor_mmseg():
     code = 'import sys, lale_mmseg.metainfo.layout; sys.exit(any(m in sys.modules for m in ("torch", "mmseg", "mmcv")))'
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

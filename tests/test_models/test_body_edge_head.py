@@ -31,12 +31,8 @@ NETWORKS = {
     'ued-bes-sfm': ('body_edge', GHOST, {}),
     'lale': ('body_edge_lale', LALE, {}),
 }
-every_network = pytest.mark.parametrize('name', NETWORKS)
-#: For what takes seconds: the first two are parts of the third.
-every_network_slowly = pytest.mark.parametrize(
-    'name',
-    [pytest.param(name, marks=pytest.mark.slow if name in ('ued', 'ued-bes') else ()) for name in NETWORKS],
-)
+#: The first two are parts of the third, and test_body_edge_reference.py compares them with the published ones.
+every_network = pytest.mark.parametrize('name', ['ued-bes-sfm', 'lale'])
 
 
 def network(name: str, size: int = 96, **head) -> nn.Module:
@@ -74,6 +70,12 @@ def losses_of(model: nn.Module, data: dict) -> dict[str, torch.Tensor]:
 
 def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
     return sum(value for name, value in losses.items() if 'loss' in name)
+
+
+def whole(name: str) -> nn.Module:
+    """Backbone and head as one module."""
+    model = network(name).eval()
+    return nn.Sequential(model.backbone, model.decode_head)
 
 
 def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -117,17 +119,6 @@ def test_warping_by_hand():
     flow = torch.zeros(1, 2, 2, 2)
     flow[:, 1, 1] = -1.0
     assert warp(x, flow)[0, 0].tolist() == [[1.0, 2.0], [6.0, 8.0]]
-    wide = torch.randn(1, 2, 5, 9)
-    assert not torch.allclose(warp(wide, flow.new_zeros(1, 2, 5, 9)), wide)
-    assert warp(wide.bfloat16(), flow.new_zeros(1, 2, 5, 9).bfloat16()).dtype == torch.bfloat16
-
-
-def test_body_and_edge_are_a_split_of_one_map():
-    separation = network('ued-bes').eval().decode_head.separation
-    x = torch.randn(1, 12, 17, 23)
-    body, edge = separation(x)
-    torch.testing.assert_close(body + edge, separation.high(x))
-    assert not torch.allclose(body, separation.high(x))
 
 
 def test_the_decoder_of_lale_is_that_of_its_head():
@@ -141,7 +132,7 @@ def test_the_decoder_of_lale_is_that_of_its_head():
 
 
 @every_network
-@pytest.mark.parametrize('size', [(95, 127), (33, 64), (17, 400), (1, 1)])
+@pytest.mark.parametrize('size', [(95, 127), (17, 400), (1, 1)])
 def test_images_of_any_size_give_logits_at_stride_4_and_predictions_at_their_size(name, size):
     model, x = network(name).eval(), torch.randn(1, 3, *size)
     with torch.no_grad():
@@ -153,25 +144,12 @@ def test_images_of_any_size_give_logits_at_stride_4_and_predictions_at_their_siz
 
 
 @every_network
-def test_outputs_are_those_of_the_parts_that_are_on(name):
-    model, x = network(name).eval(), torch.randn(2, 3, 64, 96)
-    with torch.no_grad():
-        found = model.decode_head.outputs(model.backbone(x))
-        assert torch.equal(found.segmentation, forward(model, x))
-    shapes = [None if y is None else tuple(y.shape) for y in found]
-    channels = model.decode_head.channels
-    expected = [(2, 4, 16, 24), (2, 4, 16, 24), (2, 1, 16, 24), (2, channels, 16, 24)]
-    count = {'ued': 1, 'ued-bes': 3}.get(name, 4)
-    assert shapes == expected[:count] + [None] * (4 - count)
-
-
-@every_network
 def test_every_parameter_gets_a_gradient_and_few_steps_learn(name):
     torch.manual_seed(0)
     model, data = network(name, size=64), batch(64)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     history = []
-    for _ in range(15):
+    for _ in range(10):
         losses = losses_of(model, data)
         optimizer.zero_grad()
         total(losses).backward()
@@ -183,24 +161,20 @@ def test_every_parameter_gets_a_gradient_and_few_steps_learn(name):
     assert history[-1] < 0.7 * history[0]
 
 
-def test_losses_have_their_names_and_add_up_without_weights():
+def test_losses_have_their_names_and_are_added_under_one_name():
     data = batch()
-    losses = losses_of(network('ued-bes-sfm'), data)
-    assert set(losses) == {'loss_ce', 'loss_body', 'loss_edge', 'acc_seg'}
     assert set(losses_of(network('ued'), batch(edges=False))) == {'loss_ce', 'acc_seg'}
-    model = network('ued-bes-sfm', loss_edge=dict(type='BinaryEdgeLoss', loss_weight=0.0))
-    assert losses_of(model, data)['loss_edge'] == 0
-    # Two losses of one name are added.
     joined = network('ued-bes-sfm', loss_edge=dict(type='BinaryEdgeLoss', loss_name='loss_body')).eval()
     model = network('ued-bes-sfm').eval()
     model.load_state_dict(joined.state_dict())
     losses, found = losses_of(model, data), losses_of(joined, data)
+    assert set(losses) == {'loss_ce', 'loss_body', 'loss_edge', 'acc_seg'}
     assert set(found) == {'loss_ce', 'loss_body', 'acc_seg'}
     assert found['loss_body'].item() == pytest.approx((losses['loss_body'] + losses['loss_edge']).item())
 
 
-def test_losses_compare_what_they_are_for():
-    """Each loss is that of its own logits, resized with aligned corners, and its own target."""
+def test_each_loss_compares_its_own_logits_and_target():
+    """Logits are resized with aligned corners."""
     model, data = network('ued-bes-sfm').eval(), batch()  # eval: batch norm must not move
     head = model.decode_head
     prepared = model.data_preprocessor(copy.deepcopy(data), training=True)
@@ -218,30 +192,24 @@ def test_losses_compare_what_they_are_for():
     assert losses['loss_edge'] == pytest.approx(expected.item())
 
 
-def test_ignored_pixels_alone_give_finite_losses_and_a_sampler_is_followed():
+def test_images_of_ignored_pixels_alone_give_losses_of_zero():
     data = batch()
     for sample in data['data_samples']:
         sample.gt_sem_seg.data.fill_(255)
         sample.gt_edge_map.data.fill_(255)
     model = network('ued-bes-sfm')
-    losses = losses_of(model, data)
-    total(losses).backward()
-    assert total(losses) == 0
+    loss = total(losses_of(model, data))
+    loss.backward()
+    assert loss == 0
     assert all(p.grad.isfinite().all() for p in model.parameters())
-    torch.manual_seed(0)
+
+
+def test_a_sampler_applies_to_the_segmentation_loss_alone():
     plain, data = network('ued-bes-sfm').eval(), batch()
     hard = network('ued-bes-sfm', sampler=dict(type='OHEMPixelSampler', thresh=0.1, min_kept=50)).eval()
     hard.load_state_dict(plain.state_dict())
     expected, found = losses_of(plain, data), losses_of(hard, data)
-    assert found['loss_ce'] != expected['loss_ce']
-    assert found['loss_body'] == expected['loss_body']
-    assert found['loss_edge'] == expected['loss_edge']
-
-
-def test_small_batches_are_padded_with_their_edges():
-    """The data preprocessor pads labels and edges of a 50x50 image alike."""
-    losses = losses_of(network('ued-bes-sfm', size=64), batch(50, count=2))
-    assert total(losses).isfinite()
+    assert {name for name in expected if found[name] != expected[name]} == {'loss_ce'}
 
 
 @every_network
@@ -284,36 +252,18 @@ def test_channels_last_changes_nothing_but_the_layout(name):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-class _Whole(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.backbone, self.head = model.backbone, model.decode_head
-
-    def forward(self, x):
-        return self.head(self.backbone(x))
-
-
-@every_network_slowly
+@every_network
 def test_compiles_without_graph_breaks(name):
     torch._dynamo.reset()
-    model, x = _Whole(network(name).eval()), torch.randn(1, 3, 64, 95)
+    model, x = whole(name), torch.randn(1, 3, 64, 95)
     with torch.no_grad():
         compiled = torch.compile(model, fullgraph=True, backend='eager')
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-@every_network_slowly
-def test_exports_with_any_batch_size(name):
-    model = _Whole(network(name).eval())
-    batch_size = torch.export.Dim('batch', max=8)
-    program = torch.export.export(model, (torch.randn(2, 3, 64, 95),), dynamic_shapes=({0: batch_size},))
-    x = torch.randn(3, 3, 64, 95)
-    torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
-
-
-@every_network_slowly
+@every_network
 def test_exports_with_any_height_and_width(name):
-    model = _Whole(network(name).eval())
+    model = whole(name)
     height, width = (torch.export.Dim(side, min=64, max=1024) for side in ('height', 'width'))
     program = torch.export.export(model, (torch.randn(1, 3, 96, 160),), dynamic_shapes=({2: height, 3: width},))
     for size in ((64, 224), (131, 95)):
@@ -321,44 +271,26 @@ def test_exports_with_any_height_and_width(name):
         torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('size', [(1, 1), (1, 4), (7, 2), (64, 341)])
-def test_positions_at_rest_run_from_border_to_border(size):
-    """A map of one row or column has its only position at the first border."""
-    x = torch.randn(2, 3, *size)
-    rows, columns = (torch.linspace(-1.0, 1.0, side) for side in size)
-    grid = torch.stack([columns.expand(size), rows[:, None].expand(size)], dim=2).expand(2, -1, -1, -1)
-    expected = nn.functional.grid_sample(x, grid, align_corners=False)
-    torch.testing.assert_close(warp(x, torch.zeros(2, 2, *size)), expected, rtol=0, atol=5e-4)
-
-
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(separate_body_edge=False), 'spatial_fusion=True with separate_body_edge=False'),
-        (dict(out_channels=1, num_classes=2), 'one output channel'),
-        (dict(num_classes=1), 'one output channel'),
-        (dict(in_channels=(8, 16)), '2 in_channels for 4 entries of in_index'),
-        (dict(decoder=dict(type='UShapedDecoder', in_channels=[8])), r'decoder\.in_channels=\[8\]: set in_channels of'),
-        (dict(conv_cfg=dict(type='Conv2dAdaptivePadding')), 'conv_cfg='),
+        (dict(separate_body_edge=False), 'spatial_fusion=True requires separate_body_edge=True'),
+        (dict(num_classes=1), 'single output channel'),
     ],
 )
-def test_bad_arguments_are_named(arguments, message):
+def test_invalid_arguments(arguments, message):
     with pytest.raises(ConfigError, match=message):
         MODELS.build(dict(type='BodyEdgeHead', **{'num_classes': 3, **arguments}))
-    with pytest.raises(TypeError, match='chanels'):
-        MODELS.build(dict(type='BodyEdgeHead', num_classes=3, chanels=3))
 
 
-def test_missing_edge_targets_name_the_transform():
-    with pytest.raises(ConfigError, match=r'no edge targets; put dict\(type="LaplacianEdges"\) into train_dataloader'):
-        losses_of(network('ued-bes'), batch(edges=False))
-
-
-def test_edges_of_another_size_than_the_labels_are_an_error():
+def test_edge_targets_that_are_missing_or_of_another_size():
+    model = network('ued-bes')
+    with pytest.raises(ConfigError, match=r'no edge targets; add dict\(type="LaplacianEdges"\) to train_dataloader'):
+        losses_of(model, batch(edges=False))
     data = batch()
     for sample in data['data_samples']:
-        wider = torch.nn.functional.pad(sample.gt_edge_map.data, (0, 1))
+        wider = nn.functional.pad(sample.gt_edge_map.data, (0, 1))
         del sample.gt_edge_map
         sample.set_data(dict(gt_edge_map=PixelData(data=wider)))
-    with pytest.raises(ConfigError, match=r'behind all steps that change the size'):
-        losses_of(network('ued-bes'), data)
+    with pytest.raises(ConfigError, match=r'after all steps that change the size'):
+        losses_of(model, data)

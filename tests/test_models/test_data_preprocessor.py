@@ -45,7 +45,7 @@ def test_wrong_images_are_named():
     four, wide = torch.zeros(4, 4, 4), torch.zeros(3, 4, 5)
     with pytest.raises(DataError, match=r'b\.tif: 4 bands, but data_preprocessor\.mean has 3 values'):
         preprocessor(dict(inputs=[four[:3], four], data_samples=[sample('a'), sample('b.tif')]))
-    with pytest.raises(DataError, match=r'b\.png: \(4, 5\) pixels in a batch of \(4, 4\) ones; set batch_size=1'):
+    with pytest.raises(DataError, match=r'b\.png: size \(4, 5\) in a batch of size \(4, 4\); set batch_size=1'):
         preprocessor(dict(inputs=[four[:3], wide], data_samples=[sample('a'), sample('b.png')]))
 
 

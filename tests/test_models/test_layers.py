@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lale_mmseg.models.layers import LayerNorm2d, RMSNorm2d, StarReLU
+from lale_mmseg.models.layers import RMSNorm2d, StarReLU
 
 
 def test_rms_norm_follows_its_formula_at_every_pixel():
@@ -17,22 +17,6 @@ def test_rms_norm_by_hand():
     # Channels 3 and 4: mean square 12.5, root 3.5355; 3 / 3.5355 = 0.8485, 4 / 3.5355 = 1.1314.
     x = torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1)
     torch.testing.assert_close(RMSNorm2d(2)(x).flatten(), torch.tensor([0.848528, 1.131371]))
-
-
-def test_layer_norm_equals_torch_on_channels():
-    norm = LayerNorm2d(6, eps=1e-6)
-    nn.init.uniform_(norm.weight)
-    nn.init.uniform_(norm.bias)
-    x = torch.randn(2, 6, 3, 4)
-    mean, var = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
-    expected = (x - mean) / (var + 1e-6).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
-    torch.testing.assert_close(norm(x), expected)
-
-
-@pytest.mark.parametrize('norm', [RMSNorm2d(8), LayerNorm2d(8)])
-def test_norms_keep_channels_last(norm):
-    x = torch.randn(2, 8, 5, 6).to(memory_format=torch.channels_last)
-    assert norm(x).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_star_relu_by_hand_and_learns_its_scalars():

@@ -1,9 +1,7 @@
 """Mask2Former's head as the configs of LRFormer+ use it, in small."""
 
 import copy
-import json
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
@@ -12,11 +10,8 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from lale_mmseg.engine.checkpoint import DESCRIPTION_KEY, describe
-from lale_mmseg.engine.component_check import check_fields
 from lale_mmseg.engine.config import complete_config
 from lale_mmseg.errors import ConfigError
-from lale_mmseg.inference import Predictor
 from tests.support import REPO
 
 CONFIG = REPO / 'configs/lrformer_plus/lrformer-plus_t_1xb8-onecycle-400_palette-256x256.py'
@@ -57,44 +52,28 @@ def loss_of(model, data: dict) -> torch.Tensor:
     return sum(value for name, value in losses.items() if 'loss' in name)
 
 
-def test_class_weights_follow_from_the_number_of_classes(model):
-    assert model.decode_head.loss_cls.class_weight == [1.0, 1.0, 1.0, 0.1]
-    assert model.decode_head.class_weight == [1.0, 1.0, 1.0, 0.1]
-    assert model.decode_head.cls_embed.out_features == 4
-    cfg = config(5)
-    cfg.model.decode_head.no_object_weight = 0.2
-    assert MODELS.build(cfg.model).decode_head.loss_cls.class_weight == [1.0] * 5 + [0.2]
-
-
-def test_the_number_of_classes_comes_from_the_data(chips_root):
+def test_class_weights_follow_from_the_number_of_classes_of_the_data(chips_root):
     cfg = config(None)
     cfg.data_root = str(chips_root)
+    cfg.model.decode_head.no_object_weight = 0.2
     classes = len((chips_root / 'classes.csv').read_text().splitlines()) - 1
     head = MODELS.build(complete_config(cfg).model).decode_head
     assert head.num_classes == head.out_channels == classes
-    assert head.cls_embed.out_features == len(head.class_weight) == classes + 1
+    assert head.cls_embed.out_features == classes + 1
+    assert head.loss_cls.class_weight == head.class_weight == [1.0] * classes + [0.2]
 
 
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        (dict(num_classes=1), r'num_classes=1: Mask2Former chooses among 2 classes or more'),
+        (dict(num_classes=1), r'num_classes=1: expected at least 2 classes'),
         (dict(loss_cls=dict(class_weight=[1.0])), r'loss_cls\.class_weight follows from num_classes'),
     ],
 )
-def test_bad_arguments_are_named(changes, message):
+def test_invalid_arguments(changes, message):
     cfg = config()
     cfg.merge_from_dict(dict(model=dict(decode_head=changes)))
     with pytest.raises(ConfigError, match=message):
-        MODELS.build(cfg.model)
-
-
-def test_misspelt_arguments_are_found_although_the_parents_swallow_them():
-    cfg = config()
-    cfg.model.decode_head.num_querys = 5
-    with pytest.raises(ConfigError, match=r"model\.decode_head: .* no argument 'num_querys'; did you mean 'num_queri"):
-        check_fields(cfg)
-    with pytest.raises(TypeError, match='num_querys'):
         MODELS.build(cfg.model)
 
 
@@ -134,9 +113,7 @@ def test_bf16_autocast_on_a_cpu_trains_and_predicts_close_to_float32(model):
         rough = loss_of(model, data)
     rough.backward()
     assert rough.item() == pytest.approx(exact.item(), rel=0.05)
-    offsets = model.decode_head.pixel_decoder.encoder.layers[0].self_attn.sampling_offsets.weight
-    assert offsets.grad.isfinite().all()
-    assert offsets.grad.abs().sum() > 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     model.eval()
     inputs = model.data_preprocessor(data, training=False)['inputs']
     meta = dict(img_shape=(64, 64), ori_shape=(64, 64))
@@ -146,22 +123,6 @@ def test_bf16_autocast_on_a_cpu_trains_and_predicts_close_to_float32(model):
             found = model.inference(inputs, [meta])
     assert found.shape == (1, 3, 64, 64)
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()
-
-
-def test_sliding_windows_are_resized_to_the_window(model):
-    """The parent resizes the scores of each window to `pad_shape`, which is that of the whole image."""
-    model.eval()
-    image = torch.rand(1, 3, 64, 96)
-    meta = dict(img_shape=(64, 96), ori_shape=(64, 96), pad_shape=(64, 96), padding_size=[0, 0, 0, 0])
-    model.test_cfg = ConfigDict(mode='slide', crop_size=(64, 64), stride=(32, 32))
-    with torch.no_grad():
-        left, right = (
-            model.encode_decode(part.contiguous(), [dict(img_shape=(64, 64), ori_shape=(64, 64))])
-            for part in (image[..., :64], image[..., 32:])
-        )
-        found = model.slide_inference(image, [dict(meta)])
-    expected = torch.cat([left[..., :32], (left[..., 32:] + right[..., :32]) / 2, right[..., 32:]], dim=3)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_windows_a_little_smaller_than_the_image_slide_too(model):
@@ -181,23 +142,3 @@ def test_padded_images_get_scores_of_the_padded_size(model):
         assert model.decode_head.predict(maps, [meta], None).shape == (1, 3, 64, 64)
         maps = model.extract_feat(torch.rand(1, 3, 50, 61))
         assert model.decode_head.predict(maps, [dict(img_shape=(50, 61, 3))], None).shape == (1, 3, 50, 61)
-
-
-@pytest.mark.parametrize('mode', ['whole', 'slide'])
-def test_a_predictor_rebuilds_it_from_its_checkpoint(model, mode, tmp_path):
-    cfg = config()
-    if mode == 'slide':
-        cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(48, 48))
-    text = describe(cfg, dict(classes=('a', 'b', 'c'), palette=[[1, 1, 1], [2, 2, 2], [3, 3, 3]]))
-    torch.save({'state_dict': model.state_dict(), DESCRIPTION_KEY: text}, tmp_path / 'x.pth')
-    assert json.loads(text)['config']['model']['decode_head']['type'] == 'SemanticMask2FormerHead'
-    predictor = Predictor.from_checkpoint(tmp_path / 'x.pth')
-    image = np.random.default_rng(0).integers(0, 255, (70, 90, 3)).astype(np.uint8)
-    labels = predictor.predict(image)
-    model.eval()
-    model.test_cfg = cfg.model.test_cfg
-    inputs = model.data_preprocessor(dict(inputs=[torch.from_numpy(image.transpose(2, 0, 1).copy())]))['inputs']
-    with torch.no_grad():
-        expected = model.inference(inputs, [dict(img_shape=(70, 90), ori_shape=(70, 90))])[0].argmax(0)
-    assert labels.shape == (70, 90)
-    assert (labels == expected.numpy()).mean() > 0.999

@@ -1,4 +1,5 @@
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from mmseg.registry import MODELS
 
@@ -33,15 +34,8 @@ def test_small_classes_count_as_much_as_large_ones():
     labels = torch.zeros(1, 10, 10, dtype=torch.long)
     labels[0, 0, 0] = 1
     assert soft_dice_loss(logits, labels).item() == pytest.approx(1 - (198 / 199) / 2, abs=1e-5)
-
-
-def test_class_weights():
-    logits = torch.zeros(1, 2, 10, 10)
-    logits[:, 0] = 40.0
-    labels = torch.zeros(1, 10, 10, dtype=torch.long)
-    labels[0, 0, 0] = 1
-    loss = soft_dice_loss(logits, labels, class_weight=torch.tensor([1.0, 3.0]))
-    assert loss.item() == pytest.approx(1 - (198 / 199) / 4, abs=1e-5)
+    weighted = soft_dice_loss(logits, labels, class_weight=torch.tensor([1.0, 3.0]))
+    assert weighted.item() == pytest.approx(1 - (198 / 199) / 4, abs=1e-5)
 
 
 def test_all_ignored_gives_zero_and_a_gradient():
@@ -59,7 +53,6 @@ def test_binary_with_one_channel_ignores_pixels():
 
 
 def test_equals_segmentation_models_pytorch_where_no_class_is_ignored():
-    smp = pytest.importorskip('segmentation_models_pytorch')
     logits, labels = torch.randn(3, 5, 17, 19), torch.randint(0, 4, (3, 17, 19))
     # Theirs averages over absent classes (loss 0 there), too.
     theirs = smp.losses.DiceLoss(mode='multiclass', eps=1e-7)(logits, labels).item() * 5 / 4
@@ -71,5 +64,5 @@ def test_module_scales_and_rejects_pixel_weights():
     logits, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
     assert loss(logits, labels).item() == pytest.approx(0.5 * soft_dice_loss(logits, labels).item())
     assert loss.loss_name == 'loss_dice'
-    with pytest.raises(ValueError, match='no pixel weights'):
+    with pytest.raises(ValueError, match='not support pixel weights'):
         loss(logits, labels, weight=torch.ones(1, 4, 4))

@@ -9,9 +9,6 @@ from mmseg.registry import MODELS
 
 from tests.support import REPO
 
-pytest.importorskip('segmentation_models_pytorch')
-pytest.importorskip('timm')
-
 
 def conv_norm(inputs: int, outputs: int, kernel: int = 3) -> int:
     """A convolution without bias, and a norm with scale and bias."""
@@ -62,8 +59,10 @@ SIZES = {
 
 def build(name: str):
     """A network without memory."""
-    cfg = copy.deepcopy(Config.fromfile(REPO / f'configs/_base_/models/{name}.py').model)
+    cfg = copy.deepcopy(Config.fromfile(REPO / f'configs/_base_/models/{name.removesuffix("_lora")}.py').model)
     cfg.decode_head.num_classes = 2
+    if name.endswith('_lora'):
+        cfg.backbone.lora_cfg = dict(rank=4)
     with torch.device('meta'):
         return MODELS.build(cfg)
 

@@ -1,12 +1,9 @@
 """The U-Net that is trained from random weights."""
 
-import pytest
 import torch
 from mmseg.models.backbones import UNet
 from mmseg.registry import MODELS
 from torch import nn
-
-from lale_mmseg.errors import ConfigError
 
 
 def build(**changes) -> nn.Module:
@@ -48,9 +45,3 @@ def test_dropout_is_behind_all_decoder_stages_but_the_last():
     assert order == [3, 2, 1, 0]  # the last one, at full size, drops nothing
     assert len(kept) == 3
     assert all(0.4 < share < 0.85 for share in kept)  # 0.7, less what the activation left empty
-
-
-def test_wrong_probabilities_are_named():
-    with pytest.raises(ConfigError, match=r'decoder_dropout=-0\.1'):
-        build(decoder_dropout=-0.1)
-    assert not [module for module in build(decoder_dropout=0).modules() if isinstance(module, nn.Dropout2d)]

@@ -1,8 +1,8 @@
-"""One set of predictions under all protocols: `python tools/analysis/compare_protocols.py PREDICTIONS DATA_ROOT`.
+"""One set of predictions under all ISPRS protocols: `python tools/analysis/compare_protocols.py PREDICTIONS DATA_ROOT`.
 
-Numbers are comparable inside one protocol only. This shows how far the protocols alone move them: the same predictions
-of the same tiles, with the labels that each protocol tests on, the pixels that it counts and the classes that it
-averages.
+Scores are comparable within one protocol only. This tool shows how far the protocols alone move them: the same
+predictions of the same tiles, with the labels that each protocol tests on, the pixels that it counts and the classes
+that it averages.
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _cli
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
 
 from lale_mmseg.datasets.image_io import checked_indexes, decode_label_image, read_bytes
 from lale_mmseg.errors import ConfigError, DataError
@@ -38,52 +35,18 @@ from lale_mmseg.metainfo import IGNORE_INDEX, Palette, isprs
 from lale_mmseg.metainfo.protocol import Protocol
 
 CLASSES = isprs.CLASSES
-PROTOCOLS = {protocol.name: protocol for protocol in isprs.PROTOCOLS}
 SUFFIXES = ('.png', '.tif', '.tiff')
-#: Kinds of labels, and their folders in the data root.
+#: Kinds of labels and their folders in the data root.
 LABELS = {'full': 'tiles/labels_full', 'eroded': 'tiles/labels_eroded'}
-#: Names of files that hold a whole tile, as prepared or as published; the group is the tile.
+#: File names of whole tiles, as prepared or as published; the group is the tile.
 _NAMES = {
     'potsdam': re.compile(r'(?:top_potsdam_)?(\d+_\d+)(?:_(?:RGBIR|RGB|IRRG))?(?:_label)?(?:_noBoundary)?'),
     'vaihingen': re.compile(r'(?:top_mosaic_09cm_)?area(\d+)(?:_label)?(?:_noBoundary)?'),
 }
-_WINDOW = re.compile(r'_\d+_\d+_\d+_\d+$')
-_TABLE_WIDTH = 160
-_BARS = ('mIoU', 'mF1', 'OA', 'mBF1', 'mBIoU')
+_SCORES = ('mIoU', 'mF1', 'OA', 'mBF1', 'mBIoU')
 
-
-@dataclass
-class Counts:
-    """Pixels of all tiles with one kind of labels.
-
-    Attributes:
-        matrix: (6, 6) confusion matrix.
-        boundaries: (6, 6) counts of boundaries, by the classes that are left out of the labels.
-    """
-
-    matrix: np.ndarray
-    boundaries: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
-
-
-@dataclass
-class Row:
-    """One protocol's scores, and which of its tiles they are of."""
-
-    protocol: Protocol
-    report: EvaluationReport
-    test: int | None
-    missing: list[str]
-    trained: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As in the JSON file; `test_tiles` is None where the protocol states no tiles of the data set."""
-        return dict(
-            **self.report.to_dict(),
-            rule_only=self.test is None,
-            test_tiles=self.test,
-            missing_test_tiles=self.missing,
-            training_tiles=self.trained,
-        )
+#: Sums over tiles by kind of labels and by the classes that a protocol leaves out of the labels.
+Counts = dict[str, np.ndarray]
 
 
 def parse_args() -> argparse.Namespace:
@@ -91,309 +54,225 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Scores one set of predictions under every ISPRS protocol.')
     parser.add_argument(
         'predictions',
-        help='folder of predictions, one PNG or TIFF a whole tile, as tools/test.py --out or tools/predict.py writes',
+        type=Path,
+        help='folder with one PNG or TIFF per whole tile, as tools/test.py --out or tools/predict.py writes them',
     )
-    parser.add_argument('data_root', help='prepared data set with tiles/labels_full and tiles/labels_eroded')
+    parser.add_argument('data_root', type=Path, help='prepared dataset with tiles/labels_full and tiles/labels_eroded')
     parser.add_argument('--dataset', choices=tuple(isprs.TILES), required=True)
     parser.add_argument('--tiles', nargs='+', metavar='TILE', help='only these, such as 2_13 3_13 or 11 15')
     parser.add_argument(
-        '--boundary-tolerance',
-        type=int,
-        default=3,
-        metavar='PIXELS',
-        help='distance within which boundaries match (default: 3)',
+        '--boundary-tolerance', type=int, default=3, metavar='PIXELS', help='distance of matching boundaries (3)'
     )
     parser.add_argument('--no-boundary', action='store_true', help='leave boundary scores out')
-    parser.add_argument('--out', metavar='DIR', help='folder for protocols.json and protocols.png')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='folder for protocols.json and protocols.png')
     return parser.parse_args()
 
 
-def find_predictions(folder: Path, dataset: str, wanted: list[str] | None) -> dict[str, Path]:
-    """Prediction files by tile, in the order of the data set's tiles.
-
-    Of what tools/predict.py writes for a tile the PNG of its classes is taken: overlays are skipped, and so is a TIFF
-    beside a PNG of the same stem.
+def find_predictions(folder: Path, dataset: str, wanted: Sequence[str] | None) -> dict[str, Path]:
+    """Prediction files by tile. Overlays of tools/predict.py are skipped, and so is a TIFF beside a PNG of its stem.
 
     Raises:
-        DataError: The folder has none, a name is not that of a tile, two files are of one tile, or a wanted tile is
-            missing.
-        ConfigError: A wanted tile is not one of the data set.
+        DataError: There are none, a name is not that of a tile, or two files are of one tile.
+        ConfigError: A wanted tile has no prediction.
     """
-    if not folder.is_dir():
-        raise DataError(f'{folder}: no such folder of predictions')
-    found: dict[str, Path] = {}
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.name[0] != '.']
+    paths = [path for path in sorted(folder.glob('*')) if path.suffix.lower() in SUFFIXES and path.name[0] != '.']
     pngs = {path.stem for path in paths if path.suffix.lower() == '.png'}
+    found: dict[str, Path] = {}
     for path in paths:
         is_png = path.suffix.lower() == '.png'
         if (is_png and path.stem.endswith('_overlay')) or (not is_png and path.stem in pngs):
             continue
-        tile = tile_of_file(path, dataset)
-        if tile in found:
-            raise DataError(f'{found[tile]} and {path.name} are both of tile {tile}; one prediction a tile is due')
-        found[tile] = path
+        match = _NAMES[dataset].fullmatch(path.stem)
+        if match is None or match[1] not in isprs.TILES[dataset]:
+            example = f'{isprs.tile_stem(dataset, isprs.TILES[dataset][0])}.png'
+            raise DataError(f'{path}: expected the name of a whole {dataset} tile, such as {example}')
+        if match[1] in found:
+            raise DataError(f'{found[match[1]]} and {path.name} are both of tile {match[1]}; keep one of them')
+        found[match[1]] = path
     if not found:
-        raise DataError(f'{folder}: no predictions ({", ".join(SUFFIXES)}) in it')
-    strangers = [tile for tile in wanted or [] if tile not in isprs.TILES[dataset]]
-    if strangers:
-        raise ConfigError(f'--tiles {strangers[0]}: {dataset} has no such tile; known: {_names(isprs.TILES[dataset])}')
+        raise DataError(f'{folder}: no predictions ({", ".join(SUFFIXES)}) in this folder')
     missing = [tile for tile in wanted or [] if tile not in found]
     if missing:
-        raise DataError(f'{folder}: no prediction of tile {_names(missing)} (--tiles); there are {_names(found)}')
+        raise ConfigError(f'--tiles {" ".join(missing)}: no such predictions; there are {" ".join(found)}')
     return {tile: found[tile] for tile in isprs.TILES[dataset] if tile in (wanted or found)}
 
 
-def tile_of_file(path: Path, dataset: str) -> str:
-    """The tile that a file is named after.
+def find_labels(root: Path, dataset: str, tiles: Sequence[str]) -> dict[str, dict[str, Path]]:
+    """Label files by kind and tile, without kinds that have none of the tiles.
 
     Raises:
-        DataError: It is none of the data set, or only a window of one.
-    """
-    match = _NAMES[dataset].fullmatch(path.stem)
-    if match and match.group(1) in isprs.TILES[dataset]:
-        return match.group(1)
-    if _WINDOW.search(path.stem):
-        raise DataError(
-            f'{path}: a window by its name; whole tiles are due: test on the whole tiles of the data set, with the '
-            'sliding window of the config'
-        )
-    example = f'{isprs.tile_stem(dataset, isprs.TILES[dataset][0])}.png'
-    raise DataError(
-        f'{path}: its name is not that of a {dataset} tile (such as {example}); known tiles: '
-        f'{_names(isprs.TILES[dataset])}'
-    )
-
-
-def find_labels(root: Path, dataset: str, tiles: list[str]) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
-    """Label files by kind and tile; and why a kind is not there.
-
-    Raises:
-        DataError: There is no kind of labels, or one that some of the tiles lack.
+        DataError: A kind has labels of some of the tiles only, or there are no labels at all.
     """
     labels: dict[str, dict[str, Path]] = {}
-    absent: dict[str, str] = {}
     for kind, folder in LABELS.items():
-        candidates = {
-            tile: [root / folder / f'{isprs.tile_stem(dataset, tile)}{suffix}' for suffix in SUFFIXES] for tile in tiles
+        names = {tile: f'{root / folder / isprs.tile_stem(dataset, tile)}' for tile in tiles}
+        files = {
+            tile: Path(name + suffix)
+            for tile, name in names.items()
+            for suffix in SUFFIXES
+            if Path(name + suffix).is_file()
         }
-        there = {tile: [path for path in paths if path.is_file()] for tile, paths in candidates.items()}
-        lacking = [tile for tile, paths in there.items() if not paths]
-        if len(lacking) == len(tiles):
-            absent[kind] = f'{root / folder} has no labels of these tiles'
-        elif lacking:
-            raise DataError(
-                f'{root / folder}: no label of tile {_names(lacking)}; all protocols are to score the same tiles. '
-                'Prepare the labels, or choose tiles that have them with --tiles'
-            )
-        else:
-            labels[kind] = {tile: paths[0] for tile, paths in there.items()}
+        lacking = [tile for tile in tiles if tile not in files]
+        if files and lacking:
+            raise DataError(f'{root / folder}: no label of tile {" ".join(lacking)}; choose tiles with --tiles')
+        if files:
+            labels[kind] = files
     if not labels:
-        raise DataError('no protocol can be scored: ' + '; '.join(absent.values()))
-    return labels, absent
+        raise DataError(f'{root}: no labels of these tiles in {" or ".join(LABELS.values())}')
+    return labels
 
 
-def read_label(path: Path) -> np.ndarray:
-    """(H, W) uint8 classes and 255 for ignored pixels, of an index or ISPRS-coloured image."""
+def read_map(path: Path, palette: Palette) -> np.ndarray:
+    """(H, W) uint8 class indexes of an image of indexes or of the colours of a palette."""
     values = decode_label_image(read_bytes(path), str(path))
     if values.ndim == 3:
-        return isprs.PALETTE.decode(values, source=str(path))
+        return palette.decode(values, source=str(path))
     return checked_indexes(values, CLASSES, from_one=False, source=str(path))
 
 
-def read_prediction(path: Path) -> np.ndarray:
-    """(H, W) uint8 classes, of an index or ISPRS-coloured image.
-
-    Raises:
-        DataError: A value or colour is not a class.
-    """
-    values = decode_label_image(read_bytes(path), str(path))
-    if values.ndim == 3:
-        return Palette(CLASSES, isprs.COLORS).decode(values, source=str(path))
-    if values.max() >= len(CLASSES):
-        row, column = np.unravel_index(int((values >= len(CLASSES)).argmax()), values.shape)
-        known = ', '.join(f'{index} {name}' for index, name in enumerate(CLASSES))
-        raise DataError(
-            f'{path}: value {values[row, column]} at row {row}, column {column} is not a class; a prediction has one '
-            f'for each pixel: {known}'
-        )
-    return values
-
-
 def count_tiles(
-    predictions: dict[str, Path], labels: dict[str, dict[str, Path]], tolerance: int | None
-) -> dict[str, Counts]:
-    """Counts by kind of labels, summed over the tiles; one tile is in memory at a time."""
-    size = len(CLASSES)
-    totals = {kind: Counts(np.zeros((size, size), np.int64)) for kind in labels}
-    if tolerance is not None and 'full' in labels:  # the boundaries of eroded labels are ignored
-        for rule in {_left_out(protocol) for protocol in PROTOCOLS.values() if protocol.test_labels == 'full'}:
-            totals['full'].boundaries[rule] = np.zeros((size, len(COUNTS)), np.int64)
-    with progress_bar('tiles', len(predictions)) as advance:
-        for tile, path in predictions.items():
-            pred = read_prediction(path)
-            for kind, total in totals.items():
-                source = labels[kind][tile]
-                label = read_label(source)
-                if label.shape != pred.shape:
-                    raise DataError(
-                        f'{path}: {pred.shape[0]} x {pred.shape[1]} pixels, but the label {source} has '
-                        f'{label.shape[0]} x {label.shape[1]} (height x width)'
-                    )
-                total.matrix += confusion_matrix(pred, label, size, source=str(source)).numpy()
-                for left_out, counts in total.boundaries.items():
-                    ignored = pixels_of(label, [IGNORE_INDEX, *left_out])
-                    counts += boundary_counts(pred, label, size, int(tolerance or 0), ignored)
-            advance()
-    return totals
+    predictions: Mapping[str, Path], labels: Mapping[str, Mapping[str, Path]], tolerance: int | None
+) -> tuple[Counts, dict[tuple[int, ...], np.ndarray]]:
+    """Sums over tiles, one of which is in memory at a time.
 
-
-def score(protocol: Protocol, dataset: str, tiles: list[str], counts: dict[str, Counts], tolerance: int | None) -> Row:
-    """One row of the table.
-
-    Raises:
-        DataError: The protocol leaves nothing to score.
+    Returns:
+        (6, 6) confusion matrices by kind of labels; and boundary counts (6, 6) on full labels, by the classes that a
+        protocol leaves out of the labels (boundaries of eroded labels are ignored by definition).
     """
-    total, rules = counts[protocol.test_labels], protocol_rules(protocol, CLASSES)
-    boundary = total.boundaries.get(rules.left_out_labels)
-    result = None
-    if boundary is not None and tolerance is not None and has_boundaries(boundary, rules.averaged):
-        result = BoundaryResult(tolerance, boundary)
+    size = len(CLASSES)
+    matrices = {kind: np.zeros((size, size), np.int64) for kind in labels}
+    rules = {left_out(protocol) for protocol in isprs.PROTOCOLS if protocol.test_labels == 'full'}
+    boundaries = {rule: np.zeros((size, len(COUNTS)), np.int64) for rule in rules if tolerance is not None}
+    for tile, path in track(predictions.items(), 'tiles', console=Console(stderr=True), total=len(predictions)):
+        pred = read_map(path, Palette(CLASSES, isprs.COLORS))
+        if pred.max() >= size:
+            raise DataError(f'{path}: value {pred.max()} is not a class; classes are 0 to {size - 1}')
+        for kind, files in labels.items():
+            label = read_map(files[tile], isprs.PALETTE)
+            if label.shape != pred.shape:
+                raise DataError(
+                    f'{path}: (height, width) is {pred.shape}, that of its label {files[tile]} {label.shape}'
+                )
+            matrices[kind] += confusion_matrix(pred, label, size, source=str(files[tile])).numpy()
+            for rule, counts in boundaries.items() if kind == 'full' else ():
+                ignored = pixels_of(label, [IGNORE_INDEX, *rule])
+                counts += boundary_counts(pred, label, size, tolerance or 0, ignored)
+    return matrices, boundaries
+
+
+def left_out(protocol: Protocol) -> tuple[int, ...]:
+    """Indexes of the classes that a protocol leaves out of the labels."""
+    return protocol_rules(protocol, CLASSES).left_out_labels
+
+
+def report_of(protocol: Protocol, matrix: np.ndarray, boundary: np.ndarray | None, args: Any) -> EvaluationReport:
+    """Scores under a protocol; DataError if it leaves nothing to score."""
+    rules = protocol_rules(protocol, CLASSES)
+    shown = protocol.test_labels == 'full' and boundary is not None and has_boundaries(boundary, rules.averaged)
     report = EvaluationReport(
         classes=CLASSES,
         palette=isprs.COLORS,
-        matrix=total.matrix,
-        num_images=len(tiles),
+        matrix=matrix,
+        num_images=len(args.tiles),
         ignore_index=IGNORE_INDEX,
         rules=rules,
         protocol=protocol,
-        boundary=result,
+        boundary=BoundaryResult(args.boundary_tolerance, boundary) if shown and boundary is not None else None,
     )
-    report.metrics()  # raises where there is nothing to score
-    if dataset not in protocol.splits:
-        return Row(protocol, report, None, [], [])
-    split = protocol.split(dataset)
-    return Row(
-        protocol,
-        report,
-        test=sum(tile in split.test for tile in tiles),
-        missing=[tile for tile in split.test if tile not in tiles],
-        trained=[tile for tile in tiles if tile in split.train],
+    report.metrics()
+    return report
+
+
+def tiles_of(protocol: Protocol, args: argparse.Namespace) -> dict[str, Any]:
+    """Which of the scored tiles are test and training tiles of a protocol."""
+    if args.dataset not in protocol.splits:
+        return dict(rule_only=True, test_tiles=None, missing_test_tiles=[], training_tiles=[])
+    split = protocol.split(args.dataset)
+    return dict(
+        rule_only=False,
+        test_tiles=sum(tile in split.test for tile in args.tiles),
+        missing_test_tiles=[tile for tile in split.test if tile not in args.tiles],
+        training_tiles=[tile for tile in args.tiles if tile in split.train],
     )
 
 
-def table_of(rows: list[Row], dataset: str) -> Table:
-    """The rows side by side."""
-    title = 'the same predictions under each protocol, in percent; IoU by class on the right'
-    table = Table(title=title, title_justify='left', box=None, pad_edge=False)
-    for column in ('', 'protocol', 'labels'):
-        table.add_column(column, no_wrap=True)
-    boundary = [name for name in ('mBF1', 'mBIoU') if any(name in row.report.summary for row in rows)]
-    means = ['mIoU', 'mF1', 'OA', *boundary]
-    for column in ('tiles', 'test tiles', *means, 'dropped', *(name.replace('_', ' ') for name in CLASSES)):
-        table.add_column(column, justify='right')
-    for row in rows:
-        metrics = row.report.metrics()
-        known = row.protocol.splits.get(dataset)
-        table.add_row(
-            row.protocol.letter,
-            row.protocol.name,
-            row.protocol.test_labels,
-            str(row.report.num_images),
-            'rule only' if known is None else f'{row.test} of {len(known.test)}',
-            *(_number(metrics.get(name)) for name in (*means, 'dropped')),
-            *(_number(metrics.get(f'IoU/{name}')) for name in CLASSES),
-        )
-    return table
+def table_of(reports: Mapping[str, EvaluationReport], rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The protocols side by side; IoU by class on the right."""
+    lines = {}
+    for letter, report in reports.items():
+        metrics, test = report.metrics(), rows[letter]['test_tiles']
+        line = dict(protocol=rows[letter]['protocol']['name'], labels=rows[letter]['protocol']['labels'])
+        line |= {
+            'test tiles': 'rule only' if test is None else f'{test} of {test + len(rows[letter]["missing_test_tiles"])}'
+        }
+        names = {name: name for name in (*_SCORES, 'dropped')} | {f'IoU/{name}': name for name in CLASSES}
+        lines[letter] = line | {shown: metrics.get(name) for name, shown in names.items()}
+    table = pd.DataFrame(lines).T.dropna(axis='columns', how='all')
+    # Numbers must not be cut off, whatever the width of the terminal.
+    return table.map(
+        lambda cell: cell if isinstance(cell, str) else '-' if pd.isna(cell) else f'{cell:.2f}'
+    ).to_string()
 
 
-def notes_of(rows: list[Row], not_scored: dict[str, str], dataset: str, tolerance: int | None) -> list[str]:
-    """What the table does not say."""
+def notes_of(rows: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> list[str]:
+    """What the table does not show."""
     lines = []
-    for row in rows:
-        name = f'{row.protocol.letter} {row.protocol.name}'
-        if row.test is None:
-            lines.append(f'{name}: rule only, the protocol states no tiles of {dataset}')
-        if row.missing:
-            lines.append(f'{name}: not all of its test tiles; missing {_names(row.missing)}')
-        if row.trained:
-            lines.append(f'{name}: its training tiles among the scored ones: {_names(row.trained)}')
-    lines += [f'{PROTOCOLS[name].letter} {name}: not scored, {reason}' for name, reason in not_scored.items()]
-    if rows and not rows[0].report.matrix[:, CLASSES.index(isprs.CLUTTER)].any():
-        lines.append('clutter is never predicted: a network of five outputs misses all of it under A and B')
-    if tolerance is not None and any(row.report.boundary for row in rows):
-        lines.append(f'mBF1, mBIoU: boundaries within {tolerance} pixel(s), on full labels only')
-    if any(row.report.rules.left_out_predictions for row in rows):
-        lines.append('dropped: pixels of scored classes left out since clutter is predicted there, which flatters')
+    for letter, row in rows.items():
+        name = f'{letter} {row["protocol"]["name"]}'
+        if row['rule_only']:
+            lines.append(f'{name}: rule only, the protocol defines no tiles of {args.dataset}')
+        if row['missing_test_tiles']:
+            lines.append(f'{name}: not all of its test tiles; missing {" ".join(row["missing_test_tiles"])}')
+        if row['training_tiles']:
+            lines.append(f'{name}: its training tiles are among the scored ones: {" ".join(row["training_tiles"])}')
+    if any(row['boundary'] for row in rows.values()):
+        lines.append(f'mBF1, mBIoU: boundaries within {args.boundary_tolerance} pixel(s), on full labels only')
+    if any(row['dropped'] for row in rows.values()):
+        lines.append('dropped: pixels of scored classes excluded because clutter is predicted there, which flatters')
     return lines
 
 
 def main() -> None:
-    """Scores, prints and, if asked to, writes."""
+    """Scores, prints and, with --out, writes."""
     args = parse_args()
     tolerance = None if args.no_boundary else args.boundary_tolerance
     if tolerance is not None:
         check_tolerance(tolerance)
-    predictions = find_predictions(Path(args.predictions), args.dataset, args.tiles)
-    tiles = list(predictions)
-    labels, absent = find_labels(Path(args.data_root), args.dataset, tiles)
-    counts = count_tiles(predictions, labels, tolerance)
-    rows: list[Row] = []
-    not_scored: dict[str, str] = {}
-    for name, protocol in PROTOCOLS.items():
-        if protocol.test_labels in absent:
-            not_scored[name] = f'no {protocol.test_labels} labels: {absent[protocol.test_labels]}'
-            continue
-        try:
-            rows.append(score(protocol, args.dataset, tiles, counts, tolerance))
-        except DataError as error:
-            not_scored[name] = str(error)
-    if not rows:
-        raise DataError('no protocol can be scored: ' + '; '.join(f'{n}: {why}' for n, why in not_scored.items()))
-    notes = notes_of(rows, not_scored, args.dataset, tolerance)
-    # Numbers are not to be cut off: a narrow terminal breaks the lines, and a pipe has no width.
-    Console(width=_TABLE_WIDTH, highlight=False).print(table_of(rows, args.dataset))
-    for line in notes:
-        print(line)
+    predictions = find_predictions(args.predictions, args.dataset, args.tiles)
+    args.tiles = list(predictions)
+    labels = find_labels(args.data_root, args.dataset, args.tiles)
+    matrices, boundaries = count_tiles(predictions, labels, tolerance)
+    scored = {p.letter: p for p in isprs.PROTOCOLS if p.test_labels in matrices}
+    reports = {
+        letter: report_of(protocol, matrices[protocol.test_labels], boundaries.get(left_out(protocol)), args)
+        for letter, protocol in scored.items()
+    }
+    rows = {letter: {**report.to_dict(), **tiles_of(scored[letter], args)} for letter, report in reports.items()}
+    notes = notes_of(rows, args)
+    not_scored = {p.letter: f'no {p.test_labels} labels' for p in isprs.PROTOCOLS if p.letter not in scored}
+    notes += [f'{letter}: not scored, {reason}' for letter, reason in not_scored.items()]
+    print('the same predictions under each protocol, in percent\n' + table_of(reports, rows))
+    print('\n'.join(notes))
     if args.out:
         content = dict(
             dataset=args.dataset,
-            predictions=args.predictions,
-            data_root=args.data_root,
-            tiles=tiles,
+            predictions=str(args.predictions),
+            data_root=str(args.data_root),
+            tiles=args.tiles,
             boundary_tolerance=tolerance,
-            protocols={row.protocol.letter: row.to_dict() for row in rows},
-            not_scored={PROTOCOLS[name].letter: reason for name, reason in not_scored.items()},
+            protocols=rows,
+            not_scored=not_scored,
             notes=notes,
         )
         groups = {
-            f'{row.protocol.letter}\n{row.protocol.name}, {row.protocol.test_labels}': {
-                name: row.report.summary[name] for name in _BARS if name in row.report.summary
+            f'{letter}\n{row["protocol"]["name"]}, {row["protocol"]["labels"]}': {
+                name: row['summary'][name] for name in _SCORES if name in row['summary']
             }
-            for row in rows
+            for letter, row in rows.items()
         }
-        plot_bars(groups, Path(args.out) / 'protocols.png', f'{args.dataset}: {len(tiles)} tile(s), same predictions')
-        write_atomic(Path(args.out) / 'protocols.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
-        print(f'written: {Path(args.out) / "protocols.json"}, {Path(args.out) / "protocols.png"}')
-
-
-@contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Any]:
-    """Shows a bar with the time left on standard error."""
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda: progress.advance(task)
-
-
-def _left_out(protocol: Protocol) -> tuple[int, ...]:
-    return protocol_rules(protocol, CLASSES).left_out_labels
-
-
-def _names(tiles: Any) -> str:
-    return ' '.join(tiles)
-
-
-def _number(value: float | None) -> str:
-    return '-' if value is None else f'{value:.2f}'
+        plot_bars(groups, args.out / 'protocols.png', f'{args.dataset}: {len(args.tiles)} tile(s), same predictions')
+        write_atomic(args.out / 'protocols.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
+        print(f'written: {args.out / "protocols.json"}, {args.out / "protocols.png"}')
 
 
 if __name__ == '__main__':

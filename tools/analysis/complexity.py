@@ -23,37 +23,42 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _cli
 
-from lale_mmseg.engine.component_check import check_overrides
 from lale_mmseg.engine.config import complete_config, decode_heads
-from lale_mmseg.engine.network_check import check_network
+from lale_mmseg.engine.fields import check_overrides
+from lale_mmseg.engine.network_check import check_heads
 from lale_mmseg.errors import ConfigError, DataError
 
 
 def parse_args() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description='Parameters, size and multiply-accumulates of a network.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='of the input image')
-    parser.add_argument('--num-classes', type=int, default=7, help='where the config leaves it to data that are absent')
+    parser.add_argument(
+        '--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='size of the input image'
+    )
+    parser.add_argument(
+        '--num-classes', type=int, default=7, help='used if the config leaves it to data that are not available'
+    )
     parser.add_argument('--cfg-options', nargs='+', action=_cli.OverrideAction, default={}, metavar='KEY=VALUE')
-    parser.add_argument('--json', metavar='FILE', help='write the figures to this file, too')
+    parser.add_argument('--json', metavar='FILE', help='also write the figures to this file')
     return parser.parse_args()
 
 
 def build_network(cfg: Config, num_classes: int) -> nn.Module:
-    """The network of a config, in evaluation mode; an open number of classes is that of the data or `num_classes`."""
+    """Builds the network of a config in evaluation mode; `num_classes` is used if neither config nor data set it."""
     try:
         cfg = complete_config(cfg)
     except DataError:
         for _, head in decode_heads(cfg):
             head.num_classes = head.num_classes or num_classes
         cfg = complete_config(cfg)
-    check_network(cfg)
-    return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    check_heads(model)
+    return model
 
 
 def complexity(model: nn.Module, size: tuple[int, int], bands: int) -> dict[str, float]:
-    """Figures of a network without its auxiliary heads, which take no part in prediction.
+    """Figures of a network without its auxiliary heads, which predictions do not use.
 
     Args:
         model: A segmentor in evaluation mode.
@@ -67,9 +72,9 @@ def complexity(model: nn.Module, size: tuple[int, int], bands: int) -> dict[str,
     parameters = sum(p.numel() for part in parts for p in part.parameters())
     buffers = sum(b.numel() for part in parts for b in part.buffers())
     image = torch.zeros(1, bands, *size)
-    # The counter's module tracker fails on views of parameters that ask for gradients.
+    # The counter's module tracker fails on views of parameters that require gradients.
     model.requires_grad_(False)
-    # The fused attention kernels of CPUs are unknown to the counter; the plain form does the same products.
+    # The counter does not know the fused attention kernels of CPUs; the plain form has the same products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(image, mode='tensor')
     return dict(

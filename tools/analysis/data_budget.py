@@ -1,124 +1,155 @@
-"""How much is a labelled tile worth? `python tools/analysis/data_budget.py CONFIG --tiles 5 12 24 --seeds 0 1 2`.
+"""How much is a labelled tile worth? `python tools/analysis/data_budget.py CONFIG --tiles 5 12 24 --work-dir DIR`.
 
-Trains a config on a growing number of its training tiles, several seeds each, and draws the best validation IoU
-against the number of tiles. The test split is never read.
+Trains a config on a growing number of its training tiles, with several seeds each, and draws the best validation score
+against the number of tiles. The test split is not read. The same command continues a study that was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import csv
-import io
 import json
+import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _cli
-from _budget import (
-    RECORD,
-    Run,
-    check_folder,
-    config_digest,
-    identity,
-    plan,
-    result_of,
-    score_name,
-    summarize,
-    training_set,
-    write_config,
-    write_record,
-)
-from _recipes import hooks_of
-from _runs import DIAGNOSTICS
+import numpy as np
+import pandas as pd
+from compare_runs import read_run
+from filelock import FileLock, Timeout
 from mmengine.config import Config
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from mmseg.registry import DATASETS
 
-import lale_mmseg.register  # noqa: F401
-from lale_mmseg.errors import ConfigError, InputError
-from lale_mmseg.evaluation.attempt_plots import plot_budget
+from lale_mmseg.engine.config import complete_config, leaf_datasets
+from lale_mmseg.engine.provenance import config_hash
+from lale_mmseg.errors import ConfigError
+from lale_mmseg.evaluation.run_plots import plot_budget
 from lale_mmseg.files import write_atomic
-from lale_mmseg.locks import lock
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
-LOG = 'budget.log'
-#: Seconds between two looks at the running trainings.
-_POLL = 1.0
-_LAST_LINES = 12
+#: Written into the work dir of a run after its training ended well: the hash of its config.
+FINISHED = 'budget_finished'
 
 
-class Training:
-    """A training in a process of its own; its output goes into `budget.log` of the work dir.
+@dataclass(frozen=True)
+class BudgetRun:
+    """One training: number of tiles, seed of their choice and of the training, their names, config and work dir."""
+
+    count: int
+    seed: int
+    tiles: list[str]
+    config: Path
+    folder: Path
+
+    def is_finished(self, digest: str) -> bool:
+        """Whether it was trained to its end; ConfigError if that was with another config."""
+        marker = self.folder / FINISHED
+        if marker.is_file() and marker.read_text() != digest:
+            raise ConfigError(f'{self.folder}: trained with another config or other overrides; take another --work-dir')
+        return marker.is_file()
+
+
+def samples_by_tile(cfg: Config) -> tuple[str, dict[str, list[int]]]:
+    """Path of the training dataset in the config, and the numbers of its samples by tile.
+
+    Samples belong to one tile if the dataset's `tile_pattern` finds the same tile in their names; without a pattern
+    every image is a tile.
 
     Raises:
-        InputError: One that outlived an earlier run of this tool, or that of another, still goes on there.
+        ConfigError: There is not exactly one training dataset, or its `indices` are set already.
     """
+    leaves = list(leaf_datasets(complete_config(cfg), 'train'))
+    if len(leaves) != 1 or leaves[0][1].get('indices') is not None or '.datasets.' in leaves[0][0]:
+        raise ConfigError(
+            f'train_dataloader has the datasets {", ".join(path for path, _ in leaves)}; a study of the number of '
+            'tiles needs a single one, without indices'
+        )
+    path, config = leaves[0]
+    dataset = DATASETS.build({**config, 'pipeline': [], 'lazy_init': False})
+    pattern = dataset.metainfo.get('tile_pattern', '(?P<tile>.*)')
+    tiles: dict[str, list[int]] = {}
+    for index in range(len(dataset)):
+        match = re.fullmatch(pattern, Path(dataset.get_data_info(index)['img_path']).stem)
+        assert match is not None, f'{dataset.get_data_info(index)["img_path"]} does not match {pattern!r}'
+        tiles.setdefault(match['tile'], []).append(index)
+    return path, tiles
 
-    def __init__(self, run: Run, command: Sequence[str], of: dict[str, Any], before: float) -> None:
-        self.run = run
-        self.of = of
-        self._before = before
-        self._start = time.monotonic()
-        run.folder.mkdir(parents=True, exist_ok=True)
-        if not (run.folder / RECORD).is_file():
-            write_record(run, of, before, finished=False)
-        self._log: IO[bytes] = (run.folder / LOG).open('ab')
-        self._lock()
-        self.process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
 
-    def _lock(self) -> None:
-        """Locks the log: the training, whose output it is, holds the lock as long as it lives, whatever ends this."""
-        if not lock(self._log.fileno(), wait=False):
-            self._log.close()
-            raise InputError(
-                f'{self.run.folder}: another training goes on there (it holds {LOG}); wait until it ends, or end it, '
-                'then run the same command'
-            )
+def plan(cfg: Config, args: argparse.Namespace) -> list[BudgetRun]:
+    """Writes the config of every run, a child of the study's config; larger sets of one seed contain the smaller ones.
 
-    def epochs(self) -> int:
-        """Epochs that are done, for the progress."""
-        with contextlib.suppress(OSError):
-            return len((self.run.folder / DIAGNOSTICS).read_bytes().splitlines())
-        return 0
+    Raises:
+        ConfigError: The training set has fewer tiles than asked for.
+    """
+    path, tiles = samples_by_tile(cfg)
+    names = list(tiles)
+    if not 1 <= min(args.tiles) <= max(args.tiles) <= len(names):
+        raise ConfigError(f'--tiles {" ".join(map(str, args.tiles))}: the training set has {len(names)} tiles')
+    runs = []
+    for count in sorted(set(args.tiles)):
+        for seed in sorted(set(args.seeds)):
+            chosen = sorted(np.random.default_rng(seed).permutation(len(names))[:count])
+            own = [names[place] for place in chosen]
+            fields: object = dict(indices=[index for name in own for index in tiles[name]])
+            field, *inner = path.split('.')
+            for key in reversed(inner):
+                fields = {key: fields}
+            name = f'tiles-{count:02d}_seed-{seed}'
+            child = args.work_dir / 'configs' / f'{name}.py'
+            write_atomic(child, f'_base_ = {str(Path(args.config).resolve())!r}\n{field} = {fields!r}\n')
+            runs.append(BudgetRun(count, seed, own, child, args.work_dir / name))
+    return runs
 
-    def stop(self) -> None:
-        """Waits for the terminated process to end; what it trained up to its last checkpoint stays."""
-        try:
-            self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self._note(finished=False)
 
-    def conclude(self) -> None:
-        """Notes how it ended: `result` or `error` of the run."""
-        result = None
-        if self.process.returncode != 0:
-            self.run.error = f'training ended with status {self.process.returncode}\n{end_of(self.run.folder / LOG)}'
-        else:
-            try:
-                result = result_of(self.run)
-            except InputError as error:
-                self.run.error = str(error)
-        seconds = self._note(finished=result is not None)
-        if result is not None:
-            self.run.result = {**result, 'seconds': seconds}
+def train(run: BudgetRun, args: argparse.Namespace, digest: str, running: set[subprocess.Popen]) -> str | None:
+    """Trains one run, from its newest checkpoint if there is one; returns what went wrong."""
+    if run.is_finished(digest):
+        return None
+    options = ['--cfg-options', *args.overrides] if args.overrides else []
+    options = ['--random-init', *options] if args.random_init else options
+    command = [sys.executable, TRAIN, run.config, '--work-dir', run.folder, '--seed', run.seed, '--resume', *options]
+    run.folder.mkdir(parents=True, exist_ok=True)
+    log = run.folder / 'budget.log'
+    print(f'{run.folder.name}: training, log in {log}', flush=True)
+    with log.open('ab') as file:
+        process = subprocess.Popen([str(word) for word in command], stdout=file, stderr=subprocess.STDOUT)
+        running.add(process)
+        status = process.wait()
+    if status != 0:
+        end = '\n'.join(log.read_text(errors='replace').splitlines()[-12:])
+        return f'{run.folder.name}: training ended with status {status}; all of its log: {log}\n{end}'
+    write_atomic(run.folder / FINISHED, digest)
+    return None
 
-    def _note(self, finished: bool) -> float:
-        """Writes the record of the run; returns the seconds that its trainings took so far."""
-        seconds = self._before + time.monotonic() - self._start
-        write_record(self.run, self.of, seconds, finished)
-        self._log.close()
-        return seconds
+
+def write_results(runs: list[BudgetRun], args: argparse.Namespace) -> None:
+    """Prints the table of finished runs and writes data_budget.csv, .json and .png."""
+    found = [read_run(run.folder) for run in runs]
+    table = pd.DataFrame([dict(tiles=run.count, seed=run.seed) for run in runs])
+    table['score'] = [run.row['val mIoU'] for run in found]
+    table['best'] = [run.row['best'] for run in found]
+    table['trained'] = [run.row['trained'] for run in found]
+    table['tile_names'] = [' '.join(run.tiles) for run in runs]
+    averaged = found[0].metrics['val']['score_classes'] if 'val' in found[0].metrics else ['all classes']
+    score = f'{"IoU" if len(averaged) == 1 else "mIoU"} of {", ".join(averaged)}'
+    summary = table.groupby('tiles')['score'].agg(['count', 'mean', 'std', 'min', 'max'])
+    print(f'best validation {score}, percent\n{summary.round(2).to_string()}')
+    write_atomic(args.work_dir / 'data_budget.csv', table.to_csv(index=False))
+    content = dict(config=args.config, overrides=args.overrides, random_init=args.random_init, score=score)
+    content |= dict(
+        summary=json.loads(summary.reset_index().to_json(orient='records')),
+        runs=json.loads(table.to_json(orient='records')),
+    )
+    write_atomic(args.work_dir / 'data_budget.json', json.dumps(content, indent=1) + '\n')
+    title = f'Score by number of training tiles\n{Path(args.config).stem}'
+    plot_budget(table, args.work_dir / 'data_budget.png', title, score)
+    print(f'written: {args.work_dir}/data_budget.csv, .json, .png')
 
 
 def parse_args() -> argparse.Namespace:
@@ -127,8 +158,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--tiles', nargs='+', type=int, required=True, metavar='N', help='numbers of training tiles')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='SEED', help='default: 0 1 2')
-    parser.add_argument('--work-dir', required=True, metavar='DIR', help='folder for the runs, the table and the chart')
-    parser.add_argument('--random-init', action='store_true', help='start from random weights; as of tools/train.py')
+    parser.add_argument('--work-dir', required=True, type=Path, metavar='DIR', help='folder for runs and results')
+    parser.add_argument('--random-init', action='store_true', help='start from random weights; see tools/train.py')
     parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings at the same time (default: 1)')
     parser.add_argument(
         '--cfg-options',
@@ -136,7 +167,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         default=[],
         metavar='KEY=VALUE',
-        help='of all trainings; as of tools/train.py',
+        help='overrides for all trainings; see tools/train.py',
     )
     return parser.parse_args()
 
@@ -150,177 +181,33 @@ def read_config(args: argparse.Namespace) -> Config:
     return _cli.load_config(common)
 
 
-def check_config(cfg: Config) -> None:
-    """Raises ConfigError where a run of the config would leave no result."""
-    if not any(str(hook.get('type')).endswith('EpochDiagnosticsHook') for hook in hooks_of(cfg.to_dict())):
-        raise ConfigError(
-            'default_hooks has no EpochDiagnosticsHook, which writes the scores of each epoch; add '
-            "default_hooks = dict(diagnostics=dict(type='EpochDiagnosticsHook'))"
-        )
-    if not cfg.get('val_dataloader'):
-        raise ConfigError('the config has no val_dataloader; the study compares the IoU of the validation')
-
-
-def command_of(run: Run, config: Path, args: argparse.Namespace) -> list[str]:
-    """The training of a run; it goes on from its newest checkpoint if there is one."""
-    options = ['--cfg-options', *args.overrides] if args.overrides else []
-    if args.random_init:
-        options = ['--random-init', *options]
-    words = [TRAIN, config, '--work-dir', run.folder, '--seed', run.seed, '--resume', 'auto', *options]
-    return [sys.executable, *map(str, words)]
-
-
-def carry_out(todo: Sequence[tuple[Run, Path, dict, float]], args: argparse.Namespace, epochs: int | None) -> None:
-    """Trains the runs, some at a time; one that fails does not stop the others.
-
-    Args:
-        todo: Runs, with the config, the identity and the seconds before of each.
-        args: Of the command line.
-        epochs: Of a whole training, for the progress; None where it is counted otherwise.
-    """
-    share = epochs or 1
-    waiting = [*todo]
-    trainings: list[Training] = []
-    finished = 0
-    with progress_bar(len(todo) * share) as advance_to:
-        try:
-            while waiting or trainings:
-                while waiting and len(trainings) < args.jobs:
-                    run, config, of, before = waiting.pop(0)
-                    try:
-                        trainings.append(Training(run, command_of(run, config, args), of, before))
-                    except InputError as error:
-                        run.error = str(error)
-                        finished += 1
-                        report(run)
-                for training in [*trainings]:
-                    if training.process.poll() is not None:
-                        training.conclude()
-                        trainings.remove(training)
-                        finished += 1
-                        report(training.run)
-                done = sum(min(training.epochs(), share) for training in trainings) if epochs else 0
-                names = ', '.join(training.run.name for training in trainings)
-                advance_to(finished * share + done, names)
-                if trainings:
-                    time.sleep(_POLL)
-        finally:
-            for training in trainings:  # all at once, also where waiting for one is interrupted
-                training.process.terminate()
-            for training in trainings:
-                training.stop()
-
-
-def report(run: Run) -> None:
-    """One line about a run that ended, or why it failed."""
-    if run.result is not None:
-        epochs = f'{run.result["best_epoch"]} of {run.result["epochs"]}'
-        print(f'{run.name}: {score_name([run])} {run.result["IoU"]:.2f} at epoch {epochs}')
-    else:
-        print(f'error: {run.name}: {run.error}', file=sys.stderr)
-
-
-def end_of(path: Path) -> str:
-    """The last lines of a log."""
-    lines = path.read_text(encoding='utf-8', errors='replace').rstrip().splitlines()
-    return '\n'.join([f'  {line}' for line in lines[-_LAST_LINES:]] + [f'  all of it: {path}'])
-
-
-def table_of(rows: Sequence[dict[str, Any]], score: str) -> Table:
-    """Mean and spread by number of tiles."""
-    table = Table(title=f'best validation {score}, percent', title_justify='left', box=None, pad_edge=False)
-    for column in ('tiles', 'runs', 'mean', 'std (n - 1)', 'lowest', 'highest', 'best epoch'):
-        table.add_column(column, justify='right')
-    for row in rows:
-        values = [row['mean'], row['std'], row['min'], row['max']]
-        scores = ['-' if value is None else f'{value:.2f}' for value in values]
-        table.add_row(str(row['tiles']), str(row['runs']), *scores, f'{row["best_epoch"]:.1f}')
-    return table
-
-
-def write_results(args: argparse.Namespace, runs: Sequence[Run], of: dict[str, Any], files: Path) -> None:
-    """Writes data_budget.json, .csv and .png."""
-    rows, score = summarize(runs), score_name(runs)
-    listed = [
-        dict(
-            name=run.name,
-            tiles=run.count,
-            seed=run.seed,
-            **(run.result or dict(IoU=None, best_epoch=None, epochs=None, seconds=None)),
-            error=run.error.splitlines()[0] if run.error else None,
-            tile_names=run.tiles,
-        )
-        for run in runs
-    ]
-    content = dict(
-        config=args.config,
-        overrides=args.overrides,
-        random_init=args.random_init,
-        config_digest=config_digest(of),
-        score=f'best validation {score}, percent',
-        summary=rows,
-        runs=listed,
-    )
-    write_atomic(files / 'data_budget.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*listed[0]], lineterminator='\n')
-    writer.writeheader()
-    writer.writerows({**row, 'tile_names': ' '.join(row['tile_names'])} for row in listed)
-    write_atomic(files / 'data_budget.csv', text.getvalue())
-    written = ['data_budget.json', 'data_budget.csv']
-    if rows:
-        points: dict[int, dict[int, float]] = {}
-        for run in runs:
-            if run.result is not None:
-                points.setdefault(run.count, {})[run.seed] = run.result['IoU']
-        title = f'Score by number of training tiles\n{Path(args.config).stem}'
-        plot_budget(points, files / 'data_budget.png', title, score)
-        written.append('data_budget.png')
-    print('written: ' + ', '.join(str(files / name) for name in written))
-
-
 def main() -> int:
-    """Plans, trains what is not finished, and shows what came of it."""
+    """Trains the runs that are not finished, then shows the results."""
     args = parse_args()
-    if args.jobs < 1:
-        raise InputError(f'--jobs {args.jobs}: 1 or more is due')
     cfg = read_config(args)
-    check_config(cfg)
-    training = training_set(cfg)
-    files = Path(args.work_dir)
-    runs = plan(training, args.tiles, args.seeds, files)
-    todo = []
-    for run in runs:
-        of = identity(cfg, run, args.random_init)
-        record = check_folder(run, of)
-        if record is not None and record['finished']:
-            run.result = {**result_of(run), 'seconds': record['seconds']}
-            continue
-        todo.append((run, record, of))
-    print(f'{len(runs)} runs, {len(runs) - len(todo)} finished before')
-    prepared = [
-        (run, write_config(run, Path(args.config), training.path), of, record['seconds'] if record else 0.0)
-        for run, record, of in todo
-    ]
-    carry_out(prepared, args, (cfg.get('train_cfg') or {}).get('max_epochs'))
-    Console(width=100, highlight=False).print(table_of(summarize(runs), score_name(runs)))
-    write_results(args, runs, identity(cfg, runs[0], args.random_init), files)
-    failed = [run for run in runs if run.error is not None]
-    for run in failed:
-        print(f'error: {run.name}: no result; the same command tries it again', file=sys.stderr)
-    return 1 if failed else 0
-
-
-@contextlib.contextmanager
-def progress_bar(total: int) -> Iterator[Any]:
-    """Shows a bar with the time left on standard error."""
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task('training', total=total)
-        yield lambda done, name: progress.update(task, completed=done, description=name or 'training')
+    runs = plan(cfg, args)
+    digest = config_hash(cfg) + (' random' if args.random_init else '')
+    running: set[subprocess.Popen] = set()
+    try:
+        with FileLock(args.work_dir / '.lock', timeout=0), ThreadPoolExecutor(args.jobs) as pool:
+            try:
+                errors = [error for error in pool.map(lambda run: train(run, args, digest, running), runs) if error]
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in running:
+                    process.terminate()
+                raise
+    except Timeout:
+        raise ConfigError(f'{args.work_dir}: another process runs this study; wait for it') from None
+    finished = [run for run in runs if run.is_finished(digest)]
+    if finished:
+        write_results(finished, args)
+    for error in errors:
+        print(f'error: {error}', file=sys.stderr)
+    return 1 if errors else 0
 
 
 if __name__ == '__main__':
-    # As by Ctrl-C: the trainings are ended, too, and noted.
+    # SIGTERM ends the trainings, too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _cli.run(main)

@@ -1,68 +1,34 @@
-"""Published weights of GhostNet, and of the light body and edge network on it, to ours.
+"""Converts published weights of GhostNet and of the light body and edge network on it.
 
 `python tools/model_converters/body_edge.py OFFICIAL.pth OUT.pth`: networks of all three kinds (UED, UED+BES,
 UED+BES+SFM) for any number of classes, whose GhostNet may have its unused classifier, and GhostNet alone under the
-names that timm gives it.
+names of timm, which are ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _cli
-from model_converters._convert import Family, Head, Names, run_converter
-from model_converters._convert import parse_args as parse_converter_args
+from model_converters.conversion import Family, Head, Names, run_converter
+from model_converters.conversion import parse_args as parse_converter_args
 
-from lale_mmseg.models.backbones.ghostnet import ARCHS, stage_widths
-
-#: Published blocks (group, position) in the order of each of our stages.
-_STAGES = (
-    ((0, 0),),
-    ((1, 0), (2, 0)),
-    ((3, 0), (4, 0)),
-    ((5, 0), *((6, i) for i in range(5))),
-    ((7, 0), *((8, i) for i in range(4))),
-)
-#: A convolution and its norm, which are one module here.
-_CONV_BN = ((0, 'conv'), (1, 'bn'))
-
-
-def _block_rules() -> list[tuple[str, str]]:
-    """Rules for the blocks of GhostNet and for the layers inside."""
-    rules = [
-        (rf'^blocks\.{group}\.{position}\.', f'stages.{stage}.{block}.')
-        for stage, blocks in enumerate(_STAGES)
-        for block, (group, position) in enumerate(blocks)
-    ]
-    for ghost, part in (('ghost1', 'expand'), ('ghost2', 'project')):
-        for theirs, ours in (('primary_conv', 'primary'), ('cheap_operation', 'cheap')):
-            rules += [(rf'\.{ghost}\.{theirs}\.{index}\.', f'.{part}.{ours}.{layer}.') for index, layer in _CONV_BN]
-    rules += [
-        (rf'\.shortcut\.{2 * pair + index}\.', f'.shortcut.{pair}.{layer}.')
-        for pair in range(2)
-        for index, layer in _CONV_BN
-    ]
-    return [
-        *rules,
-        (r'\.(conv|bn)_dw\.', r'.down.\1.'),
-        (r'\.se\.conv_(reduce|expand)\.', r'.squeeze.\1.'),
-    ]
+from lale_mmseg.models.backbones.ghostnet import ARCHS
 
 
 def _conv_rules(theirs: str, ours: str) -> list[tuple[str, str]]:
     """Rules for a published convolution with norm that is a `ConvModule` here."""
-    return [(rf'^{theirs}\.primary\.{index}\.', f'{ours}.{layer}.') for index, layer in _CONV_BN]
+    return [(rf'^{theirs}\.primary\.{index}\.', f'{ours}.{layer}.') for index, layer in ((0, 'conv'), (1, 'bn'))]
 
 
-#: Decoder and the two convolutions behind it, in every kind of the network.
+#: Decoder and the two convolutions after it, in every kind of the network.
 _DECODER = [
     *((rf'^dec_c{3 - merge}\.up\.', f'decoder.merges.{merge}.narrow.') for merge in range(3)),
     *((rf'^dec_c{3 - merge}\.cat_conv\.', f'decoder.merges.{merge}.mix.') for merge in range(3)),
@@ -89,14 +55,13 @@ _BES = [
 ]
 
 
-def _head_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict:
-    """The head with the parts that the weights are of."""
-    widths = stage_widths(settings['multiplier'])[1:]
+def _head_config(weights: Mapping[str, Tensor], out_channels: Sequence[int]) -> dict:
+    """Config of the head with the parts that the weights contain."""
     classify = weights.get('conv_seg.weight')
     return dict(
         type='BodyEdgeHead',
-        in_channels=list(widths),
-        channels=widths[0],
+        in_channels=list(out_channels),
+        channels=out_channels[0],
         num_classes=2 if classify is None else classify.shape[0],
         separate_body_edge=any(name.startswith('separation.') for name in weights),
         spatial_fusion=any(name.startswith('fusion.') for name in weights),
@@ -107,12 +72,9 @@ def _head_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
 FAMILY = Family(
     backbone='GhostNet',
     archs=ARCHS,
-    stem='stem.conv.weight',
-    names=Names(
-        rules=[(r'^conv_stem\.', 'stem.conv.'), (r'^bn1\.', 'stem.bn.'), *_block_rules()],
-        # The last 1x1 convolutions feed the classifier alone.
-        unused=[(r'^(base_network\.)?(blocks\.9|conv_head|classifier)\.', 'classifier')],
-    ),
+    stem='conv_stem.weight',
+    # The last 1x1 convolutions only feed the classifier.
+    names=Names(unused=[(r'^(base_network\.)?(blocks\.9|conv_head|classifier)\.', 'classifier')]),
     heads=[
         Head(sign='decouple_body_edge.flow_make.weight', names=Names(rules=_BES), config=_head_config),
         Head(sign='final_out.2.weight', names=Names(rules=_UED), config=_head_config),
@@ -121,17 +83,16 @@ FAMILY = Family(
         (r'^base_network\.', ''),
         (r'^(dec_c\d|final_out|decouple_\w+|(seg|body|edge)_out|fusion_score)\.', r'decode_head.\g<0>'),
     ],
-    by_shapes=True,
 )
 
 
 def parse_args() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parses the command line."""
     return parse_converter_args(FAMILY)
 
 
 def main() -> None:
-    """Converts."""
+    """Converts a file."""
     run_converter(FAMILY, parse_args())
 
 

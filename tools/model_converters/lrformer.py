@@ -1,4 +1,4 @@
-"""Published LRFormer weights to ours: `python tools/model_converters/lrformer.py OFFICIAL.pth OUT.pth`.
+"""Converts published LRFormer weights: `python tools/model_converters/lrformer.py OFFICIAL.pth OUT.pth`.
 
 Backbones, with or without classifier, and segmentors with LRHead.
 """
@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import _cli
-from model_converters._convert import Family, Head, Names, run_converter
-from model_converters._convert import parse_args as parse_converter_args
+from model_converters.conversion import Family, Head, Names, run_converter
+from model_converters.conversion import parse_args as parse_converter_args
 
 from lale_mmseg.models.backbones.lrformer import ARCHS
 
-#: The learned scales are modules here.
+#: Learned scales are modules here.
 _SCALES = [(r'\.layer_scale_([12])$', r'.scale\1.weight')]
 
 
@@ -29,7 +28,7 @@ def _stage_rules(stage: int) -> list[tuple[str, str]]:
     """Rules of a stage: the published names count from 1, ours from 0."""
     published = stage + 1
     return [
-        # The stem is a sequence of ten layers, then its norm; the other stages have one convolution, then the norm.
+        # The stem has ten layers before its norm; the other stages have one convolution before it.
         (rf'^patch_embed{published}\.conv1\.', f'downsamples.{stage}.'),
         (rf'^patch_embed{published}\.proj\.', f'downsamples.{stage}.0.'),
         (rf'^patch_embed{published}\.norm\.', f'downsamples.{stage}.{10 if stage == 0 else 1}.'),
@@ -38,13 +37,12 @@ def _stage_rules(stage: int) -> list[tuple[str, str]]:
     ]
 
 
-def _head_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict:
-    """LRHead as wide as its first squeeze, on the last three stages."""
+def _head_config(weights: Mapping[str, Tensor], out_channels: Sequence[int]) -> dict:
+    """Config of LRHead on the last three stages, as wide as its first squeeze."""
     squeeze, classify = weights.get('squeeze1.conv.weight'), weights.get('conv_seg.weight')
-    widths = settings['widths'][1:]
     return dict(
         type='LRHead',
-        in_channels=list(widths),
+        in_channels=list(out_channels[1:]),
         channels=256 if squeeze is None else squeeze.shape[0],
         num_classes=2 if classify is None else classify.shape[0],
         norm_cfg=dict(type='BN'),
@@ -74,12 +72,12 @@ FAMILY = Family(
 
 
 def parse_args() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parses the command line."""
     return parse_converter_args(FAMILY)
 
 
 def main() -> None:
-    """Converts."""
+    """Converts a file."""
     run_converter(FAMILY, parse_args())
 
 

@@ -1,6 +1,6 @@
 # ARAS400k (arXiv 2603.09625), real pairs, whole images of 256x256.
-# For schedules by epochs; a schedule by iterations is faster with sampler=dict(type='InfiniteSampler', shuffle=True).
-# From parquet shards, read with sampler=dict(_delete_=True, type='BlockShuffleSampler'), far faster than at random.
+# For schedules by epochs; those by iterations need sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True).
+# Parquet shards are read fastest with sampler=dict(_delete_=True, type='BlockShuffleSampler').
 data_root = 'data/aras400k'
 train_pipeline = [
     dict(type='LoadBands'),
@@ -17,21 +17,6 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [dict(type='LoadBands'), dict(type='LoadPaletteMask'), dict(type='PackSegInputs')]
-tta_pipeline = [
-    dict(type='LoadBands'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='vertical'),
-            ],
-            [dict(type='LoadPaletteMask')],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
 train_dataloader = dict(
     batch_size=64,
     num_workers=4,

@@ -1,7 +1,8 @@
 # Few-shot roofs: one 1024x1024 crop of each of 36 Inria tiles of Austin, 24 to train, 6 to validate, 6 held out for one
 # test at the end (docs/few_shot.md). 400 draws with replacement an epoch, each augmented anew; nothing is resized.
-# `augmentation` is a preset of _base_/augmentations.
+# `augmentation` is 'light', 'medium', 'heavy', 'extreme' or a list of transforms (docs/augmentation.md).
 data_root = 'data/inria_few_shot'
+augmentation = 'medium'
 train_pipeline = [
     dict(type='SeedDraw'),
     dict(type='LoadBands'),
@@ -31,7 +32,7 @@ test_dataloader = dict(
     dataset=dict(type='InriaDataset', protocol='few-shot', split='test', pipeline=test_pipeline, test_mode=True),
 )
 val_evaluator = [
-    dict(type='TileSegmentationMetric', protocol='few-shot'),
+    dict(type='SegmentationMetric', per_tile=True, protocol='few-shot'),
     dict(type='LogitsLossMetric'),
 ]
-test_evaluator = dict(type='TileSegmentationMetric', protocol='few-shot')
+test_evaluator = dict(type='SegmentationMetric', per_tile=True, protocol='few-shot')

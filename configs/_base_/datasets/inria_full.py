@@ -34,5 +34,5 @@ test_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='InriaDataset', protocol='full', split='val', pipeline=test_pipeline, test_mode=True),
 )
-val_evaluator = dict(type='TileSegmentationMetric', protocol='full')
-test_evaluator = dict(type='TileSegmentationMetric', protocol='full')
+val_evaluator = dict(type='SegmentationMetric', per_tile=True, protocol='full')
+test_evaluator = dict(type='SegmentationMetric', per_tile=True, protocol='full')

@@ -1,5 +1,6 @@
-# Your own images: data_root holds images/, masks/ (RGB), classes.csv and train.txt, val.txt, test.txt.
-# For schedules by iterations; one by epochs needs sampler=dict(type='DefaultSampler', shuffle=True) for training.
+# Your own images: data_root holds images/, masks/ (RGB), classes.csv and train.txt, val.txt, test.txt
+# (docs/own_data.md). For schedules by iterations; schedules by epochs need
+# sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True) for training.
 data_root = 'data/palette'
 crop_size = (256, 256)
 train_pipeline = [
@@ -17,21 +18,6 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [dict(type='LoadBands'), dict(type='LoadPaletteMask'), dict(type='PackSegInputs')]
-tta_pipeline = [
-    dict(type='LoadBands'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='vertical'),
-            ],
-            [dict(type='LoadPaletteMask')],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,

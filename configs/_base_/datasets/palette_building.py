@@ -1,8 +1,9 @@
-# Your own images with RGB masks (docs/own_data.md), as few-shot roofs: one class against everything else, 400 draws
-# with replacement an epoch, each cropped and augmented anew. `binary_class` names the class, `augmentation` is a
-# preset of _base_/augmentations.
+# Your own images with RGB masks (docs/own_data.md) under the few-shot recipe: one class against everything else, 400
+# draws with replacement an epoch, each cropped and augmented anew. `binary_class` names the class; `augmentation` is
+# 'light', 'medium', 'heavy', 'extreme' or a list of transforms (docs/augmentation.md).
 data_root = 'data/palette'
 binary_class = 'building'
+augmentation = 'medium'
 crop_size = (256, 256)
 train_pipeline = [
     dict(type='SeedDraw'),
@@ -35,7 +36,7 @@ test_dataloader = dict(
     dataset=dict(type='PaletteDataset', split='test', pipeline=test_pipeline, test_mode=True),
 )
 val_evaluator = [
-    dict(type='TileSegmentationMetric', score_classes=[1]),
+    dict(type='SegmentationMetric', per_tile=True, score_classes=[1]),
     dict(type='LogitsLossMetric'),
 ]
-test_evaluator = dict(type='TileSegmentationMetric', score_classes=[1])
+test_evaluator = dict(type='SegmentationMetric', per_tile=True, score_classes=[1])

@@ -1,6 +1,6 @@
 # ISPRS Potsdam under protocol A (GeoSeg, UNetFormer): trained on full labels of 22 tiles, validated on 2_10, tested on
 # the eroded labels of 14; six classes, mIoU and mF1 over five, OA over six (docs/protocols.md).
-# Training crops come from windows, validation and test read whole tiles: test_cfg of the model must slide.
+# Training crops come from windows; validation and test read whole tiles, so test_cfg of the model must slide.
 data_root = 'data/potsdam'
 crop_size = (512, 512)
 train_pipeline = [
@@ -28,7 +28,6 @@ train_dataloader = dict(
         type='ISPRSProtocolDataset',
         city='potsdam',
         protocol='geoseg',
-        clean=False,
         split='train',
         pipeline=train_pipeline,
     ),
@@ -43,7 +42,6 @@ val_dataloader = dict(
         type='ISPRSProtocolDataset',
         city='potsdam',
         protocol='geoseg',
-        clean=False,
         split='val',
         pipeline=test_pipeline,
         test_mode=True,
@@ -57,7 +55,6 @@ test_dataloader = dict(
         type='ISPRSProtocolDataset',
         city='potsdam',
         protocol='geoseg',
-        clean=False,
         split='test',
         pipeline=test_pipeline,
         test_mode=True,

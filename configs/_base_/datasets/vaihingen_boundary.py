@@ -1,9 +1,10 @@
 # ISPRS Vaihingen (infrared, red, green) under protocol D (light boundary network): 28 tiles, tested on the full labels
 # of 11, 15, 28, 30 and 34; clutter is trained and not scored (docs/protocols.md).
-# The publication names no validation tiles; here they are the test tiles. A config that keeps `save_best` chooses its
-# checkpoint on them; the configs here test the last one, and vaihingen_boundary_clean.py validates on a training tile.
+# The publication names no validation tiles; here they are the test tiles (`clean=False`); no best checkpoint is then
+# saved, and the last one is tested. `clean=True` validates on training tile 7 instead and saves the best checkpoint.
 _base_ = './potsdam_geoseg.py'
 data_root = 'data/vaihingen'
+clean = False
 # The published augmentation: flips, scales and blur; with edge targets for heads that learn the boundaries of classes.
 train_pipeline = [
     dict(type='LoadBands'),

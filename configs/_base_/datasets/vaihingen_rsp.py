@@ -1,7 +1,7 @@
 # ISPRS Vaihingen (infrared, red, green) under protocol C (RSP, LeMeViT): full labels, clutter ignored, five outputs
 # (docs/protocols.md).
-# Published so, validation is on the 17 test tiles. A config that keeps `save_best` chooses its checkpoint on them; the
-# configs here test the last one, and vaihingen_rsp_clean.py validates on a training tile.
+# The published protocol validates on the 17 test tiles (`clean=False`); no best checkpoint is then saved, and the last
+# one is tested. `clean=True` validates on training tile 30 instead and saves the best checkpoint.
 _base_ = './potsdam_rsp.py'
 data_root = 'data/vaihingen'
 train_dataloader = dict(dataset=dict(city='vaihingen'))

@@ -3,7 +3,6 @@
 # classifier; images of any size.
 _base_ = './body_edge.py'
 model = dict(
-    type='SlidingEncoderDecoder',
     data_preprocessor=dict(size=None, size_divisor=32),
     decode_head=dict(
         dropout_ratio=0.3,

@@ -2,7 +2,6 @@
 # the difference of their logits), dropout 0.3 before the classifier; images of any size.
 _base_ = './lale.py'
 model = dict(
-    type='SlidingEncoderDecoder',
     data_preprocessor=dict(size=None, size_divisor=32),
     decode_head=dict(
         dropout_ratio=0.3,

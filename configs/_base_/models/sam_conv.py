@@ -12,7 +12,7 @@ data_preprocessor = dict(
     test_cfg=dict(size_divisor=32),
 )
 model = dict(
-    type='SlidingEncoderDecoder',
+    type='EncoderDecoder',
     data_preprocessor=data_preprocessor,
     backbone=dict(
         type='SAMViT',
@@ -20,7 +20,7 @@ model = dict(
         in_channels=3,
         img_size=1024,
         weights='sa1b',
-        out_blocks=(),
+        out_indices=(),
         out_neck=True,
         frozen=True,
     ),
@@ -28,7 +28,7 @@ model = dict(
         type='SAMConvHead',
         in_channels=256,
         in_index=0,
-        widths=(128, 64, 32, 16),
+        decoder_channels=(128, 64, 32, 16),
         decoder_dropout=0.3,
         num_classes=None,
         norm_cfg=dict(type='SyncBN'),

@@ -1,14 +1,14 @@
-# Frozen image encoder of Segment Anything, ViT-B, and a U-Net decoder with skips from its blocks 3, 6, 9 and 12. Other
-# sizes change `arch` and `out_blocks`, and `in_channels` of the head.
+# Frozen image encoder of Segment Anything, ViT-B, and a U-Net decoder with skips from four of its blocks. Other sizes
+# change `arch` and `out_indices`, and `in_channels` of the head.
 _base_ = './sam_conv.py'
 model = dict(
-    backbone=dict(out_blocks=(3, 6, 9, 12), out_neck=False),
+    backbone=dict(out_indices=(2, 5, 8, 11), out_neck=False),
     decode_head=dict(
         _delete_=True,
         type='SAMUNetHead',
         in_channels=(768, 768, 768, 768),
         in_index=(0, 1, 2, 3),
-        widths=(32, 64, 128, 256),
+        decoder_channels=(32, 64, 128, 256),
         channels=16,
         decoder_dropout=0.3,
         num_classes=None,

@@ -11,7 +11,7 @@ data_preprocessor = dict(
     test_cfg=dict(size_divisor=32),
 )
 model = dict(
-    type='SlidingEncoderDecoder',
+    type='EncoderDecoder',
     data_preprocessor=data_preprocessor,
     backbone=dict(
         type='DropoutUNet',

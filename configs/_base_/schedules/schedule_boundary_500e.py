@@ -4,8 +4,8 @@ optim_wrapper = dict(
 )
 param_scheduler = [dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=500, by_epoch=True)]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=500, val_interval=50)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+val_cfg = dict(type='PredictionValLoop')
+test_cfg = dict(type='PredictionTestLoop')
 log_processor = dict(by_epoch=True)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -6,8 +6,8 @@ optim_wrapper = dict(
 )
 param_scheduler = [dict(type='OneCycleLR', eta_max=1e-3, total_steps=400, pct_start=0.1, by_epoch=False)]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=200)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+val_cfg = dict(type='PredictionValLoop')
+test_cfg = dict(type='PredictionTestLoop')
 log_processor = dict(by_epoch=False)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

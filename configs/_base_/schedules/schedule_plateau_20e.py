@@ -1,6 +1,6 @@
-# The schedule of the LALE paper (arXiv 2606.02092): AdamW at 1e-3, a tenth of it when the validation macro F1 has not
-# risen for more than 3 epochs, stop when it has not for 5, at most 20 epochs; gradients clipped at 1.0, bfloat16
-# autocast.
+# The schedule of the LALE paper (arXiv 2606.02092): at most 20 epochs of AdamW at 1e-3. The rate is divided by 10 when
+# the validation macro F1 has not risen for more than 3 epochs; training stops when it has not risen for 5. Gradients
+# are clipped at 1.0; bfloat16 autocast.
 optim_wrapper = dict(
     type='AnyDeviceAmpOptimWrapper',
     dtype='bfloat16',
@@ -9,8 +9,8 @@ optim_wrapper = dict(
 )
 param_scheduler = [dict(type='ReduceOnPlateauLR', monitor='mF1', rule='greater', factor=0.1, patience=3, by_epoch=True)]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+val_cfg = dict(type='PredictionValLoop')
+test_cfg = dict(type='PredictionTestLoop')
 log_processor = dict(by_epoch=True)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

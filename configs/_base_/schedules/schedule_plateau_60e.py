@@ -1,6 +1,6 @@
-# Up to 60 epochs of AdamW, half the learning rate at the 4th epoch in a row without a higher validation mIoU (mmengine
-# lowers it when there are more than `patience`), stop at the 10th; bfloat16 autocast (docs/training_recipe.md). A child
-# adds hooks by name, such as a mean of weights:
+# Up to 60 epochs of AdamW in bfloat16 autocast (docs/training_recipe.md). The learning rate is halved at the 4th epoch
+# in a row without a higher validation mIoU (mmengine waits for more than `patience` epochs); training stops at the
+# 10th. A child config adds hooks by name, for example an average of the weights:
 #   default_hooks = dict(ema=dict(type='EMAHook', momentum=0.001))
 optim_wrapper = dict(
     type='AnyDeviceAmpOptimWrapper',
@@ -11,10 +11,10 @@ param_scheduler = [
     dict(type='ReduceOnPlateauLR', monitor='mIoU', rule='greater', factor=0.5, patience=3, by_epoch=True)
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=60, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-# Names with their phase in front, as training and validation both have a `loss`; that of a validation is logged as it
-# is, not as a mean of the last ones.
+val_cfg = dict(type='PredictionValLoop')
+test_cfg = dict(type='PredictionTestLoop')
+# Training and validation both log a `loss`, so names start with the phase. The validation loss is one value, which must
+# not be averaged over the last ones as training losses are.
 log_processor = dict(
     by_epoch=True, log_with_hierarchy=True, mean_pattern=r'^(?!val/.*loss).*(loss|time|data_time|grad_norm).*'
 )
@@ -26,7 +26,7 @@ default_hooks = dict(
         type='CheckpointHook', by_epoch=True, interval=1, max_keep_ckpts=2, save_best='mIoU', rule='greater'
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    report=dict(type='ReportHook', overlay_interval=10, keep_best='mIoU'),
+    report=dict(type='ReportHook', overlay_interval=10, keep_best=True),
     diagnostics=dict(type='EpochDiagnosticsHook'),
-    early_stopping=dict(type='LaleEarlyStopping', monitor='mIoU', rule='greater', patience=10, min_delta=0.0),
+    early_stopping=dict(type='LALEEarlyStopping', monitor='mIoU', rule='greater', patience=10, min_delta=0.0),
 )

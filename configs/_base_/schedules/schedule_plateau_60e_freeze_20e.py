@@ -1,9 +1,9 @@
-# As schedule_plateau_60e.py, with the backbone frozen for the first 20 epochs, which count neither for the learning
-# rate nor for the early stop.
+# schedule_plateau_60e.py with the backbone frozen for the first 20 epochs, which are ignored by the learning rate
+# schedule and by early stopping.
 _base_ = './schedule_plateau_60e.py'
-find_unused_parameters = True  # several processes would wait for the gradients of the frozen part
-# `begin` is the first epoch whose validation counts here, and the last one whose does not in the early stop. Without an
-# `end` mmengine takes that of the run, and refuses runs that end before the release.
+find_unused_parameters = True  # else processes wait for gradients of the frozen part
+# The scheduler counts validations from epoch `begin` on, early stopping those after epoch `begin`. Without an explicit
+# `end`, mmengine uses the length of the run and rejects runs that are shorter than the frozen phase.
 param_scheduler = [
     dict(
         type='ReduceOnPlateauLR',

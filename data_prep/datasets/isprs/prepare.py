@@ -127,7 +127,7 @@ def _make_all(
             write_json(folder.root / STATISTICS, statistics(markers))
             folder.write_manifest({name: without_files(marker) for name, marker in markers.items()})
         with folder.making(run) as output:
-            output.facts['units'] = [unit.name for unit in units]
+            output.facts['units'] = {unit.name: unit.hash for unit in units}
 
 
 def _job(request: Request, tile: Tile, kind: str) -> Job:

@@ -1,4 +1,4 @@
-"""An order of samples that keeps reading local."""
+"""A sampler whose order keeps reads local."""
 
 from __future__ import annotations
 
@@ -13,32 +13,27 @@ from mmseg.registry import DATA_SAMPLERS
 class BlockShuffleSampler(DefaultSampler):
     """Shuffles blocks of neighbouring samples, then the samples of several blocks together.
 
-    A parquet shard can be read by row group only, so a fully random order reads a whole group for each sample. In
-    this order each group is asked for in one stretch, which the cache of `ParquetShards` covers, while a batch still
-    draws from `window` places of the data set. Every sample comes once an epoch, in another order each epoch.
+    A parquet shard can only be read by row group, so a fully random order reads a whole group for each sample. In this
+    order the samples of a group follow closely, so that the cache of `ParquetShards` holds it, while a batch still
+    draws from `window` places of the dataset. Every sample occurs once per epoch, in a different order each epoch.
 
     Args:
-        dataset: As of `DefaultSampler`.
-        block: Samples of a block; the rows of a row group.
-        window: Blocks whose samples are shuffled together.
-        seed: As of `DefaultSampler`.
-        round_up: As of `DefaultSampler`.
-
-    Raises:
-        ValueError: `block` or `window` is below 1.
+        dataset: See `mmengine.dataset.DefaultSampler`.
+        block: Samples per block, usually the rows of a row group; at least 1.
+        window: Number of blocks whose samples are shuffled together; at least 1.
+        seed: See `mmengine.dataset.DefaultSampler`.
+        round_up: See `mmengine.dataset.DefaultSampler`.
     """
 
     def __init__(
         self, dataset: Sized, block: int = 100, window: int = 16, seed: int | None = None, round_up: bool = True
     ) -> None:
-        if block < 1 or window < 1:
-            raise ValueError(f'block={block}, window={window}: both must be 1 or more')
         super().__init__(dataset, shuffle=True, seed=seed, round_up=round_up)
         self.block = block
         self.window = window
 
     def __iter__(self) -> Iterator[int]:
-        """Indexes of this rank."""
+        """Yields the indexes of this rank."""
         order = block_shuffle(len(self.dataset), self.block, self.window, self.seed + self.epoch)
         if self.round_up:
             order = np.resize(order, self.total_size)  # repeats from the start
@@ -46,7 +41,7 @@ class BlockShuffleSampler(DefaultSampler):
 
 
 def block_shuffle(count: int, block: int, window: int, seed: int) -> np.ndarray:
-    """A permutation of 0 .. count - 1, by the rule of `BlockShuffleSampler`."""
+    """Returns a permutation of 0 .. count - 1 as described in `BlockShuffleSampler`."""
     rng = np.random.default_rng(seed)
     starts = rng.permutation(np.arange(0, count, block))
     parts = []

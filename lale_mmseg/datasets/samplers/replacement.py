@@ -1,4 +1,4 @@
-"""Draws with replacement, each with a random seed of its own."""
+"""Sampling with replacement, with a random seed for each draw."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
-from ...errors import ConfigError
-
 
 class Draw(int):
-    """Index of a sample, and the seed of what happens at random to this draw of it.
+    """Sample index that carries the seed for the augmentation of this draw.
 
-    Wrappers of datasets reach their own by a difference (ConcatDataset) or a remainder (RepeatDataset): the seed goes
-    along.
+    Dataset wrappers compute the index within a dataset by subtraction (ConcatDataset) or modulo (RepeatDataset); both
+    keep the seed.
     """
 
     seed: int
@@ -39,29 +37,20 @@ class Draw(int):
 
 @DATA_SAMPLERS.register_module()
 class ReplacementSampler(Sampler):
-    """Draws samples uniformly with replacement, so many an epoch, whatever the size of the data set.
+    """Draws a fixed number of samples per epoch, uniformly with replacement, whatever the size of the dataset.
 
-    Draw number n of epoch e is a function of the seed, e and n alone: index and seed of the draw are the same after a
-    resume, for any number of workers, and for any number of ranks, which take turns. For that, epochs must be told by
-    `set_epoch`, as mmengine does. The transform `SeedDraw` makes the augmentation follow the seed of the draw.
+    Draw n of epoch e depends only on the seed, e and n: its index and its own seed are the same after a resume, and
+    for any number of workers and ranks (ranks take turns). This requires `set_epoch`, which mmengine calls. The
+    transform `SeedDraw` seeds the augmentation from the draw.
 
     Args:
-        dataset: What to draw from.
-        samples_per_epoch: Draws of all ranks together, rounded up so that all ranks have equally many.
-        seed: Seed of all draws, equal on all ranks. mmengine gives that of the run. Without any, one is drawn and
-            shared among the ranks; a resumed run then draws others.
-
-    Raises:
-        ConfigError: `samples_per_epoch` is under 1, `seed` is negative, or the data set is empty.
+        dataset: Dataset to draw from.
+        samples_per_epoch: Number of draws of all ranks together, rounded up to a multiple of the number of ranks.
+        seed: Seed of all draws, equal on all ranks; mmengine passes that of the run. Without one, a seed is drawn and
+            shared among the ranks; a resumed run then draws different samples.
     """
 
     def __init__(self, dataset: Sized, samples_per_epoch: int = 400, seed: int | None = None) -> None:
-        if samples_per_epoch < 1:
-            raise ConfigError(f'ReplacementSampler: samples_per_epoch={samples_per_epoch}: must be 1 or more')
-        if seed is not None and seed < 0:
-            raise ConfigError(f'ReplacementSampler: seed={seed}: must be 0 or more')
-        if len(dataset) == 0:
-            raise ConfigError('ReplacementSampler: the data set is empty, so that nothing can be drawn')
         self.rank, self.world_size = get_dist_info()
         self.dataset = dataset
         self.samples_per_epoch = samples_per_epoch
@@ -69,19 +58,18 @@ class ReplacementSampler(Sampler):
         self.epoch = 0
 
     def __iter__(self) -> Iterator[Draw]:
-        """Draws of this rank in the current epoch."""
-        # Two generators: a longer epoch begins with the draws of a shorter one.
-        children = np.random.SeedSequence((self.seed, self.epoch)).spawn(2)
-        of_indexes, of_seeds = (np.random.default_rng(child) for child in children)
+        """Yields the draws of this rank in the current epoch."""
+        # Two generators, so that a longer epoch begins with the draws of a shorter one.
+        index_rng, seed_rng = map(np.random.default_rng, np.random.SeedSequence((self.seed, self.epoch)).spawn(2))
         total = len(self) * self.world_size
-        indexes = of_indexes.integers(len(self.dataset), size=total)[self.rank :: self.world_size]
-        seeds = of_seeds.integers(2**32, size=total)[self.rank :: self.world_size]
+        indexes = index_rng.integers(len(self.dataset), size=total)[self.rank :: self.world_size]
+        seeds = seed_rng.integers(2**32, size=total)[self.rank :: self.world_size]
         return iter([Draw(index, seed) for index, seed in zip(indexes.tolist(), seeds.tolist(), strict=True)])
 
     def __len__(self) -> int:
-        """Draws of this rank in an epoch."""
+        """Returns the number of draws of this rank per epoch."""
         return math.ceil(self.samples_per_epoch / self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose draws the next iteration yields, counting from 0."""
+        """Sets the epoch whose draws the next iteration yields, counted from 0."""
         self.epoch = epoch

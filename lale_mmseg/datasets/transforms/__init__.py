@@ -1,7 +1,6 @@
-"""Transforms that mmsegmentation lacks."""
+"""Transforms that mmsegmentation does not have."""
 
-from .augment import SeededAlbu
-from .draws import SeedDraw
+from .augment import SeedDraw, SeededAlbu
 from .edges import LaplacianEdges, label_edges
 from .loading import LoadBands, LoadBinaryLabels, LoadLabels, LoadPaletteMask
 

@@ -1,4 +1,4 @@
-"""Transform that makes edge targets from labels."""
+"""Edge targets made from labels."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ from ...errors import ConfigError
 
 
 def label_edges(labels: np.ndarray, window: int = 5, ignore_index: int = 255) -> np.ndarray:
-    """Where classes meet.
+    """Marks the pixels where classes meet.
 
-    The published definition takes the labels for grey values: their second differences along x and y, averaged, then
-    a Gaussian window, and anything above 0 is an edge. What is above 0 then depends on which class indexes meet:
-    differences of 1, 2, 3 in a row are 0 in the middle, those along x and y may cancel, and so may those that the
-    window averages. Here every class is taken for itself and every difference for its absolute value: second
-    differences along x or y are not 0 exactly where a pixel and one of its four neighbours differ, and no Gaussian
-    weight is 0, so an edge is what has such a pixel within the window. Between two classes this is the published
-    definition with absolute differences, which cannot cancel where boundaries along x and y meet.
+    The published definition treats labels as grey values: second differences along x and y are averaged and smoothed
+    with a Gaussian window, and everything above 0 is an edge. The result then depends on the class indexes:
+    differences cancel within a ramp of indexes (1, 2, 3), between x and y, and within the window. Here a pixel is a
+    boundary pixel exactly where it and one of its four neighbours differ, and an edge is every pixel with a boundary
+    pixel in its window. Between two classes this equals the published definition with absolute differences.
 
     Args:
         labels: (H, W) class indexes and `ignore_index`.
-        window: Side of the window, odd; edges are `window + 1` pixels wide.
-        ignore_index: Label of pixels that are neither edge nor not; next to them is no edge, since nothing is known of
-            the class there.
+        window: Side of the window in pixels, odd; edges are `window + 1` pixels wide.
+        ignore_index: Label of pixels to ignore. There is no edge next to them, since their class is unknown.
 
     Returns:
-        (H, W) uint8: 1 for edges, 0 elsewhere, `ignore_index` where the label is that.
+        (H, W) uint8: 1 for edges, 0 elsewhere, `ignore_index` where the label is `ignore_index`.
     """
     labelled = labels != ignore_index
     differ = np.zeros(labels.shape, np.uint8)
@@ -43,33 +40,30 @@ def label_edges(labels: np.ndarray, window: int = 5, ignore_index: int = 255) ->
 
 @TRANSFORMS.register_module()
 class LaplacianEdges(BaseTransform):
-    """Makes edge targets from `gt_seg_map`, for BodyEdgeHead; `label_edges` says what an edge is.
+    """Makes the edge targets of BodyEdgeHead from `gt_seg_map`; see `label_edges` for the definition.
 
-    Its place is behind all transforms that move pixels and in front of PackSegInputs: scaling after it would scale the
-    width of edges, too. Labels whose boundaries are ignored (ISPRS "noBoundary") have hardly an edge: train on
-    full ones.
+    Put it after all transforms that move pixels, since scaling would change the width of the edges, and before
+    PackSegInputs. Eroded labels (ISPRS "noBoundary") have almost no edges: train on full ones.
 
-    Required key: `gt_seg_map`. Added key: `gt_edge_map` (H, W) uint8, also an entry of `seg_fields`, so that SeededAlbu
-    and the flips, rotations, crops and resizing of mmsegmentation move it along. mmcv's `Pad` moves `gt_seg_map` alone.
+    Required key: `gt_seg_map`. Added key: `gt_edge_map` (H, W) uint8, also added to `seg_fields`, so that SeededAlbu
+    and mmsegmentation's flips, rotations, crops and resizing transform it as well; mmcv's `Pad` does not.
 
     Args:
         window: Side of the window in pixels, odd; edges are `window + 1` pixels wide.
         ignore_index: Label of ignored pixels.
 
     Raises:
-        ConfigError: `window` is even or under 1, or `ignore_index` is 0 or 1 or no 8-bit value.
+        ConfigError: `window` is even.
     """
 
     def __init__(self, window: int = 5, ignore_index: int = 255) -> None:
-        if window < 1 or window % 2 == 0:
+        if window % 2 == 0:  # the window would not be centred
             raise ConfigError(f'LaplacianEdges: window={window}: must be odd')
-        if not 2 <= ignore_index <= 255:
-            raise ConfigError(f'LaplacianEdges: ignore_index={ignore_index}: a value from 2 to 255 is due')
         self.window = window
         self.ignore_index = ignore_index
 
     def transform(self, results: dict) -> dict:
-        """Adds the edges of the labels of `results`."""
+        """Adds the edges of the labels in `results`."""
         results['gt_edge_map'] = label_edges(results['gt_seg_map'], self.window, self.ignore_index)
         fields = results.setdefault('seg_fields', [])
         if 'gt_edge_map' not in fields:

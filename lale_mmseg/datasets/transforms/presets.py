@@ -1,7 +1,7 @@
-"""Named lists of albumentations transforms, each the one before and more; docs/augmentation.md has them as a table.
+"""Named lists of albumentations transforms; each list extends the one before. docs/augmentation.md has a table.
 
-Masks keep their values: they are moved by nearest neighbour, borders are filled by reflection. None blurs, adds noise
-or changes the size of a square image. From 'medium' on, images are 8-bit RGB.
+Masks are resampled by nearest neighbour, so their values are never mixed; borders are filled by reflection. No preset
+blurs, adds noise or changes the size of a square image. From 'medium' on, images must be 8-bit RGB.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import math
 
 import cv2
 
-#: A transform of albumentations: `type` is the class name, the rest its arguments.
+#: Config of an albumentations transform: the class name as `type`, and its arguments.
 Transform = dict[str, object]
 
 LIGHT: tuple[Transform, ...] = (
-    # The eight flips and turns of a square, equally likely.
+    # The eight flips and rotations of a square, equally likely.
     dict(type='D4', p=1.0),
 )
 
-#: The published limit of rotations, 0.4, names no unit; it is read as radians, 23 degrees.
+#: The published rotation limit of 0.4 has no unit; it is read as radians (23 degrees).
 _TURN = math.degrees(0.4)
 
 MEDIUM: tuple[Transform, ...] = (
@@ -46,7 +46,7 @@ MEDIUM: tuple[Transform, ...] = (
 
 HEAVY: tuple[Transform, ...] = (
     *MEDIUM,
-    # As of a building or tree nearby: polygons anywhere in the image, 20 to 40 % darker.
+    # Shadows of buildings or trees nearby: polygons anywhere in the image, 20 to 40 % darker.
     dict(
         type='RandomShadow',
         shadow_roi=(0, 0, 1, 1),
@@ -62,7 +62,7 @@ HEAVY: tuple[Transform, ...] = (
 
 EXTREME: tuple[Transform, ...] = (
     *HEAVY,
-    # Shifts of about one pixel, seldom more than three, that change over some twenty pixels: walls bend a little.
+    # Displacements of about one pixel, rarely more than three, smooth over some twenty pixels: walls bend a little.
     dict(
         type='ElasticTransform',
         alpha=120.0,
@@ -72,7 +72,7 @@ EXTREME: tuple[Transform, ...] = (
         border_mode=cv2.BORDER_REFLECT_101,
         p=0.3,
     ),
-    # Grey rectangles; the labels under them stay, so that the network learns to tell a roof from what is around it.
+    # Grey rectangles. The labels below them stay, so that the network learns to infer a roof from its surroundings.
     dict(
         type='CoarseDropout',
         num_holes_range=(2, 6),
@@ -81,8 +81,8 @@ EXTREME: tuple[Transform, ...] = (
         fill=114,
         p=0.3,
     ),
-    # Fog: patches of the image get lighter and lose contrast, smoothly (a rougher pattern would be noise). RandomFog
-    # of albumentations blurs, the more the larger the image.
+    # Fog: smooth patches that are lighter and have less contrast (a rougher pattern would be noise). albumentations'
+    # RandomFog blurs, more so in larger images.
     dict(
         type='PlasmaBrightnessContrast', brightness_range=(0.1, 0.2), contrast_range=(-0.5, -0.2), roughness=0.3, p=0.3
     ),

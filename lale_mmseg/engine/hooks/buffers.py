@@ -1,4 +1,4 @@
-"""Keeps the buffers of all ranks equal where it matters."""
+"""Keeps the buffers of all ranks equal during evaluation."""
 
 from __future__ import annotations
 
@@ -10,27 +10,20 @@ from mmseg.registry import HOOKS
 
 @HOOKS.register_module()
 class BroadcastBuffersHook(Hook):
-    """Gives every rank the buffers of rank 0 before an evaluation.
+    """Gives every rank the buffers of rank 0 before an evaluation; does nothing in a single process.
 
-    Plain BatchNorm keeps running statistics of its own on each rank, and a checkpoint holds those of rank 0. Without
-    this, validation in training scores other networks than the one that is saved.
-
-    `EMAHook(update_buffers=True)` puts its own averages in for the evaluation, which are of each rank, too. This hook
-    comes after it, so those averages are the ones that become equal; the running statistics that go on being trained
-    stay as they are then, and only those of rank 0 are ever saved.
+    Plain BatchNorm keeps running statistics on each rank, and a checkpoint holds those of rank 0. Without this hook,
+    validation during training scores other networks than the one that is saved.
     """
 
-    # After all hooks that change the network for an evaluation.
+    # After EMAHook(update_buffers=True), which swaps in its averages, also one per rank, for the evaluation.
     priority = 'LOWEST'
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Broadcasts before validation."""
-        self._broadcast(runner)
+        """Broadcasts before a validation."""
+        for buffer in runner.model.buffers():
+            broadcast(buffer, src=0)
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Broadcasts before a test that follows training."""
-        self._broadcast(runner)
-
-    def _broadcast(self, runner: Runner) -> None:
-        for buffer in runner.model.buffers():
-            broadcast(buffer, src=0)
+        self.before_val_epoch(runner)

@@ -1,4 +1,4 @@
-"""Keeps checkpoints plain: data in, data out."""
+"""Keeps checkpoints free of anything but plain data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from ..checkpoint import DESCRIPTION_KEY, describe, restore_histories, to_plain
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
-    """Adds the JSON description to a checkpoint and turns all of it into plain data; undoes the latter on load."""
+    """Adds the description of the network to a checkpoint and turns all of it into plain data; undoes that on load."""
+
+    # After the other hooks have added their entries.
+    priority = 'LOWEST'
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Changes the checkpoint that is about to be written."""

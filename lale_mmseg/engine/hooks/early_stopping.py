@@ -1,4 +1,4 @@
-"""Early stopping that goes on where it was when a run is resumed, and may begin late."""
+"""Early stopping that survives a resume and may start late."""
 
 from __future__ import annotations
 
@@ -8,35 +8,33 @@ from mmengine.hooks import EarlyStoppingHook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from ...errors import ConfigError
 from .by_epochs import require_epochs
 
-#: Entry of the states in a checkpoint, by name of the score.
+#: Entry of a checkpoint: the states by name of the score.
 _KEY = 'early_stopping'
 
 
 @HOOKS.register_module()
-class LaleEarlyStopping(EarlyStoppingHook):
+class LALEEarlyStopping(EarlyStoppingHook):
     """mmengine's `EarlyStoppingHook` with these differences.
 
-    * The best score and the count of validations without a better one are in checkpoints, so a resumed run, by epochs
-      or by iterations, counts on from there; mmengine's starts to count anew. `ResumedValidationHook` does the
-      validation that such a run would miss.
-    * A score that equals the best one is not better: a network that predicts nothing, at 0 for ever, ends its run.
-    * Validations of the first `begin` epochs are not counted, neither as best score nor as one without a better.
+    * The best score and the count of validations without improvement are stored in checkpoints, so a resumed run
+      continues the count; mmengine's starts anew.
+    * A score equal to the best one is no improvement: a network that predicts nothing, at 0 for ever, ends its run.
+    * Validations of the first `begin` epochs are not counted.
     * A score that a validation lacks is an error.
 
     Args:
         monitor: Name of the score, such as 'mIoU'.
-        rule: 'greater' or 'less'; known by mmengine for usual names.
-        min_delta: What a score must gain to count as better.
-        patience: Number of validations without a better score after which the run ends.
+        rule: 'greater' or 'less'; mmengine knows it for the usual names.
+        min_delta: Smallest gain that counts as an improvement.
+        patience: Number of validations without improvement after which the run ends.
         begin: Number of epochs that are not counted, such as those with a frozen backbone.
         check_finite: Whether a score that is NaN or infinite ends the run.
         stopping_threshold: A score better than this one ends the run.
 
     Raises:
-        ConfigError: `begin` is negative, or the run is not by epochs and `begin` is set.
+        ConfigError: `begin` is set and the run is not by epochs.
     """
 
     # Before the checkpoint hook, which saves the best checkpoint after a validation.
@@ -61,28 +59,26 @@ class LaleEarlyStopping(EarlyStoppingHook):
             patience=patience,
             stopping_threshold=stopping_threshold,
         )
-        if isinstance(begin, bool) or not isinstance(begin, int) or begin < 0:
-            raise ConfigError(f'LaleEarlyStopping: begin={begin!r}: a whole number of epochs is due, 0 or more')
         self.begin = begin
 
     def before_train(self, runner: Runner) -> None:
-        """Checks that the run is by epochs where `begin` needs it; one that had been ended trains no more."""
+        """Checks that `begin` can be counted; a run that had stopped early trains no further when it is resumed."""
         if self.begin:
-            require_epochs(runner, f'LaleEarlyStopping: begin={self.begin} counts epochs')
+            require_epochs(runner, f'LALEEarlyStopping: begin={self.begin} counts epochs')
         if self.wait_count >= self.patience:
             runner.train_loop.stop_training = True
             runner.logger.info(
-                f'{self.monitor} had not improved in the last {self.wait_count} validations: no training'
+                f'{self.monitor} had not improved in the last {self.wait_count} validations: training has ended'
             )
 
     def before_run(self, runner: Runner) -> None:
-        """Checks that the training loop can be ended early; there is none in a validation or test."""
+        """Checks that the training loop can be stopped early; without a training there is nothing to check."""
         if isinstance(runner._train_loop, dict) or runner._train_loop is None:
             return
         super().before_run(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Counts a validation, and ends the run when it is time; validations outside training do not count."""
+        """Counts a validation of a training and may end the run."""
         if isinstance(runner._train_loop, dict) or runner._train_loop is None:
             return
         if self.begin and runner.epoch <= self.begin:
@@ -90,7 +86,7 @@ class LaleEarlyStopping(EarlyStoppingHook):
         super().after_val_epoch(runner, metrics)
 
     def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:
-        """Whether to stop, and why; mmengine's, but for scores that gain nothing."""
+        """Whether to stop, and why; unlike mmengine's, an equal score is no improvement."""
         limit = self.stopping_threshold
         ends = not isfinite(current_score) or (limit is not None and self.rule_map[self.rule](current_score, limit))
         if current_score == self.best_score + self.min_delta and not ends:
@@ -100,11 +96,11 @@ class LaleEarlyStopping(EarlyStoppingHook):
         return super()._check_stop_condition(current_score)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Writes count and best score."""
+        """Stores count and best score."""
         checkpoint.setdefault(_KEY, {})[self.monitor] = dict(wait_count=self.wait_count, best_score=self.best_score)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Reads them where the run is resumed."""
+        """Reads them when the run is resumed."""
         state = (checkpoint.get(_KEY) or {}).get(self.monitor)
         if runner._resume and state is not None:
             self.wait_count = int(state['wait_count'])

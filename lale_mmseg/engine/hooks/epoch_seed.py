@@ -1,4 +1,4 @@
-"""Makes what a network draws at random in an epoch the same after a resume."""
+"""Makes the random draws of a network the same after a resume."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from mmseg.registry import HOOKS
 class EpochSeedHook(Hook):
     """Seeds torch, on the CPU and all GPUs, at the start of each training epoch from seed, epoch and rank.
 
-    mmengine seeds once, when a run starts or is resumed, so a resumed run would draw other dropout than a straight one
-    from its first step on. States of `random` and numpy, which transforms draw from, stay as they are: `SeedDraw` is
-    for them.
-
-    Runs by iterations are left alone: one that is resumed draws what a new run does from its start on, and is not
-    equal to a straight one to the bit.
+    mmengine seeds once, when a run starts or is resumed, so the dropout of a resumed run would differ from that of a
+    straight one from its first step on. The states of `random` and NumPy, which transforms draw from, are not changed:
+    `SeedDraw` is for them. Runs by iterations are not seeded anew.
     """
 
     # Before other hooks of the epoch, and before the data loader draws the seeds of its workers.
@@ -32,5 +29,5 @@ class EpochSeedHook(Hook):
 
 
 def epoch_seed(seed: int, epoch: int, rank: int) -> int:
-    """The seed of an epoch, counted from 0, on a rank: 64 bits that differ in all of them for other arguments."""
+    """The 64-bit seed of an epoch, counted from 0, on a rank."""
     return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0])

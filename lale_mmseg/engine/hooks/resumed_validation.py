@@ -1,4 +1,4 @@
-"""Does the validation that a resumed run would miss."""
+"""Runs the validation that a resumed run would miss."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ _KEY = 'validated'
 
 @HOOKS.register_module()
 class ResumedValidationHook(Hook):
-    """Validates before a resumed run trains on, if its checkpoint is of before the validation of its epoch.
+    """Validates before a resumed run trains on, if its checkpoint was saved before the validation of its epoch.
 
-    mmengine saves at the end of an epoch, then validates; in runs by iterations, so does it after an iteration. A run
-    that is resumed from there misses that score: for the best checkpoint, for a learning rate that falls on plateaus,
-    and for early stopping, so it would go on otherwise than a straight run. Checkpoints that do not say whether they
-    were validated are taken as they are.
+    mmengine saves at the end of an epoch (or after an iteration), then validates. A run resumed from there would miss
+    that score, which the best checkpoint, a schedule that watches for plateaus and early stopping all need.
     """
 
     # After the other hooks have prepared the training.
@@ -30,13 +28,13 @@ class ResumedValidationHook(Hook):
         self._missed = False
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Notes where the run is; not after the validation, as the best checkpoint is saved then."""
+        """Notes the epoch or iteration; not after the validation, because the best checkpoint is saved then."""
         unit = _unit(runner._train_loop)
         if unit is not None:
             self._validated = getattr(runner, unit)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Writes whether its epoch or iteration was validated."""
+        """Stores whether the epoch or iteration of the checkpoint was validated."""
         unit = _unit(runner._train_loop)
         if unit is not None:
             checkpoint['meta'][_KEY] = self._validated == checkpoint['meta'][unit]
@@ -46,21 +44,21 @@ class ResumedValidationHook(Hook):
         self._missed = bool(runner._resume) and (checkpoint.get('meta') or {}).get(_KEY) is False
 
     def before_train(self, runner: Runner) -> None:
-        """Validates; early stopping may end the run by it."""
+        """Validates if the validation was missed; early stopping may then end the run."""
         loop, unit = runner.train_loop, _unit(runner.train_loop)
         if not self._missed or runner.val_loop is None or unit is None:
             return
         self._missed = False
         loop._decide_current_val_interval()
         done, last = getattr(loop, unit), getattr(loop, f'max_{unit}s')
-        due = done % loop.val_interval == 0 or done == last
-        if done >= max(loop.val_begin, 1) and due:
-            runner.logger.info(f'{unit} {done} was saved before its validation, which is done now')
+        scheduled = done % loop.val_interval == 0 or done == last
+        if done >= max(loop.val_begin, 1) and scheduled:
+            runner.logger.info(f'the checkpoint of {unit} {done} was saved before its validation, which runs now')
             runner.val_loop.run()
 
 
 def _unit(loop: Any) -> str | None:
-    """What a loop counts, by its name in the `meta` of checkpoints; None for other kinds, and for no loop."""
+    """What a loop counts, named as in the `meta` of checkpoints; None for other loops and for none."""
     if isinstance(loop, EpochBasedTrainLoop):
         return 'epoch'
     return 'iter' if isinstance(loop, IterBasedTrainLoop) else None

@@ -1,35 +1,35 @@
 """Low-resolution self-attention (LRSA): Low-Resolution Self-Attention for Semantic Segmentation (arXiv 2310.05026).
 
-Queries, keys and values all live on pooled maps whose sizes depend on the shape of the image and not on its size, so
-only pooling and resizing see every pixel: time and memory are linear in pixels. Differences: any map size, odd ones
-too, and strips without a cost of their own; attention dropout is applied; attention through torch's fused form.
+Queries, keys and values are pooled feature maps of a fixed short side, so only pooling and resizing run over every
+pixel: time and memory are linear in pixels. Differences: any size of feature map, including odd ones and strips, whose
+aspect ratio is limited; attention dropout is applied; attention through torch's fused kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...errors import ConfigError
 from ..layers import depthwise_conv, to_map
-from .heads import attend, check_drops, check_heads, split_heads
+from .base import POOLED, Attention, Size, split_heads
 
-#: Short side of the pooled queries that the short sides of the pooled keys and values are given for.
+#: Short side of the pooled queries that `pool_sizes` refers to.
 REFERENCE_Q_SIZE = 16
-#: Long side of a pooled map in multiples of its short side, at most. Without a limit, attention over a strip would cost
-#: the square of its aspect ratio; images of the published networks are far from it.
+#: Maximum aspect ratio of a pooled feature map. Without it, attention over a strip would cost the square of its aspect
+#: ratio; the images of the published networks stay far below it.
 MAX_ASPECT_RATIO = 8
 
 
-def pooled_size(hw: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """Size of a pooled map: its short side is given, its long side keeps the aspect ratio of `hw`, within a limit."""
+def pooled_size(hw: Size, short_side: int) -> Size:
+    """Size of a pooled feature map: the given short side, and the aspect ratio of `hw` up to `MAX_ASPECT_RATIO`."""
     height, width = hw
     short, long = min(height, width), max(height, width)
-    # The small addition rounds halves up, whatever the parity (Python rounds them to even numbers).
+    # The small addition rounds halves up, regardless of parity (Python rounds them to even numbers).
     long_side = min(round(long * short_side / short + 0.001), MAX_ASPECT_RATIO * short_side)
     return (short_side, long_side) if height <= width else (long_side, short_side)
 
@@ -37,9 +37,9 @@ def pooled_size(hw: tuple[int, int], short_side: int) -> tuple[int, int]:
 class ResidualDepthwiseConv(nn.Module):
     """x + dw3x3(x)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, embed_dims: int) -> None:
         super().__init__()
-        self.conv = depthwise_conv(channels, 3)
+        self.conv = depthwise_conv(embed_dims, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -47,86 +47,77 @@ class ResidualDepthwiseConv(nn.Module):
 
 
 class PoolingPyramid(nn.Module):
-    """Average-pools a map to several sizes and lines their pixels up: the context of LRSA before its norm.
+    """Average-pools a feature map to several sizes and concatenates their pixels: the context of LRSA before its norm.
 
-    One pyramid may serve all blocks of a stage, as in LRFormer.
+    All blocks of a stage may share one pyramid, as in LRFormer.
 
     Args:
-        channels: Width of the map.
-        q_size: Short side of the pooled queries that this pyramid goes with.
-        pool_sizes: Short sides of the pooled maps for queries with a short side of 16; others are scaled by
-            q_size / 16 and rounded.
-        convs: Add dw3x3 of each pooled map to it.
-
-    Raises:
-        ConfigError: `q_size` is under 1, or `pool_sizes` is empty or has an entry under 1.
+        embed_dims: Number of channels of the feature map.
+        q_size: Short side of the pooled queries that attend to this pyramid.
+        pool_sizes: Short sides of the pooled feature maps for `q_size=16`; scaled by q_size / 16 and rounded.
+        convs: Whether to refine each pooled feature map by a residual depthwise convolution.
     """
 
-    def __init__(self, channels: int, q_size: int, pool_sizes: Sequence[int], convs: bool) -> None:
+    def __init__(self, embed_dims: int, q_size: int, pool_sizes: Sequence[int], convs: bool) -> None:
         super().__init__()
-        check_q_size(q_size)
-        if not pool_sizes or min(pool_sizes) < 1:
-            raise ConfigError(f'pool_sizes={tuple(pool_sizes)}: one side or more are due, each at least 1')
         self.sides = tuple(max(1, round(side * q_size / REFERENCE_Q_SIZE)) for side in pool_sizes)
-        self.refine = nn.ModuleList(ResidualDepthwiseConv(channels) if convs else nn.Identity() for _ in self.sides)
+        self.refine = nn.ModuleList(ResidualDepthwiseConv(embed_dims) if convs else nn.Identity() for _ in self.sides)
+
+    def sizes(self, hw: Size) -> list[Size]:
+        """Sizes of the pooled feature maps of a feature map of size `hw`."""
+        return [pooled_size(hw, side) for side in self.sides]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, sum of the pooled areas, C)."""
-        hw = (x.shape[2], x.shape[3])
-        maps = [
-            refine(F.adaptive_avg_pool2d(x, pooled_size(hw, side)))
-            for side, refine in zip(self.sides, self.refine, strict=True)
+        """(B, C, H, W) -> (B, L, C), where L is the sum of the pooled areas."""
+        sizes = self.sizes((x.shape[2], x.shape[3]))
+        pooled = [
+            refine(F.adaptive_avg_pool2d(x, size)).flatten(2)  # (B, C, h * w)
+            for size, refine in zip(sizes, self.refine, strict=True)
         ]
-        return torch.cat([pooled.flatten(2) for pooled in maps], dim=2).transpose(1, 2)
+        return torch.cat(pooled, dim=2).transpose(1, 2)  # (B, L, C)
 
 
-class PooledAttention(nn.Module):
-    """Attention from a pooled map to a pooling pyramid, resized back to the map.
+class PooledAttention(Attention):
+    """Attention from a pooled feature map to a pooling pyramid, resized back to the size of the feature map.
 
     Args:
-        embed_dims: Width C of the map.
+        embed_dims: Number of channels C of the feature map.
         num_heads: Number of heads; must divide `embed_dims`.
         q_size: Short side of the pooled queries.
-        attn_drop: Probability to drop an attention weight in training.
-        proj_drop: Probability to drop an output value in training.
-
-    Raises:
-        ConfigError: `embed_dims` is not divisible by `num_heads`, or `q_size` is under 1.
+        attn_drop: Dropout rate of the attention weights.
+        proj_drop: Dropout rate of the output.
     """
+
+    roles: ClassVar[tuple[str, ...]] = (POOLED,)
 
     def __init__(
         self, embed_dims: int, num_heads: int, q_size: int, attn_drop: float = 0.0, proj_drop: float = 0.0
     ) -> None:
-        super().__init__()
-        check_heads(embed_dims, num_heads)
-        check_q_size(q_size)
-        self.num_heads = num_heads
+        super().__init__(embed_dims, num_heads, attn_drop, proj_drop)
         self.q_size = q_size
-        self.attn_drop = attn_drop
         self.q = nn.Linear(embed_dims, embed_dims)
         self.norm = nn.LayerNorm(embed_dims, eps=1e-5)
         self.kv = nn.Linear(embed_dims, 2 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)
-        self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: Tensor, pyramid: nn.Module) -> Tensor:
+    def forward(self, x: Tensor, pyramid: PoolingPyramid) -> Tensor:
         """Attends at low resolution.
 
         Args:
-            x: Map (B, C, H, W).
-            pyramid: (B, C, H, W) -> (B, L, C), the context before its norm.
+            x: Feature map (B, C, H, W).
+            pyramid: Makes the context before its norm.
 
         Returns:
-            Map (B, C, H, W).
+            Feature map (B, C, H, W).
         """
         hw = (x.shape[2], x.shape[3])
         size = pooled_size(hw, self.q_size)
         pooled = F.adaptive_avg_pool2d(x, size).flatten(2).transpose(1, 2)  # (B, h * w, C)
         query = split_heads(self.q(pooled), self.num_heads)[0]  # (B, heads, h * w, d)
         key, value = split_heads(self.kv(self.norm(pyramid(x))), self.num_heads, parts=2)  # 2 x (B, heads, L, d)
-        dropout = self.attn_drop if self.training else 0.0
-        out = self.proj_drop(self.proj(attend(query, key, value, dropout)))  # (B, h * w, C)
-        return F.interpolate(to_map(out, size), size=hw, mode='bilinear', align_corners=False)
+        out = self.attend(POOLED, query, key, value, hw, pooled=(size, *pyramid.sizes(hw)))  # (B, h * w, C)
+        out = to_map(self.proj_drop(self.proj(out)), size)  # (B, C, h, w)
+        return F.interpolate(out, size=hw, mode='bilinear', align_corners=False)  # (B, C, H, W)
 
 
 @MODELS.register_module()
@@ -134,16 +125,13 @@ class LowResolutionSelfAttention(nn.Module):
     """LRSA with a pyramid of its own, as a drop-in for self-attention; cost grows linearly with H * W.
 
     Args:
-        embed_dims: Width C of the tokens.
+        embed_dims: Number of channels C of the tokens.
         num_heads: Number of heads; must divide `embed_dims`.
         q_size: Short side of the pooled queries.
-        pool_sizes: Short sides of the pooled keys and values for a `q_size` of 16, scaled with it.
-        pool_convs: Add dw3x3 of each pooled map of keys and values to it.
-        attn_drop: Probability to drop an attention weight in training.
-        proj_drop: Probability to drop an output value in training.
-
-    Raises:
-        ConfigError: `embed_dims` is not divisible by `num_heads`, a size is under 1, or a rate is outside 0 to 1.
+        pool_sizes: Short sides of the pooled keys and values for `q_size=16`, scaled with it.
+        pool_convs: Whether to refine each pooled feature map by a residual depthwise convolution.
+        attn_drop: Dropout rate of the attention weights.
+        proj_drop: Dropout rate of the output.
     """
 
     def __init__(
@@ -157,24 +145,18 @@ class LowResolutionSelfAttention(nn.Module):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
-        check_drops(attn_drop, proj_drop)
         self.attention = PooledAttention(embed_dims, num_heads, q_size, attn_drop, proj_drop)
         self.pyramid = PoolingPyramid(embed_dims, q_size, pool_sizes, pool_convs)
 
-    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, hw: Size) -> Tensor:
         """Attends at low resolution.
 
         Args:
             x: Tokens (B, N, C).
-            hw: Height and width of the map, N = H * W.
+            hw: Height and width of the feature map, N = H * W.
 
         Returns:
             Tokens (B, N, C).
         """
-        return self.attention(to_map(x, hw), self.pyramid).flatten(2).transpose(1, 2)
-
-
-def check_q_size(q_size: int) -> None:
-    """Raises ConfigError for a short side of the pooled queries under 1."""
-    if q_size < 1:
-        raise ConfigError(f'q_size={q_size}: the short side of the pooled queries is at least 1')
+        out = self.attention(to_map(x, hw), self.pyramid)  # (B, C, H, W)
+        return out.flatten(2).transpose(1, 2)  # (B, N, C)

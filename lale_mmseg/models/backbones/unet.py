@@ -1,4 +1,7 @@
-"""U-Net: Convolutional Networks for Biomedical Image Segmentation (arXiv 1505.04597), with dropout in its decoder."""
+"""U-Net: Convolutional Networks for Biomedical Image Segmentation (arXiv 1505.04597).
+
+Difference from mmsegmentation's network: channel dropout between the stages of the decoder.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,25 @@ from typing import Any
 from mmseg.models.backbones import UNet
 from mmseg.registry import MODELS
 
-from ..layers import check_dropout, drop_behind
+from ..layers import drop_behind
 
 
 @MODELS.register_module()
 class DropoutUNet(UNet):
     """mmsegmentation's U-Net, encoder and decoder, with channel dropout between its decoder stages.
 
-    The sides of the image are multiples of 2 ** (num_stages - 1): 16 by default.
+    Image sides must be multiples of 2 ** (num_stages - 1): 16 by default.
 
     Args:
-        decoder_dropout: Probability to drop a channel behind each decoder stage but the last, in training.
-        **kwargs: Arguments of mmsegmentation's `UNet` (`in_channels`, `base_channels`, `num_stages`, `norm_cfg`, ...),
-            which rejects unknown ones.
-
-    Raises:
-        ConfigError: `decoder_dropout` is no probability.
+        decoder_dropout: Channel dropout rate behind each decoder stage but the last.
+        **kwargs: Arguments of mmsegmentation's `UNet` (`in_channels`, `base_channels`, `num_stages`, `norm_cfg`, ...).
     """
 
     def __init__(self, decoder_dropout: float = 0.3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_dropout('decoder_dropout', decoder_dropout)
-        drop_behind(list(self.decoder)[1:], decoder_dropout)  # the first one is the last that runs
+        drop_behind(list(self.decoder)[1:], decoder_dropout)  # the first in the list runs last
 
     @property
     def out_channels(self) -> tuple[int, ...]:
-        """Width of each map that is returned: the coarsest, then those of the decoder stages, the finest last."""
+        """Number of channels of each feature map: the coarsest, then those of the decoder stages, the finest last."""
         return tuple(self.base_channels * 2**stage for stage in reversed(range(self.num_stages)))

@@ -6,7 +6,6 @@ from .lr_head import LRHead
 from .mask2former import SemanticMask2FormerHead
 from .sam_conv_head import SAMConvHead
 from .sam_unet_head import SAMUNetHead
-from .smp_head import SMPHead
 
 __all__ = [
     'BodyEdgeHead',
@@ -15,6 +14,5 @@ __all__ = [
     'LRHead',
     'SAMConvHead',
     'SAMUNetHead',
-    'SMPHead',
     'SemanticMask2FormerHead',
 ]

@@ -1,8 +1,8 @@
 """BodyEdgeHead: U-shaped decoding (UED), body-edge separation (BES) and spatial fusion (SFM) in one head.
 
-The light network of this family has GhostNet as its backbone and `UShapedDecoder` as its decoder; over any other
-backbone and decoder, such as LALE and `MLPDecoder`, separation and fusion are an addition. The idea of separating
-bodies from edges by a learned flow is that of DecoupleSegNets (arXiv 2007.10035).
+The light body and edge network has GhostNet as its backbone and `UShapedDecoder` as its decoder. Separating bodies from
+edges by a learned flow comes from DecoupleSegNets (arXiv 2007.10035). Difference: any backbone and decoder, such as
+LALE and `MLPDecoder`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ..layers import BodyEdgeSeparation, SpatialFusion
 
 
 class BodyEdgeOutputs(NamedTuple):
-    """All that a BodyEdgeHead computes, at the stride of the finest map; what is switched off is None.
+    """All outputs of a BodyEdgeHead, at the stride of the finest feature map; disabled ones are None.
 
     Attributes:
         segmentation: Class logits (B, num_classes, H, W).
-        body: Class logits from the body alone (B, num_classes, H, W).
-        edge: Logits of being an edge (B, 1, H, W).
+        body: Class logits of the body branch (B, num_classes, H, W).
+        edge: Edge logits (B, 1, H, W).
         score: Weight of the body in the fusion (B, channels, H, W).
     """
 
@@ -40,33 +40,31 @@ class BodyEdgeOutputs(NamedTuple):
 
 @MODELS.register_module()
 class BodyEdgeHead(BaseDecodeHead):
-    """Decodes all maps to the finest stride, separates body and edge, fuses them and classifies each pixel.
+    """Decodes all feature maps to the finest stride, separates body and edge, fuses them and classifies each pixel.
 
-    Logits of classes at that stride come from `forward`, those of all branches from `outputs`. Training needs the edge
-    targets that the transform `LaplacianEdges` makes, unless `separate_body_edge` is off.
+    `forward` returns the class logits at that stride, `outputs` those of all branches. Training needs the edge targets
+    of the transform `LaplacianEdges`, unless `separate_body_edge` is False.
 
     Args:
-        in_channels: Width of each map, finest first.
-        channels: Width of the map after decoding, and of all branches.
-        in_index: Position of each map in the backbone's output.
-        decoder: Config of the decoder, with an `out_channels` of its own; gets `in_channels`, and this head's
-            `norm_cfg` where it does not name one.
-        separate_body_edge: Whether the body is told from the edge (BES).
-        spatial_fusion: Whether both are fused by learned weights (SFM), or added.
-        loss_body: Loss of the body's class logits, without effect unless `separate_body_edge`.
-        loss_edge: Loss of the edge logits, likewise.
-        loss_decode: Loss of the class logits, or a list of them; a `sampler` chooses pixels for it alone.
+        in_channels: Number of channels of each feature map, finest first.
+        channels: Number of channels after decoding, and of all branches.
+        in_index: Index of each feature map in the backbone's output.
+        decoder: Config of a decoder with an attribute `out_channels`; built with `in_channels`, and with `norm_cfg` of
+            this head unless it sets its own.
+        separate_body_edge: Whether to separate body and edge (BES).
+        spatial_fusion: Whether to fuse both by learned weights (SFM) instead of adding them.
+        loss_body: Loss of the body's class logits; used with `separate_body_edge`.
+        loss_edge: Loss of the edge logits; used with `separate_body_edge`.
+        loss_decode: Loss of the class logits, or a list of losses; the only one that a `sampler` applies to.
         norm_cfg: Norm of the convolutions.
         act_cfg: Activation of the convolutions.
-        dropout_ratio: Probability to drop a channel of the last map in training.
-        align_corners: Of the bilinear resizing of logits.
-        init_cfg: Initialization; torch's own by default.
-        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `ignore_index`, `sampler`, ...), which rejects
-            unknown ones.
+        dropout_ratio: Channel dropout rate before the classifier.
+        align_corners: Whether bilinear resizing of logits aligns corners.
+        init_cfg: Initialization; torch's default if None.
+        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, `ignore_index`, ...).
 
     Raises:
-        ConfigError: `in_channels` and `in_index` differ in length, or `decoder` has others; `spatial_fusion` without
-            `separate_body_edge`; one output channel for two classes; or a `conv_cfg`, which nothing here would follow.
+        ConfigError: `spatial_fusion` without `separate_body_edge`, or a single output channel.
     """
 
     def __init__(
@@ -88,22 +86,16 @@ class BodyEdgeHead(BaseDecodeHead):
         init_cfg: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        if len(in_channels) != len(in_index):
-            raise ConfigError(f'{len(in_channels)} in_channels for {len(in_index)} entries of in_index')
         if spatial_fusion and not separate_body_edge:
             raise ConfigError(
-                'spatial_fusion=True with separate_body_edge=False: it fuses body and edge; set '
-                'separate_body_edge=True, or spatial_fusion=False'
+                'spatial_fusion=True requires separate_body_edge=True, as it fuses body and edge; set '
+                'separate_body_edge=True or spatial_fusion=False'
             )
         if kwargs.get('out_channels') == 1 or kwargs.get('num_classes') == 1:
             raise ConfigError(
-                'BodyEdgeHead with one output channel: its body loss compares classes; set num_classes=2 and leave '
-                'out_channels out'
+                'BodyEdgeHead does not support a single output channel, as its body loss compares classes; set '
+                'num_classes=2 and remove out_channels'
             )
-        if kwargs.get('conv_cfg') is not None:
-            raise ConfigError(f'conv_cfg={kwargs["conv_cfg"]!r}: BodyEdgeHead has plain convolutions; leave it out')
-        if 'in_channels' in decoder:
-            raise ConfigError(f'decoder.in_channels={decoder["in_channels"]}: set in_channels of the head alone')
         super().__init__(
             in_channels=list(in_channels),
             channels=channels,
@@ -125,7 +117,7 @@ class BodyEdgeHead(BaseDecodeHead):
         self.decoder = MODELS.build({'norm_cfg': norm_cfg, **decoder, 'in_channels': list(in_channels)})
         self.refine = nn.Sequential(conv(self.decoder.out_channels), conv(channels))
         if not separate_body_edge:
-            # The published classifier has no bias here, and one behind the branches.
+            # The published classifier has a bias only if there are branches.
             self.conv_seg = nn.Conv2d(channels, self.out_channels, 1, bias=False)
             return
 
@@ -143,10 +135,10 @@ class BodyEdgeHead(BaseDecodeHead):
         self.loss_edge = MODELS.build(loss_edge)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Computes class logits at the stride of the finest map.
+        """Computes class logits at the stride of the finest feature map.
 
         Args:
-            inputs: Maps of the backbone, (B, C_i, H_i, W_i).
+            inputs: Feature maps of the backbone, (B, C_i, H_i, W_i).
 
         Returns:
             Logits (B, num_classes, H_0, W_0).
@@ -157,7 +149,7 @@ class BodyEdgeHead(BaseDecodeHead):
         """Computes the outputs of all branches.
 
         Args:
-            inputs: Maps of the backbone, (B, C_i, H_i, W_i).
+            inputs: Feature maps of the backbone, (B, C_i, H_i, W_i).
         """
         outputs, body, edge = self._branches(inputs)
         if body is None or edge is None:
@@ -165,11 +157,11 @@ class BodyEdgeHead(BaseDecodeHead):
         return outputs._replace(body=self.body_head(body), edge=self.edge_head(edge))
 
     def _branches(self, inputs: Sequence[Tensor]) -> tuple[BodyEdgeOutputs, Tensor | None, Tensor | None]:
-        """What a prediction needs, and the maps that only the losses of body and edge need a head for."""
+        """Outputs that a prediction needs, and feature maps of body and edge, whose heads only the losses need."""
         x = self.refine(self.decoder(self._transform_inputs(inputs)))  # (B, channels, H_0, W_0)
         if not self.separate_body_edge:
             return BodyEdgeOutputs(self.cls_seg(x)), None, None
-        body, edge = self.separation(self.features(x))
+        body, edge = self.separation(self.features(x))  # each (B, channels, H_0, W_0)
         body, edge = self.body_branch(body), self.edge_branch(edge)
         fused, score = (body + edge, None) if self.fusion is None else self.fusion(body, edge)
         return BodyEdgeOutputs(self.cls_seg(self.seg_convs(fused)), score=score), body, edge
@@ -178,12 +170,12 @@ class BodyEdgeHead(BaseDecodeHead):
         """Computes the losses of all branches, and the accuracy `acc_seg`.
 
         Args:
-            inputs: Maps of the backbone, (B, C_i, H_i, W_i).
+            inputs: Feature maps of the backbone, (B, C_i, H_i, W_i).
             batch_data_samples: Samples with `gt_sem_seg` and, for body and edge, `gt_edge_map`.
-            train_cfg: Not used.
+            train_cfg: Unused.
 
         Raises:
-            ConfigError: Samples have no edge targets, or of another size than their labels.
+            ConfigError: Samples have no edge targets, or edge targets of another size than their labels.
         """
         outputs = self.outputs(inputs)
         # Logits in float32: losses sum over millions of pixels.
@@ -194,8 +186,8 @@ class BodyEdgeHead(BaseDecodeHead):
         edges = _edge_targets(batch_data_samples)
         if edges.shape != labels.shape:
             raise ConfigError(
-                f'BodyEdgeHead: edge targets of {tuple(edges.shape[1:])} pixels (height, width), labels of '
-                f'{tuple(labels.shape[1:])}; put dict(type="LaplacianEdges") behind all steps that change the size'
+                f'BodyEdgeHead: edge targets have size {tuple(edges.shape[1:])} (height, width), labels '
+                f'{tuple(labels.shape[1:])}; put dict(type="LaplacianEdges") after all steps that change the size'
             )
         for logits, loss, target in ((outputs.body, self.loss_body, labels), (outputs.edge, self.loss_edge, edges)):
             logits = F.interpolate(
@@ -210,7 +202,7 @@ def _edge_targets(samples: SampleList) -> Tensor:
     """Edge targets (B, H, W): 1, 0, and the label of ignored pixels."""
     if any('gt_edge_map' not in sample for sample in samples):
         raise ConfigError(
-            'BodyEdgeHead: the samples have no edge targets; put dict(type="LaplacianEdges") into '
-            'train_dataloader.dataset.pipeline, in front of PackSegInputs, or set separate_body_edge=False'
+            'BodyEdgeHead: the samples have no edge targets; add dict(type="LaplacianEdges") to '
+            'train_dataloader.dataset.pipeline before PackSegInputs, or set separate_body_edge=False'
         )
     return torch.cat([sample.gt_edge_map.data for sample in samples], dim=0)

@@ -1,8 +1,8 @@
 """LALEHead, the all-MLP decoder of LALE (arXiv 2606.02092).
 
-After the decoder of SegFormer (arXiv 2105.15203), with three differences: no activation between the projections and
-the fusing convolution (so that projection, resizing and fusing are one linear map, which deployment may merge), and
-StarReLU and channel dropout after the fusing convolution.
+After the decoder of SegFormer (arXiv 2105.15203). Differences: no activation between the projections and the fusing
+convolution, so that projecting, resizing and fusing are one linear operation that deployment may merge; StarReLU and
+channel dropout after the fusing convolution.
 """
 
 from __future__ import annotations
@@ -15,28 +15,26 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...errors import ConfigError
 from ..layers import fuse_projected
 
 
 @MODELS.register_module()
 class LALEHead(BaseDecodeHead):
-    """Projects every map to one width, fuses them at the finest stride and classifies each pixel.
+    """Projects every feature map to one width, fuses them at the finest stride and classifies each pixel.
 
-    Takes the maps of any mmsegmentation backbone: `in_channels` and `in_index` name them, finest first.
+    Works with any mmsegmentation backbone.
 
     Args:
-        in_channels: Width of each map.
-        channels: Width of the projections and of the fused map.
-        in_index: Position of each map in the backbone's output.
+        in_channels: Number of channels of each feature map, finest first.
+        channels: Number of channels of the projections and of the fused feature map.
+        in_index: Index of each feature map in the backbone's output.
         norm_cfg: Norm of the fusing convolution.
         act_cfg: Activation of the fusing convolution.
-        dropout_ratio: Probability to drop a channel of the fused map in training.
-        align_corners: Of every bilinear resizing.
-        init_cfg: Initialization; torch's own by default, where `BaseDecodeHead` starts its classifier with weights five
-            times smaller.
-        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, `ignore_index`, ...), which
-            rejects unknown ones.
+        dropout_ratio: Channel dropout rate of the fused feature map.
+        align_corners: Whether bilinear resizing aligns corners.
+        init_cfg: Initialization; torch's default if None, while `BaseDecodeHead` starts its classifier with weights
+            five times smaller.
+        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, `ignore_index`, ...).
     """
 
     def __init__(
@@ -52,8 +50,6 @@ class LALEHead(BaseDecodeHead):
         init_cfg: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        if len(in_channels) != len(in_index):
-            raise ConfigError(f'{len(in_channels)} in_channels for {len(in_index)} entries of in_index')
         super().__init__(
             in_channels=list(in_channels),
             channels=channels,
@@ -66,7 +62,7 @@ class LALEHead(BaseDecodeHead):
             init_cfg=init_cfg,
             **kwargs,
         )
-        self.projections = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
+        self.projections = nn.ModuleList(nn.Conv2d(inputs, channels, 1) for inputs in in_channels)
         self.fuse = nn.Conv2d(channels * len(in_channels), channels, 1, bias=False)
         self.norm = build_norm_layer(norm_cfg, channels)[1]
         self.act = build_activation_layer(act_cfg)
@@ -75,11 +71,11 @@ class LALEHead(BaseDecodeHead):
         """Computes class logits at the stride of the finest map.
 
         Args:
-            inputs: Maps of the backbone, (B, C_i, H_i, W_i).
+            inputs: Feature maps of the backbone, (B, C_i, H_i, W_i).
 
         Returns:
             Logits (B, out_channels, H_0, W_0).
         """
-        maps = self._transform_inputs(inputs)
-        x = fuse_projected(maps, list(self.projections), self.fuse, self.align_corners)  # (B, channels, H_0, W_0)
+        inputs = self._transform_inputs(inputs)
+        x = fuse_projected(inputs, list(self.projections), self.fuse, self.align_corners)  # (B, channels, H_0, W_0)
         return self.cls_seg(self.act(self.norm(x)))

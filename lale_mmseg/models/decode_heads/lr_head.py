@@ -1,4 +1,7 @@
-"""LRHead, the head of LRFormer (arXiv 2310.05026): low-resolution attention over fused maps."""
+"""LRHead, the head of LRFormer: low-resolution attention over fused feature maps.
+
+Low-Resolution Self-Attention for Semantic Segmentation (arXiv 2310.05026). Difference: any size of feature maps.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +15,27 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ...errors import ConfigError
 from ..attention import LowResolutionBlock, PoolingPyramid
 
 
 @MODELS.register_module()
 class LRHead(BaseDecodeHead):
-    """Fuses maps at the finest stride given, mixes them, adds the coarsest map again, mixes, classifies.
+    """Fuses feature maps at the finest stride, mixes them, adds the coarsest again, mixes, and classifies each pixel.
 
     Args:
-        in_channels: Width of each map, finest first.
-        channels: Width of the fused map; must be divisible by `num_heads`.
-        in_index: Position of each map in the backbone's output.
+        in_channels: Number of channels of each feature map, finest first.
+        channels: Number of channels of the fused feature map; must be divisible by `num_heads`.
+        in_index: Index of each feature map in the backbone's output.
         num_heads: Number of attention heads.
-        mlp_ratio: Width of the hidden layers of the blocks, in multiples of `channels`.
+        mlp_ratio: Hidden width of the blocks in multiples of `channels`.
         q_size: Short side of the pooled queries.
-        pool_sizes: Short sides of the pooled keys and values for a `q_size` of 16, scaled with it.
-        layer_scale: Start of the learned scales of the blocks' residual branches.
+        pool_sizes: Short sides of the pooled keys and values for `q_size=16`, scaled with it.
+        layer_scale: Initial value of the learned scales of the blocks' residual branches.
         norm_cfg: Norm of the convolutions and of the blocks.
-        act_cfg: Activation of the convolutions; the blocks have GELU.
-        dropout_ratio: Probability to drop a channel of the last map in training.
-        align_corners: Of every bilinear resizing of the inputs.
-        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, `ignore_index`, ...), which
-            rejects unknown ones.
-
-    Raises:
-        ConfigError: `in_channels` and `in_index` differ in length, `channels` is not divisible by `num_heads`, or
-            `q_size` is under 1.
+        act_cfg: Activation of the convolutions; the blocks use GELU.
+        dropout_ratio: Channel dropout rate before the classifier.
+        align_corners: Whether bilinear resizing of the inputs aligns corners.
+        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, `ignore_index`, ...).
     """
 
     def __init__(
@@ -58,8 +55,6 @@ class LRHead(BaseDecodeHead):
         align_corners: bool = False,
         **kwargs: Any,
     ) -> None:
-        if len(in_channels) != len(in_index):
-            raise ConfigError(f'{len(in_channels)} in_channels for {len(in_index)} entries of in_index')
         super().__init__(
             in_channels=list(in_channels),
             channels=channels,
@@ -86,19 +81,19 @@ class LRHead(BaseDecodeHead):
         self.pyramid = PoolingPyramid(channels, q_size, pool_sizes, convs=False)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Computes class logits at the stride of the finest map given.
+        """Computes class logits at the stride of the finest feature map.
 
         Args:
-            inputs: Maps of the backbone, (B, C_i, H_i, W_i).
+            inputs: Feature maps of the backbone, (B, C_i, H_i, W_i).
 
         Returns:
             Logits (B, out_channels, H_0, W_0).
         """
-        maps = self._transform_inputs(inputs)
-        size = maps[0].shape[2:]
-        maps = [resize(x, size=size, mode='bilinear', align_corners=self.align_corners) for x in maps]
-        x = self.squeeze1(torch.cat(maps, dim=1))  # (B, channels, H_0, W_0)
+        inputs = self._transform_inputs(inputs)
+        size = inputs[0].shape[2:]
+        inputs = [resize(x, size=size, mode='bilinear', align_corners=self.align_corners) for x in inputs]
+        x = self.squeeze1(torch.cat(inputs, dim=1))  # (B, sum C_i, H_0, W_0) -> (B, channels, H_0, W_0)
         x = self.fuse_block1(x, self.pyramid)
-        x = self.squeeze2(torch.cat([x, maps[-1]], dim=1))
+        x = self.squeeze2(torch.cat([x, inputs[-1]], dim=1))  # (B, channels, H_0, W_0)
         x = self.fuse_block2(x, self.pyramid)
         return self.cls_seg(x)

@@ -1,4 +1,7 @@
-"""Mask2Former's head (arXiv 2112.01527) for semantic segmentation, with the number of classes in one place."""
+"""Mask2Former's head for semantic segmentation, with the number of classes in one place.
+
+Masked-attention Mask Transformer for Universal Image Segmentation (arXiv 2112.01527).
+"""
 
 from __future__ import annotations
 
@@ -17,32 +20,32 @@ from ...errors import ConfigError
 class SemanticMask2FormerHead(Mask2FormerHead):
     """mmsegmentation's `Mask2FormerHead`, which needs mmdet, with these differences.
 
-    * The class weights of the classification loss follow from `num_classes`, so that a config needs it once, and may
-      leave it to the data.
-    * Unknown arguments are rejected; the parent's `**kwargs` swallow them.
-    * Sliding-window inference works: the parent resizes the logits of a window to the whole image.
+    * The class weights of the classification loss follow from `num_classes`, so that a config sets it once or leaves it
+      to the data.
+    * Unknown arguments are rejected; the parent ignores them.
+    * Sliding-window inference works; the parent resizes the logits of a window to the size of the whole image.
 
     Args:
         num_classes: Number of classes, 2 or more.
-        in_channels: Width of each map of the backbone, finest first.
-        pixel_decoder: Config of the pixel decoder; its widths are those of this head.
+        in_channels: Number of channels of each feature map, finest first.
+        pixel_decoder: Config of the pixel decoder, whose widths follow from this head.
         transformer_decoder: Config of the transformer decoder.
         loss_cls: Config of the classification loss, without `class_weight`.
         loss_mask: Config of the cross-entropy of the masks.
         loss_dice: Config of the Dice loss of the masks.
-        feat_channels: Width of the pixel decoder and of the queries.
-        out_channels: Width of the mask embeddings.
+        feat_channels: Number of channels of the pixel decoder and of the queries.
+        out_channels: Number of channels of the mask embeddings.
         num_queries: Number of queries, each of which predicts one class and one mask.
-        num_transformer_feat_level: Number of maps that the transformer decoder attends to in turn.
+        num_transformer_feat_level: Number of feature maps that the transformer decoder attends to in turn.
         no_object_weight: Weight of queries without an object in the classification loss, relative to classes.
-        positional_encoding: Config of the sine encoding of the maps' pixels.
-        train_cfg: Sampling of points and matching of queries to masks; needed for training.
-        align_corners: Of the resizing of the logits to the size of the image.
-        ignore_index: Label of pixels that belong to no mask.
+        positional_encoding: Config of the sine encoding of pixel positions.
+        train_cfg: Point sampling and matching of queries to masks; required for training.
+        align_corners: Whether resizing of logits to the size of the image aligns corners.
+        ignore_index: Label of pixels to ignore.
         init_cfg: Initialization of `mmengine.model.BaseModule`.
 
     Raises:
-        ConfigError: `num_classes` is under 2, or `loss_cls` has class weights of its own.
+        ConfigError: `num_classes` is less than 2, or `loss_cls` has class weights.
     """
 
     def __init__(
@@ -67,11 +70,9 @@ class SemanticMask2FormerHead(Mask2FormerHead):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         if num_classes < 2:
-            raise ConfigError(
-                f'num_classes={num_classes}: Mask2Former chooses among 2 classes or more; name the background, too'
-            )
+            raise ConfigError(f'num_classes={num_classes}: expected at least 2 classes, with the background among them')
         if 'class_weight' in loss_cls:
-            raise ConfigError('loss_cls.class_weight follows from num_classes and no_object_weight; leave it out')
+            raise ConfigError('loss_cls.class_weight follows from num_classes and no_object_weight; remove it')
         weights = [1.0] * num_classes + [no_object_weight]
         super().__init__(
             num_classes=num_classes,
@@ -93,6 +94,7 @@ class SemanticMask2FormerHead(Mask2FormerHead):
             train_cfg=None if train_cfg is None else ConfigDict(train_cfg),
             init_cfg=init_cfg,
         )
+        self.in_channels = list(in_channels)
 
     def forward(
         self, x: Sequence[Tensor], batch_data_samples: Sequence[Any] | None = None
@@ -100,8 +102,8 @@ class SemanticMask2FormerHead(Mask2FormerHead):
         """Computes classes and masks of all queries.
 
         Args:
-            x: Maps of the backbone, (B, C_i, H_i, W_i), finest first.
-            batch_data_samples: Not used; part of the parent's interface.
+            x: Feature maps of the backbone, (B, C_i, H_i, W_i), finest first.
+            batch_data_samples: Unused; part of the parent's interface.
 
         Returns:
             For the initial queries and after each decoder layer: class logits (B, queries, num_classes + 1), and mask
@@ -113,15 +115,15 @@ class SemanticMask2FormerHead(Mask2FormerHead):
         """Computes class scores at the size of the input.
 
         Args:
-            x: Maps of the backbone, (B, C_i, H_i, W_i), finest first.
+            x: Feature maps of the backbone, (B, C_i, H_i, W_i), finest first.
             batch_img_metas: Meta information of each image: `img_shape`, and `pad_shape` where it was padded.
-            test_cfg: The segmentor's, which says whether this is a sliding window.
+            test_cfg: `test_cfg` of the segmentor; its mode shows whether `x` is a sliding window.
 
         Returns:
             Scores (B, num_classes, H, W).
         """
-        # The parent resizes to `pad_shape`: in a sliding window that is still the size of the whole image, and
-        # `img_shape` that of the window.
+        # The parent resizes to `pad_shape`, which in a sliding window is still the size of the whole image; `img_shape`
+        # is that of the window.
         sliding = (test_cfg or {}).get('mode') == 'slide'
         sizes = [meta['img_shape'] if sliding else meta.get('pad_shape', meta['img_shape']) for meta in batch_img_metas]
         metas = [{**meta, 'pad_shape': tuple(size[:2])} for meta, size in zip(batch_img_metas, sizes, strict=True)]

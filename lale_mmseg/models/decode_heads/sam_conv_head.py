@@ -1,4 +1,4 @@
-"""SAMConvHead: a plain convolutional decoder for the one map of a vision transformer."""
+"""SAMConvHead: a plain convolutional decoder for the single feature map of a vision transformer."""
 
 from __future__ import annotations
 
@@ -12,75 +12,69 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...errors import ConfigError
-from ..layers import check_dropout
-
 
 @MODELS.register_module()
 class SAMConvHead(BaseDecodeHead):
-    """Doubles a map's size in stages (bilinear resizing, 3x3 convolution, norm, activation), then classifies.
+    """Doubles the size of a feature map in stages (resizing, 3x3 convolution, norm, activation), and classifies.
 
-    With the four stages of the default, SAM's neck at stride 16 gives logits of the image's own size: outlines of
-    buildings are read at 30 cm. 392,194 parameters with two classes.
+    The four stages of the default turn SAM's neck at stride 16 into logits at full resolution, as outlines of buildings
+    at a ground sample distance of 30 cm need. 392,194 parameters with two classes.
 
     Args:
-        in_channels: Width of the map.
-        widths: Width after each stage; each halves the stride.
-        in_index: Position of the map in the backbone's output.
-        decoder_dropout: Probability to drop a channel between two stages, in training.
+        in_channels: Number of channels of the feature map.
+        decoder_channels: Number of channels after each stage; each stage halves the stride.
+        in_index: Index of the feature map in the backbone's output.
+        decoder_dropout: Channel dropout rate between stages.
         norm_cfg: Norm of the convolutions.
-        dropout_ratio: Probability to drop a channel before the classifier, in training.
-        init_cfg: Initialization of the classifier; torch's own by default. Convolutions start as `ConvModule` has it.
-        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, `act_cfg`, `align_corners` of
-            every bilinear resizing, ...), which rejects unknown ones.
-
-    Raises:
-        ConfigError: There is no stage, or `decoder_dropout` is no probability.
+        dropout_ratio: Channel dropout rate before the classifier.
+        align_corners: Whether bilinear resizing aligns corners.
+        init_cfg: Initialization of the classifier; torch's default if None. Convolutions are initialized by
+            `ConvModule`.
+        **kwargs: The other arguments of `BaseDecodeHead` (`num_classes`, `loss_decode`, `ignore_index`, ...).
     """
 
     def __init__(
         self,
         in_channels: int = 256,
-        widths: Sequence[int] = (128, 64, 32, 16),
+        decoder_channels: Sequence[int] = (128, 64, 32, 16),
         *,
         in_index: int = 0,
         decoder_dropout: float = 0.3,
         norm_cfg: dict = dict(type='SyncBN'),
         dropout_ratio: float = 0.0,
+        align_corners: bool = False,
         init_cfg: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        if not widths:
-            raise ConfigError(f'widths={widths!r}: the width of at least one stage is due')
-        check_dropout('decoder_dropout', decoder_dropout)
         super().__init__(
             in_channels=in_channels,
-            channels=widths[-1],
+            channels=decoder_channels[-1],
             in_index=in_index,
             norm_cfg=norm_cfg,
             dropout_ratio=dropout_ratio,
+            align_corners=align_corners,
             init_cfg=init_cfg,
             **kwargs,
         )
         cfgs: dict[str, Any] = dict(bias=False, norm_cfg=norm_cfg, act_cfg=self.act_cfg)
         self.stages = nn.ModuleList(
-            ConvModule(*pair, 3, padding=1, **cfgs) for pair in pairwise((in_channels, *widths))
+            ConvModule(*pair, 3, padding=1, **cfgs) for pair in pairwise((in_channels, *decoder_channels))
         )
-        self.between = nn.ModuleList(nn.Dropout2d(decoder_dropout) for _ in widths[1:])
+        self.between = nn.ModuleList(nn.Dropout2d(decoder_dropout) for _ in decoder_channels[1:])
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Computes class logits.
 
         Args:
-            inputs: Maps of the backbone, of which one (B, in_channels, h, w) is used.
+            inputs: Feature maps of the backbone; the one of `in_index` is (B, in_channels, h, w).
 
         Returns:
             Logits (B, out_channels, h * 2 ** n, w * 2 ** n) after n stages.
         """
-        x = self._transform_inputs(inputs)
+        x = self._transform_inputs(inputs)  # (B, in_channels, h, w)
         for position, stage in enumerate(self.stages):
             if position:
                 x = self.between[position - 1](x)
             size = (2 * x.shape[2], 2 * x.shape[3])
-            x = stage(resize(x, size=size, mode='bilinear', align_corners=self.align_corners))
+            x = stage(resize(x, size=size, mode='bilinear', align_corners=self.align_corners))  # (B, C_i, 2 h, 2 w)
         return self.cls_seg(x)

@@ -6,7 +6,7 @@ from .decoders import MLPDecoder, UShapedDecoder, fuse_projected
 from .lora import LoRALinear, add_lora, merge_lora
 from .mixer import ConvMixerBlock, ConvMLP, TransformerBlock, depthwise_conv, to_map
 from .norm import LayerNorm2d, RMSNorm2d
-from .stage_dropout import check_dropout, drop_behind
+from .stage_dropout import drop_behind
 
 __all__ = [
     'BodyEdgeSeparation',
@@ -19,9 +19,8 @@ __all__ = [
     'SpatialFusion',
     'StarReLU',
     'TransformerBlock',
-    'add_lora',
-    'check_dropout',
     'UShapedDecoder',
+    'add_lora',
     'depthwise_conv',
     'drop_behind',
     'fuse_projected',

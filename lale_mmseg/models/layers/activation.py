@@ -1,4 +1,4 @@
-"""Activations that neither torch nor mmcv has."""
+"""Activations that torch and mmcv lack."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class StarReLU(nn.Module):
-    """s * relu(x) ** 2 + b with one learnable scale s and one learnable bias b for the whole layer.
+    """s * relu(x) ** 2 + b with a learnable scale s and a learnable bias b, both scalars.
 
-    Source: MetaFormer Baselines for Vision (arXiv 2210.13452), section 3.4; the start values give zero mean and unit
+    Source: MetaFormer Baselines for Vision (arXiv 2210.13452), section 3.4; the initial values give zero mean and unit
     variance for a standard normal input.
 
     Args:
-        scale: Start value of s.
-        bias: Start value of b.
+        scale: Initial value of s.
+        bias: Initial value of b.
     """
 
     def __init__(self, scale: float = 0.8944, bias: float = -0.4472) -> None:

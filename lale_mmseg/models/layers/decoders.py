@@ -1,4 +1,4 @@
-"""Decoders that heads take by config: all maps of a backbone to one map at the finest stride given."""
+"""Decoders that heads build from a config: all feature maps of a backbone to one at the finest stride."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 def conv_norm_act(
     in_channels: int, out_channels: int, kernel_size: int, norm_cfg: dict, act_cfg: dict | None, stride: int = 1
 ) -> nn.Sequential:
-    """Convolution with a bias, norm, and activation if any.
+    """Convolution with a bias, norm, and activation if given.
 
-    The norm takes the bias away again; published networks have it. (mmcv's `ConvModule` warns of it.)
+    The bias is redundant before a norm, but published networks have it; mmcv's `ConvModule` would warn about it.
     """
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
     layers = [conv, build_norm_layer(norm_cfg, out_channels)[1]]
@@ -26,27 +26,27 @@ def conv_norm_act(
 
 
 def fuse_projected(
-    maps: Sequence[Tensor], projections: Sequence[nn.Module], fuse: nn.Module, align_corners: bool
+    inputs: Sequence[Tensor], projections: Sequence[nn.Module], fuse: nn.Module, align_corners: bool
 ) -> Tensor:
-    """Projects maps (B, C_i, H_i, W_i), resizes them to the first's size, and fuses them to (B, channels, H_0, W_0)."""
-    size = maps[0].shape[2:]
+    """Projects feature maps (B, C_i, H_i, W_i), resizes them to the first and fuses them: (B, channels, H_0, W_0)."""
+    size = inputs[0].shape[2:]
     projected = [
         resize(projection(x), size=size, mode='bilinear', align_corners=align_corners)
-        for projection, x in zip(projections, maps, strict=True)
+        for projection, x in zip(projections, inputs, strict=True)
     ]
-    return fuse(torch.cat(projected, dim=1))
+    return fuse(torch.cat(projected, dim=1))  # (B, n * channels, H_0, W_0) -> (B, channels, H_0, W_0)
 
 
 @MODELS.register_module()
 class MLPDecoder(nn.Module):
-    """The decoder inside `LALEHead`: projects every map to one width and fuses them at the finest stride.
+    """The decoder inside `LALEHead`: projects every feature map to one width and fuses them at the finest stride.
 
     Args:
-        in_channels: Width of each map, finest first.
-        channels: Width of the projections and of the fused map.
+        in_channels: Number of channels of each feature map, finest first.
+        channels: Number of channels of the projections and of the fused feature map.
         norm_cfg: Norm of the fusing convolution.
         act_cfg: Activation of the fusing convolution.
-        align_corners: Of the bilinear resizing.
+        align_corners: Whether bilinear resizing aligns corners.
     """
 
     def __init__(
@@ -60,25 +60,25 @@ class MLPDecoder(nn.Module):
         super().__init__()
         self.align_corners = align_corners
         self.out_channels = channels
-        self.projections = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
+        self.projections = nn.ModuleList(nn.Conv2d(inputs, channels, 1) for inputs in in_channels)
         self.fuse = nn.Conv2d(channels * len(in_channels), channels, 1, bias=False)
         self.norm = build_norm_layer(norm_cfg, channels)[1]
         self.act = build_activation_layer(act_cfg)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C_i, H_i, W_i), finest first, to (B, channels, H_0, W_0)."""
-        return self.act(self.norm(fuse_projected(maps, list(self.projections), self.fuse, self.align_corners)))
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Feature maps (B, C_i, H_i, W_i), finest first -> (B, channels, H_0, W_0)."""
+        return self.act(self.norm(fuse_projected(inputs, list(self.projections), self.fuse, self.align_corners)))
 
 
 @MODELS.register_module()
 class UShapedDecoder(nn.Module):
-    """Merges the coarsest map into the next finer one, the result into the next, and so on to the finest.
+    """Merges the coarsest feature map into the next finer one, the result into the next, and so on to the finest.
 
     Args:
-        in_channels: Width of each map, finest first; the result is as wide as the finest.
+        in_channels: Number of channels of each feature map, finest first; the result has those of the finest.
         norm_cfg: Norm after each convolution.
         act_cfg: Activation after each norm.
-        align_corners: Of the bilinear resizing.
+        align_corners: Whether bilinear resizing aligns corners.
     """
 
     def __init__(
@@ -95,23 +95,23 @@ class UShapedDecoder(nn.Module):
             for low, high in zip(in_channels[:0:-1], in_channels[-2::-1], strict=True)
         )
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C_i, H_i, W_i), finest first, to (B, C_0, H_0, W_0)."""
-        x = maps[-1]
-        for merge, high in zip(self.merges, maps[-2::-1], strict=True):
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Feature maps (B, C_i, H_i, W_i), finest first -> (B, C_0, H_0, W_0)."""
+        x = inputs[-1]
+        for merge, high in zip(self.merges, inputs[-2::-1], strict=True):
             x = merge(x, high)
         return x
 
 
 class Merge(nn.Module):
-    """Resizes a map to the size of a finer one, narrows it to its width, and mixes both.
+    """Resizes a feature map to the size of a finer one, reduces it to its width, and mixes both.
 
     Args:
-        low: Width of the coarser map.
-        high: Width of the finer map and of the result.
+        low: Number of channels of the coarser feature map.
+        high: Number of channels of the finer feature map and of the result.
         norm_cfg: Norm after each convolution.
         act_cfg: Activation after each norm.
-        align_corners: Of the bilinear resizing.
+        align_corners: Whether bilinear resizing aligns corners.
     """
 
     def __init__(self, low: int, high: int, norm_cfg: dict, act_cfg: dict, align_corners: bool) -> None:
@@ -121,6 +121,6 @@ class Merge(nn.Module):
         self.mix = conv_norm_act(2 * high, high, 1, norm_cfg, act_cfg)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        """(B, low, h, w) and (B, high, H, W) to (B, high, H, W)."""
-        low = resize(low, size=high.shape[2:], mode='bilinear', align_corners=self.align_corners)
+        """(B, low, h, w) and (B, high, H, W) -> (B, high, H, W)."""
+        low = resize(low, size=high.shape[2:], mode='bilinear', align_corners=self.align_corners)  # (B, low, H, W)
         return self.mix(torch.cat([high, self.narrow(low)], dim=1))

@@ -13,18 +13,18 @@ from ...errors import ConfigError
 
 
 class LoRALinear(nn.Linear):
-    """A linear layer with frozen weights and a trained addition of low rank: W x + b + alpha / rank * B A x.
+    """A linear layer with frozen weights and a trained low-rank update: W x + b + alpha / rank * B A x.
 
-    The frozen part keeps the names `weight` and `bias`, so that weights of the plain layer load. B starts at zero: the
-    layer starts as the plain one.
+    The frozen part keeps the names `weight` and `bias`, so that weights of the plain layer load. B is initialized with
+    zeros: the layer starts as the plain one.
 
     Args:
-        in_features: Width of the input.
-        out_features: Width of the output.
-        bias: Whether there is a bias b.
-        rank: Rows of A and columns of B.
-        alpha: Factor of the addition, times `rank`.
-        dropout: Probability to drop a value of the input of A in training.
+        in_features: Size of each input sample.
+        out_features: Size of each output sample.
+        bias: Whether to add a bias b.
+        rank: Number of rows of A and columns of B.
+        alpha: Scale of the update, times `rank`.
+        dropout: Dropout rate of the input of A.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LoRALinear(nn.Linear):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, rank: int, alpha: float, dropout: float) -> LoRALinear:
-        """An adapted layer with the weights of a plain one."""
+        """Makes an adapted layer with the weights of a plain one."""
         has_bias = linear.bias is not None
         layer = cls(linear.in_features, linear.out_features, has_bias, rank, alpha, dropout)
         layer = layer.to(device=linear.weight.device, dtype=linear.weight.dtype)
@@ -58,12 +58,12 @@ class LoRALinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        addition = F.linear(F.linear(self.dropout(input), self.lora_a), self.lora_b)
-        return super().forward(input) + self.scale * addition
+        update = F.linear(F.linear(self.dropout(input), self.lora_a), self.lora_b)
+        return super().forward(input) + self.scale * update
 
     @torch.no_grad()
     def merge(self) -> nn.Linear:
-        """A plain, trainable layer that gives the same output."""
+        """Makes a plain, trainable layer with the same output."""
         layer = nn.Linear(self.in_features, self.out_features, self.bias is not None)
         layer = layer.to(device=self.weight.device, dtype=self.weight.dtype)
         layer.weight.copy_(self.weight + self.scale * self.lora_b @ self.lora_a)
@@ -78,31 +78,25 @@ class LoRALinear(nn.Linear):
 def add_lora(
     network: nn.Module, rank: int = 4, alpha: float = 4.0, targets: Sequence[str] = ('qkv',), dropout: float = 0.0
 ) -> list[LoRALinear]:
-    """Freezes a network and adapts all its linear layers of some names, in place.
+    """Freezes a network and adapts all its linear layers of the given names, in place.
 
     Args:
         network: Any network.
-        rank: Rank of the additions.
-        alpha: Their factor, times `rank`.
+        rank: Rank of the updates.
+        alpha: Scale of the updates, times `rank`.
         targets: Last parts of the names of the layers, such as 'qkv'.
-        dropout: Probability to drop a value of an addition's input in training.
+        dropout: Dropout rate of the input of an update.
 
     Returns:
         The adapted layers.
 
     Raises:
-        ConfigError: A number cannot be used, or no linear layer has the name of a target; names those that there are.
+        ConfigError: No linear layer has the name of a target.
     """
-    if not isinstance(rank, int) or rank < 1:
-        raise ConfigError(f'lora_cfg.rank={rank!r}: a whole number from 1 is due')
-    if not alpha > 0:
-        raise ConfigError(f'lora_cfg.alpha={alpha!r}: a number above 0 is due')
-    if not 0 <= dropout < 1:
-        raise ConfigError(f'lora_cfg.dropout={dropout!r}: a probability from 0 to below 1 is due')
     linear = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     known = sorted({name.rpartition('.')[2] for name in linear})
-    if isinstance(targets, str) or not targets or not set(targets) <= set(known):
-        raise ConfigError(f'lora_cfg.targets={targets!r}: a list of {", ".join(known)} is due')
+    if not targets or not set(targets) <= set(known):
+        raise ConfigError(f'lora_cfg.targets={targets!r}: expected a list of names out of {", ".join(known)}')
     network.requires_grad_(False)
     adapted = []
     for name, module in linear.items():
@@ -115,7 +109,7 @@ def add_lora(
 
 
 def merge_lora(network: nn.Module) -> int:
-    """Replaces all adapted layers of a network by plain ones of equal output, in place; returns their number."""
+    """Replaces all adapted layers of a network by plain ones with the same output, in place; returns their number."""
     adapted = [(name, module) for name, module in network.named_modules() if isinstance(module, LoRALinear)]
     for name, module in adapted:
         parent, _, last = name.rpartition('.')

@@ -1,4 +1,4 @@
-"""Norms over the channels of each pixel, for (B, C, H, W) maps in any memory format."""
+"""Norms over the channels of each pixel, for (B, C, H, W) feature maps in any memory format."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 class RMSNorm2d(nn.Module):
     """Root mean square norm over the channels of each pixel, with a learnable scale and no bias.
 
-    The work is done by `torch.nn.functional.rms_norm` on a channels-last view, which copies nothing when the map is
-    channels-last already; the result is channels-last then, too.
+    Uses `torch.nn.functional.rms_norm` on a channels-last view, which copies nothing if the feature map is already
+    channels-last; the result is then channels-last, too.
 
     Args:
         num_features: Number of channels C.
-        eps: Added to the mean square before the root.
+        eps: Added to the mean square for numerical stability.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-6) -> None:
@@ -30,7 +30,7 @@ class RMSNorm2d(nn.Module):
         """(B, C, H, W) -> (B, C, H, W)."""
         x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
         x = F.rms_norm(x, (self.num_features,), self.weight.to(x.dtype), self.eps)
-        return x.permute(0, 3, 1, 2)
+        return x.permute(0, 3, 1, 2)  # (B, C, H, W)
 
     def extra_repr(self) -> str:
         return f'{self.num_features}, eps={self.eps}'
@@ -42,7 +42,7 @@ class LayerNorm2d(nn.Module):
 
     Args:
         num_features: Number of channels C.
-        eps: Added to the variance before the root.
+        eps: Added to the variance for numerical stability.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-6) -> None:
@@ -56,7 +56,7 @@ class LayerNorm2d(nn.Module):
         """(B, C, H, W) -> (B, C, H, W)."""
         x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
         x = F.layer_norm(x, (self.num_features,), self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2)
+        return x.permute(0, 3, 1, 2)  # (B, C, H, W)
 
     def extra_repr(self) -> str:
         return f'{self.num_features}, eps={self.eps}'

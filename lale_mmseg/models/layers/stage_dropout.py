@@ -1,4 +1,4 @@
-"""Channel dropout between the stages of a decoder that knows none."""
+"""Channel dropout between the stages of a decoder that has none of its own."""
 
 from __future__ import annotations
 
@@ -7,26 +7,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...errors import ConfigError
-
-
-def check_dropout(name: str, ratio: float) -> None:
-    """Raises ConfigError for what is no probability from 0 to below 1."""
-    if not isinstance(ratio, int | float) or isinstance(ratio, bool) or not 0 <= ratio < 1:
-        raise ConfigError(f'{name}={ratio!r}: a probability from 0 to below 1 is due')
-
 
 def drop_behind(stages: Iterable[nn.Module], ratio: float) -> None:
-    """Drops channels of what each stage returns, in training; names of weights stay as they are.
-
-    The dropout is a part of its stage. It has no weights, so checkpoints with and without it are the same.
+    """Adds channel dropout to the output of each stage, in training; the names of weights stay the same.
 
     Args:
-        stages: Modules that return a map (B, C, H, W).
+        stages: Modules that return a feature map (B, C, H, W).
         ratio: Probability to drop a channel; 0 adds nothing.
     """
     for stage in stages if ratio else ():
-        if type(stage).forward is nn.Sequential.forward and isinstance(stage, nn.Sequential):
+        # Some stages are subclasses of Sequential with a `forward` that ignores appended modules.
+        if isinstance(stage, nn.Sequential) and type(stage).forward is nn.Sequential.forward:
             stage.append(nn.Dropout2d(ratio))
         else:
             stage.add_module('stage_dropout', nn.Dropout2d(ratio))

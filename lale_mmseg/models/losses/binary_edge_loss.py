@@ -1,7 +1,7 @@
 """Binary cross-entropy of edge logits, averaged over the pixels that are not ignored.
 
-mmsegmentation's CrossEntropyLoss(use_sigmoid=True) fails on batches without a labelled pixel, and copies the number of
-labelled pixels to the CPU in every step.
+Differences from mmsegmentation's CrossEntropyLoss(use_sigmoid=True): batches without a labelled pixel work, and the
+number of labelled pixels is not copied to the CPU in every step.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ...errors import ConfigError
 def binary_edge_loss(
     logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None, ignore_index: int = 255
 ) -> Tensor:
-    """Mean binary cross-entropy of the pixels that are not ignored.
+    """Mean binary cross-entropy over the pixels that are not ignored.
 
     Args:
-        logits: (B, 1, H, W) logits of being an edge.
+        logits: (B, 1, H, W) edge logits.
         targets: (B, H, W) 1 for edges, 0 elsewhere, and `ignore_index`.
         pos_weight: Factor on the loss of edge pixels.
-        ignore_index: Label of pixels that take no part.
+        ignore_index: Label of pixels to ignore.
 
     Returns:
-        Scalar; 0, with a gradient of 0, if every pixel is ignored.
+        Scalar; 0 with a zero gradient if every pixel is ignored.
     """
     logits = logits.squeeze(1).float()  # (B, H, W)
     valid = targets != ignore_index
@@ -41,18 +41,18 @@ class BinaryEdgeLoss(nn.Module):
     """Module of `binary_edge_loss`.
 
     Args:
-        pos_weight: Factor on the loss of edge pixels, which are few; 1 for none.
-        loss_weight: Factor of this loss in the total.
-        loss_name: Name in the log; only names that begin with `loss_` take part in the total.
+        pos_weight: Factor on the loss of edge pixels, which are rare.
+        loss_weight: Weight of this loss in the total.
+        loss_name: Name in the log; only losses whose name starts with `loss_` are part of the total.
 
     Raises:
-        ConfigError: `pos_weight` is not above 0.
+        ConfigError: `pos_weight` is not positive.
     """
 
     def __init__(self, pos_weight: float = 1.0, loss_weight: float = 1.0, loss_name: str = 'loss_edge') -> None:
         super().__init__()
         if not pos_weight > 0:
-            raise ConfigError(f'BinaryEdgeLoss: pos_weight={pos_weight}: a number above 0 is due')
+            raise ConfigError(f'BinaryEdgeLoss: pos_weight={pos_weight}: expected a number above 0')
         self.pos_weight = pos_weight
         self.loss_weight = loss_weight
         self._loss_name = loss_name

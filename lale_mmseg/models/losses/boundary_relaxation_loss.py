@@ -1,6 +1,7 @@
-"""Boundary relaxation: near boundaries, the mixture of classes around a pixel is to be right, not their exact places.
+"""Boundary relaxation: near boundaries, the mixture of classes around a pixel matters, not their exact positions.
 
-In the manner of the label relaxation of arXiv 1812.01593, as the light body and edge network trains its body with it.
+After the label relaxation of Improving Semantic Segmentation via Video Propagation and Label Relaxation (arXiv
+1812.01593), in the form that the light body and edge network uses for its body.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ def boundary_relaxation_loss(
     """Sum over classes of w t (log(t + eps) - log(p + eps)), averaged over the labelled pixels of the batch.
 
     t and p are the one-hot labels and the probabilities of a class, averaged over the window around a pixel: sums
-    divided by `window` squared, with zeros outside of the image. Where every pixel is labelled this is the published
-    formula, whose average is the sum divided by the pixels of an image and by the images of the batch. Near the border
-    of an image t and p sum to the share of the window that is inside, so these pixels count less.
+    divided by `window` squared, with zeros outside of the image. If every pixel is labelled, this is the published
+    formula. Near the border of an image, t and p sum to the share of the window that is inside, so these pixels count
+    less.
 
-    The published rule says nothing of ignored pixels. Here they are as if outside of the image: zeros in both t and p,
-    so what is predicted there does not matter, without a term of their own, and not among the pixels that the sum is
-    divided by. Pixels next to them count less, as those at a border do.
+    The publication does not cover ignored pixels. Here they are treated like pixels outside of the image: t and p are
+    zero, so predictions there do not matter, and they are neither summed nor counted. Pixels next to them count less,
+    as at a border.
 
     Args:
         logits: (B, C, H, W) class logits.
         labels: (B, H, W) class indexes and `ignore_index`.
-        class_weight: (C,) weight w of each class; None for 2 - f, f being the share of the class among the labelled
-            pixels of the batch.
-        ignore_index: Label of pixels that take no part.
-        window: Side of the window, odd.
-        eps: Addend that keeps the logarithms finite.
+        class_weight: (C,) weight w of each class; None for 2 - f, where f is the share of the class among the
+            labelled pixels of the batch.
+        ignore_index: Label of pixels to ignore.
+        window: Side length of the window in pixels, odd.
+        eps: Added to the arguments of the logarithms, to keep them finite.
 
     Returns:
-        Scalar; with equal weights 0 or more, and 0, with a gradient of 0, if no pixel is labelled.
+        Scalar; not negative if weights are equal, and 0 with a zero gradient if no pixel is labelled.
     """
     # Half precision has no 1e-14, and sums over up to millions of pixels would saturate.
     logits = logits.float()
@@ -69,15 +70,15 @@ class BoundaryRelaxationLoss(nn.Module):
     """Module of `boundary_relaxation_loss`.
 
     Args:
-        class_weight: Weight of each class; 'data' for 1 + (1 - its share of the training set), which `LaleRunner` turns
-            into a list; None to compute these weights of each batch anew; a list of ones for no weights.
-        window: Side of the window in pixels, odd.
-        eps: Addend that keeps the logarithms finite.
-        loss_weight: Factor of this loss in the total.
-        loss_name: Name in the log; only names that begin with `loss_` take part in the total.
+        class_weight: Weight of each class; 'data' for 1 + (1 - its share of the training set), which `LALERunner` turns
+            into a list; None to compute these weights from each batch; a list of ones for equal weights.
+        window: Side length of the window in pixels, odd.
+        eps: Added to the arguments of the logarithms, to keep them finite.
+        loss_weight: Weight of this loss in the total.
+        loss_name: Name in the log; only losses whose name starts with `loss_` are part of the total.
 
     Raises:
-        ConfigError: `window` is even or under 1, or `class_weight` is another word or has an entry under 0.
+        ConfigError: `window` is even, or `class_weight` is another string.
     """
 
     def __init__(
@@ -89,12 +90,11 @@ class BoundaryRelaxationLoss(nn.Module):
         loss_name: str = 'loss_body',
     ) -> None:
         super().__init__()
-        if window < 1 or window % 2 == 0:
-            raise ConfigError(f'BoundaryRelaxationLoss: window={window}: must be odd')
-        if class_weight not in (None, 'data') and (isinstance(class_weight, str) or min(class_weight, default=-1) < 0):
+        if window % 2 == 0:
+            raise ConfigError(f'BoundaryRelaxationLoss: window={window}: expected an odd number')
+        if isinstance(class_weight, str) and class_weight != 'data':
             raise ConfigError(
-                f'BoundaryRelaxationLoss: class_weight={class_weight!r}: one number a class, none under 0, is due, or '
-                "'data', or None"
+                f"BoundaryRelaxationLoss: class_weight={class_weight!r}: expected one number per class, 'data' or None"
             )
         self.class_weight = class_weight
         self.window = window
@@ -108,19 +108,19 @@ class BoundaryRelaxationLoss(nn.Module):
         Args:
             pred: (B, C, H, W) logits.
             target: (B, H, W) labels.
-            weight: Weights of pixels from a pixel sampler; a mean over windows has no use for them.
-            ignore_index: Label of pixels that take no part.
+            weight: Pixel weights of a pixel sampler, which a mean over windows cannot use; must be None.
+            ignore_index: Label of pixels to ignore.
 
         Raises:
-            ConfigError: `weight` is given, or `class_weight` is still 'data' or has not one entry for each class.
+            ConfigError: `weight` is given, `class_weight` is still 'data', or it does not have one entry per class.
         """
         if weight is not None:
-            raise ConfigError('BoundaryRelaxationLoss takes no pixel weights: use it without a pixel sampler')
+            raise ConfigError('BoundaryRelaxationLoss does not support pixel weights; use it without a pixel sampler')
         class_weight = None
         if isinstance(self.class_weight, str):
             raise ConfigError(
-                "BoundaryRelaxationLoss: class_weight='data' is for runs of LaleRunner, which counts the training set; "
-                'give one number a class, or None'
+                "BoundaryRelaxationLoss: class_weight='data' requires LALERunner, which counts the training set; "
+                'otherwise set one number per class, or None'
             )
         if self.class_weight is not None:
             if len(self.class_weight) != pred.shape[1]:

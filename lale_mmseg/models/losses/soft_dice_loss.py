@@ -1,8 +1,8 @@
 """Soft Dice loss of each class over the whole batch, the training loss of LALE (arXiv 2606.02092).
 
-mmsegmentation's DiceLoss sums over all classes of an image before dividing, so that large classes hide small ones, and
-its ignore index names a class channel. Here every class counts the same, ignored pixels take no part, and a class
-that no label of the batch has is left out.
+mmsegmentation's DiceLoss sums over all classes of an image before dividing, so that large classes dominate small ones,
+and its ignore index is a class channel. Differences: every class has the same weight, and ignored pixels and classes
+without a label in the batch are left out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+
+from ...errors import ConfigError
 
 
 def soft_dice_loss(
@@ -22,14 +24,14 @@ def soft_dice_loss(
         logits: (B, C, H, W) class logits; C = 1 means binary with a sigmoid and labels 0 and 1.
         labels: (B, H, W) class indexes and `ignore_index`.
         class_weight: (C,) weight of each class in the average.
-        ignore_index: Label of pixels that take no part.
+        ignore_index: Label of pixels to ignore.
         eps: Lower bound of the denominator.
 
     Returns:
-        Scalar loss in 0 to 1; 0, with a gradient of 0, if no pixel is labelled.
+        Scalar from 0 to 1; 0 with a zero gradient if no pixel is labelled.
     """
     num_classes = logits.shape[1]
-    # Sums over up to millions of pixels: half precision would saturate or lose small classes.
+    # In half precision, sums over millions of pixels would saturate or lose small classes.
     logits = logits.float()
     valid = labels != ignore_index  # (B, H, W)
     if num_classes == 1:
@@ -57,8 +59,8 @@ class SoftDiceLoss(nn.Module):
 
     Args:
         class_weight: Weight of each class in the average.
-        loss_weight: Factor of this loss in the total.
-        loss_name: Name in the log; only names that begin with `loss_` take part in the total.
+        loss_weight: Weight of this loss in the total.
+        loss_name: Name in the log; only losses whose name starts with `loss_` are part of the total.
         eps: Lower bound of the denominator.
     """
 
@@ -81,14 +83,14 @@ class SoftDiceLoss(nn.Module):
         Args:
             pred: (B, C, H, W) logits.
             target: (B, H, W) labels.
-            weight: Weights of pixels from a pixel sampler; a ratio of sums has no use for them.
-            ignore_index: Label of pixels that take no part.
+            weight: Pixel weights of a pixel sampler, which a ratio of sums cannot use; must be None.
+            ignore_index: Label of pixels to ignore.
 
         Raises:
-            ValueError: `weight` is given.
+            ConfigError: `weight` is given.
         """
         if weight is not None:
-            raise ValueError('SoftDiceLoss takes no pixel weights: use it without a pixel sampler')
+            raise ConfigError('SoftDiceLoss does not support pixel weights; use it without a pixel sampler')
         class_weight = None if self.class_weight is None else torch.tensor(self.class_weight, device=pred.device)
         return self.loss_weight * soft_dice_loss(pred, target, class_weight, ignore_index, self.eps)
 

@@ -1,7 +1,5 @@
-"""Segmentors: what happens around backbone and heads, and how large images are tested."""
+"""Segmentors from other libraries."""
 
-from .sliding import SlidingEncoderDecoder
-from .smp_encoder import SMPEncoder
-from .smp_segmentor import SMPSegmentor
+from .smp import SMPEncoder, SMPHead, SMPSegmentor
 
-__all__ = ['SMPEncoder', 'SMPSegmentor', 'SlidingEncoderDecoder']
+__all__ = ['SMPEncoder', 'SMPHead', 'SMPSegmentor']

@@ -1,2 +1,0 @@
-# The eight flips and turns of a square (docs/augmentation.md).
-augmentation = 'light'

@@ -1,6 +1,0 @@
-# As vaihingen_mmseg.py, with training tile 30 for validation instead of the test tiles, so that a checkpoint can be
-# chosen without looking at them.
-_base_ = './vaihingen_mmseg.py'
-train_dataloader = dict(dataset=dict(clean=True))
-val_dataloader = dict(dataset=dict(clean=True))
-test_dataloader = dict(dataset=dict(clean=True))

@@ -1,9 +1,0 @@
-# Attempt 1: U-Net from scratch, on one class of your own images against the rest; see docs/few_shot.md.
-_base_ = [
-    '../_base_/models/unet.py',
-    '../_base_/datasets/palette_building.py',
-    '../_base_/augmentations/medium.py',
-    '../_base_/default_runtime.py',
-    '../_base_/schedules/schedule_plateau_60e.py',
-]
-randomness = dict(seed=42)

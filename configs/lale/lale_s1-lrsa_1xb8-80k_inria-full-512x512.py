@@ -1,8 +1,0 @@
-# LALE-S1 with low-resolution self-attention on Inria Aerial Image Labeling, full protocol; see docs/inria.md.
-_base_ = [
-    '../_base_/models/lale_tiles.py',
-    '../_base_/datasets/inria_full.py',
-    '../_base_/default_runtime.py',
-    '../_base_/schedules/schedule_80k.py',
-]
-model = dict(backbone=dict(attn_cfg=dict(type='LowResolutionSelfAttention')))

@@ -1,9 +1,0 @@
-# LALE-S1 on ISPRS Vaihingen under protocol D, with a training tile for validation.
-_base_ = [
-    '../_base_/models/lale_tiles.py',
-    '../_base_/datasets/vaihingen_boundary_clean.py',
-    '../_base_/default_runtime.py',
-    '../_base_/schedules/schedule_80k.py',
-]
-# Infrared, red, green.
-model = dict(data_preprocessor=dict(mean=[119.75, 82.42, 81.17], std=[56.1, 40.75, 38.58]))

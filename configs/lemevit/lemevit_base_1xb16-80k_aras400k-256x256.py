@@ -1,8 +1,0 @@
-# LeMeViT-base with UPerNet on the real part of ARAS400k with the paper's recipe for Potsdam.
-_base_ = [
-    '../_base_/models/lemevit_base_upernet.py',
-    '../_base_/datasets/aras400k_iterations.py',
-    '../_base_/default_runtime.py',
-    '../_base_/schedules/schedule_lemevit_80k.py',
-]
-model = dict(data_preprocessor=dict(size=(256, 256)))

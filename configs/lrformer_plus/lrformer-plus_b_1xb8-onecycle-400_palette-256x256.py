@@ -1,8 +1,0 @@
-# LRFormer-B+ from scratch on your own images in 400 iterations; see docs/own_data.md.
-_base_ = [
-    '../_base_/models/lrformer_b_mask2former.py',
-    '../_base_/datasets/palette.py',
-    '../_base_/default_runtime.py',
-    '../_base_/schedules/schedule_lrformer_plus_onecycle_400.py',
-]
-model = dict(data_preprocessor=dict(size=(256, 256)))

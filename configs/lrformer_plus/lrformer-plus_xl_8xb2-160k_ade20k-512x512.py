@@ -1,8 +1,0 @@
-# LRFormer-XL+ on ADE20K with the recipe of the paper.
-_base_ = [
-    '../_base_/models/lrformer_xl_mask2former.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/default_runtime.py',
-    '../_base_/schedules/schedule_lrformer_plus_160k.py',
-]
-default_hooks = dict(checkpoint=dict(save_best='mIoU'))
