@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -16,6 +16,8 @@ from lale_mmseg.files import atomic_path, save_png
 
 #: Rows that are processed at a time where intermediate results are larger than the image.
 ROWS = 256
+#: Returns the uint8 pixels of some rows of a tile, (rows, W) or (rows, W, bands): those of an array or of a file.
+Rows = Callable[[slice], np.ndarray]
 _TIFF = dict(driver='GTiff', dtype='uint8', compress='deflate', predictor=2, interleave='pixel')
 
 
@@ -37,41 +39,52 @@ def check_stride(size: int, stride: int) -> None:
         raise ConfigError(f'--stride {stride} with --size {size}: expected at most {size}, or pixels would be skipped')
 
 
-def windows(array: np.ndarray, stem: str, size: int, stride: int) -> Iterator[tuple[str, np.ndarray]]:
+def windows(rows: Rows, shape: Sequence[int], stem: str, size: int, stride: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the name without suffix, `STEM_X0_Y0_X1_Y1`, and the pixels of each window, row by row.
 
     Args:
-        array: (H, W) or (H, W, bands).
+        rows: Pixels of the tile.
+        shape: Height and width of the tile, maybe bands.
         stem: Name of the tile.
         size: Side of the windows.
         stride: Step from one window to the next.
     """
-    height, width = array.shape[:2]
-    for y in starts(height, size, stride):
-        for x in starts(width, size, stride):
-            yield f'{stem}_{x}_{y}_{x + size}_{y + size}', array[y : y + size, x : x + size]
+    for y in starts(shape[0], size, stride):
+        strip = rows(slice(y, y + size))
+        for x in starts(shape[1], size, stride):
+            yield f'{stem}_{x}_{y}_{x + size}_{y + size}', strip[:, x : x + size]
 
 
 def write_window(path: Path, pixels: np.ndarray) -> None:
     """Writes (H, W) or (H, W, bands) uint8 pixels as PNG, or four bands as GeoTIFF."""
     if pixels.ndim == 3 and pixels.shape[2] == 4:
-        write_tiff(path, pixels)
+        write_tiff(path, pixels.__getitem__, pixels.shape)
     else:
         save_png(path, pixels)
 
 
 def write_tiff(
-    path: Path, pixels: np.ndarray, tiled: bool = False, crs: CRS | None = None, transform: Affine | None = None
+    path: Path,
+    rows: Rows,
+    shape: Sequence[int],
+    tiled: bool = False,
+    crs: CRS | None = None,
+    transform: Affine | None = None,
 ) -> None:
-    """Writes (H, W, bands) uint8 pixels as lossless GeoTIFF, in rows or in blocks of 256x256 pixels."""
-    height, width, bands = pixels.shape
+    """Writes pixels of a shape (H, W, bands) as lossless GeoTIFF, in rows or in blocks of 256x256 pixels."""
+    height, width, bands = shape
     # Without `photometric` GDAL takes a fourth band, here near infrared, for opacity.
     profile = dict(_TIFF, count=bands, height=height, width=width, photometric='RGB', crs=crs, transform=transform)
     if tiled:
         profile |= dict(tiled=True, blockxsize=256, blockysize=256)
     with atomic_path(path) as temporary, rasterio.open(temporary, 'w', **profile) as target:
-        for rows in strips(height):
-            target.write(pixels[rows].transpose(2, 0, 1), window=(rows, slice(0, width)))
+        for strip in strips(height):
+            target.write(rows(strip).transpose(2, 0, 1), window=(strip, slice(0, width)))
+
+
+def read_rows(raster: rasterio.DatasetReader, rows: slice) -> np.ndarray:
+    """(rows, W, bands) pixels of a raster."""
+    return raster.read(window=(rows, slice(0, raster.width))).transpose(1, 2, 0)
 
 
 def read_pixels(raster: rasterio.DatasetReader) -> np.ndarray:
@@ -79,7 +92,7 @@ def read_pixels(raster: rasterio.DatasetReader) -> np.ndarray:
     pixels = np.empty((raster.height, raster.width, raster.count), np.uint8)
     # In strips, because GDAL has the bands first: transposing a whole tile would need its memory twice.
     for rows in strips(raster.height):
-        pixels[rows] = raster.read(window=(rows, slice(0, raster.width))).transpose(1, 2, 0)
+        pixels[rows] = read_rows(raster, rows)
     return pixels
 
 

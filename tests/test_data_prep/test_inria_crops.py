@@ -105,10 +105,10 @@ def test_nudges_are_read(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('', 'No columns to parse from file; expected a table tile,x,y'),
+        ('', 'expected a table tile,x,y of a tile and two whole numbers'),
         ('tile,row,column\n', 'the header is tile,row,column; expected a table tile,x,y'),
         ('tile,x,y\naustin3,0,0\n', 'austin3: listed twice, or not in the source'),
-        ('tile,x,y\naustin1,0,0\n\naustin1,4,4\n', 'austin1: listed twice, or not in the source'),
+        ('tile,x,y\naustin1,0,0\n\naustin1,4,4\n', 'austin1, austin1: listed twice, or not in the source'),
         ('tile,x,y\naustin1,0.5,0\n', 'expected a table tile,x,y of a tile and two whole numbers'),
         ('tile,x,y\naustin1,0\n', 'expected a table tile,x,y of a tile and two whole numbers'),
     ],

@@ -7,6 +7,7 @@ to the smaller column.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from data_prep.core.report import some_of
 from lale_mmseg.errors import DataError
@@ -88,16 +88,19 @@ def read_nudges(path: Path, tiles: Collection[str]) -> dict[str, tuple[int, int]
     Raises:
         DataError: The table is malformed, or a tile occurs twice or is not in the source.
     """
+    rows = csv.reader(path.read_text(encoding='utf-8-sig').splitlines(), skipinitialspace=True)
     try:
-        table = pd.read_csv(path, skipinitialspace=True, dtype=dict(tile=str, x=int, y=int), encoding='utf-8-sig')
-        if list(table) != ['tile', 'x', 'y']:
-            raise ValueError(f'the header is {",".join(map(str, table))}')
+        header, *found = [row for row in rows if row]
+        if header != ['tile', 'x', 'y']:
+            raise ValueError(f'the header is {",".join(header)}')
+        table = [(tile, (int(x), int(y))) for tile, x, y in found]
     except ValueError as error:
         raise DataError(f'{path}: {error}; expected a table tile,x,y of a tile and two whole numbers') from None
-    strange = table[table.tile.duplicated() | ~table.tile.isin(list(tiles))]
-    if len(strange):
-        raise DataError(f'{path}: {some_of(list(strange.tile))}: listed twice, or not in the source; remove the lines')
-    return {tile: (int(x), int(y)) for tile, x, y in table.itertuples(index=False)}
+    names = [tile for tile, _ in table]
+    strange = [tile for tile in names if names.count(tile) > 1 or tile not in tiles]
+    if strange:
+        raise DataError(f'{path}: {some_of(strange)}: listed twice, or not in the source; remove the lines')
+    return dict(table)
 
 
 def check_nudge(nudge: tuple[int, int], tile: str, tile_size: tuple[int, int], size: int) -> None:

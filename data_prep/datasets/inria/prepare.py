@@ -216,7 +216,7 @@ def _make(
                 shutil.copyfile(path, temporary)
     else:
         for array, kind in ((image, 'images'), (labels, 'masks')):
-            for name, cut in windows(array, tile, size, request.step):
+            for name, cut in windows(array.__getitem__, array.shape, tile, size, request.step):
                 write_window(output.path(f'windows/{kind}/{name}.png'), cut)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import rasterio
 
-from data_prep.core.tiles import count_values, strips
+from data_prep.core.tiles import count_values, read_rows, strips
 from data_prep.datasets.isprs.sources import ERODED, FULL
 from lale_mmseg.errors import DataError
 from lale_mmseg.metainfo import IGNORE_INDEX, Palette, isprs
@@ -52,7 +52,7 @@ def decode_labels(
     strangers: dict[int, Stranger] = {}
     # In strips, because packed colours take four bytes a pixel; and an error need not read the rest of the file.
     for rows in strips(raster.height):
-        rgb = raster.read(window=(rows, slice(0, raster.width))).transpose(1, 2, 0)  # (rows, W, 3)
+        rgb = read_rows(raster, rows)  # (rows, W, 3)
         labels[rows] = palette.decode(rgb, 'ignore')
         _map_strangers(rgb, labels[rows], rows.start, palette, limit, strangers)
         beyond = {value: found for value, found in strangers.items() if found.distance > limit}

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from affine import Affine
-from rasterio.crs import CRS
 
 from data_prep.core.prepared import Prepared, Unit, read_markers, without_files
 from data_prep.core.progress import map_jobs
 from data_prep.core.sources import check_tile, open_raster, scratch_beside
-from data_prep.core.tiles import read_pixels, windows, write_tiff, write_window
+from data_prep.core.tiles import Rows, read_rows, windows, write_tiff, write_window
 from data_prep.datasets.isprs.labels import decode_labels, palette_of
 from data_prep.datasets.isprs.request import Request, Tile, plan
 from data_prep.datasets.isprs.sources import BANDS, IMAGE, LABEL_KINDS, describe_kind, find_files, list_inputs
@@ -148,35 +146,37 @@ def _job(request: Request, tile: Tile, kind: str) -> Job:
 
 
 def _make(folder: Prepared, request: Request, scratch: Path, job: Job) -> None:
-    kind, stem = job.kind, job.tile.stem
-    pixels, place, facts = _load(request, job.tile, kind, scratch)
-    facts |= dict(tile=job.tile.name, content=kind, size=list(pixels.shape[:2]))
-    # PNG cannot hold four bands without taking one for opacity.
-    suffix = '.tif' if pixels.ndim == 3 and pixels.shape[2] == 4 else '.png'
-    for unit in job.units:
-        with folder.making(unit) as output:
-            output.facts.update(facts)
-            target = unit.patterns[0].rpartition('/')[0]
-            if target.startswith('windows/'):
-                for name, cut in windows(pixels, stem, request.size, request.stride):
-                    write_window(output.path(f'{target}/{name}{suffix}'), cut)
-            elif kind == IMAGE:
-                write_tiff(output.path(f'{target}/{stem}.tif'), pixels, True, *place)
+    file, kind = job.tile.files[job.kind], job.kind
+    name = f'tile {job.tile.name}, {describe_kind(kind)}, {file.name}'
+    with file.unpacked(scratch) as (path, sha256):
+
+        def read(rows: slice) -> np.ndarray:
+            # Opened each time, so that an image of 100 MB and more never lies in memory as a whole.
+            with open_raster(path, name) as opened:
+                return read_rows(opened, rows)
+
+        with open_raster(path, name) as raster:
+            shape = raster.height, raster.width, raster.count
+            crs, transform = raster.crs, file.transform(raster)
+            if kind == IMAGE:
+                rows: Rows = read
+                facts: dict[str, Any] = dict(bands=raster.count)
             else:
-                write_window(output.path(f'{target}/{stem}.png'), pixels)
-
-
-def _load(
-    request: Request, tile: Tile, kind: str, scratch: Path
-) -> tuple[np.ndarray, tuple[CRS | None, Affine | None], dict[str, Any]]:
-    """Pixels as they are written, (H, W) or (H, W, bands), their place on the map, and facts for the marker."""
-    file = tile.files[kind]
-    with file.unpacked(scratch) as (path, sha256), open_raster(path, f'tile {tile.name}: {file.name}') as raster:
-        facts: dict[str, Any] = dict(sha256=sha256)
-        if kind == IMAGE:
-            transform = file.transform(raster)
-            place = raster.crs, None if transform.is_identity else transform
-            return read_pixels(raster), place, facts | dict(bands=raster.count)
-        name = f'tile {tile.name}, {describe_kind(kind)}, {file.name}'
-        labels, counts = decode_labels(raster, kind, request.max_distance, name)
-    return palette_of(kind).encode(labels) if request.masks == 'rgb' else labels, (None, None), facts | counts
+                labels, facts = decode_labels(raster, kind, request.max_distance, name)
+                pixels = palette_of(kind).encode(labels) if request.masks == 'rgb' else labels
+                rows = pixels.__getitem__
+        facts = dict(sha256=sha256) | facts | dict(tile=job.tile.name, content=kind, size=list(shape[:2]))
+        # PNG cannot hold four bands without taking one for opacity.
+        suffix = '.tif' if shape[2] == 4 else '.png'
+        for unit in job.units:
+            with folder.making(unit) as output:
+                output.facts.update(facts)
+                target, stem = unit.patterns[0].rpartition('/')[0], job.tile.stem
+                if target.startswith('windows/'):
+                    for window, cut in windows(rows, shape, stem, request.size, request.stride):
+                        write_window(output.path(f'{target}/{window}{suffix}'), cut)
+                elif kind == IMAGE:
+                    place = None if transform.is_identity else transform
+                    write_tiff(output.path(f'{target}/{stem}.tif'), rows, shape, True, crs, place)
+                else:
+                    write_window(output.path(f'{target}/{stem}.png'), pixels)
