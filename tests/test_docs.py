@@ -36,11 +36,11 @@ COMMANDS_OF = {
     'data_prep/inria.py': ('full', 'few-shot'),
     'data_prep/isprs.py': ('potsdam', 'vaihingen'),
 }
-#: All scripts with a command line; modules of tools begin with an underscore, those of data_prep are in folders.
+#: All scripts with a command line.
 PYTHON_SCRIPTS = [
     str(path.relative_to(REPO))
     for path in [*(REPO / 'tools').rglob('*.py'), *(REPO / 'data_prep').glob('*.py')]
-    if not path.name.startswith('_')
+    if "if __name__ == '__main__'" in path.read_text()
 ]
 #: The page that explains all options of a script, in a section named after the script if there is one.
 EXPLAINED = {
