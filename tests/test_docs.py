@@ -40,7 +40,7 @@ COMMANDS_OF = {
 PYTHON_SCRIPTS = [
     str(path.relative_to(REPO))
     for path in [*(REPO / 'tools').rglob('*.py'), *(REPO / 'data_prep').glob('*.py')]
-    if "__name__ == '__main__'" in path.read_text()
+    if "if __name__ == '__main__'" in path.read_text()
 ]
 #: The page that explains all options of a script, in a section named after the script if there is one.
 EXPLAINED = {

@@ -170,7 +170,7 @@ def _losses(train: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
     return table[[*names]].T.groupby(names).sum().T.assign(loss=table['loss'])
 
 
-def prediction_of(config: dict[str, Any]) -> dict[str, Any]:
+def prediction_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the predictor that a training validated with, as JSON has them."""
     return json.loads(json.dumps(asdict(TestOptions.parse(config['model'].get('test_cfg')))))
 
