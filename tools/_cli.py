@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from typing import Any
 import lale_mmseg.register  # noqa: F401
 
 # isort: split
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_distributed
 from torch.distributed import destroy_process_group
 
+from lale_mmseg.compat import keep_freed_memory
 from lale_mmseg.engine.fields import check_overrides
 from lale_mmseg.errors import ConfigError, InputError
+from lale_mmseg.inference import Predictor
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 AMP_DTYPES = {'bf16': 'bfloat16', 'fp16': 'float16'}
@@ -125,3 +129,28 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.trust_checkpoint:
         cfg.trust_checkpoint = True
     return cfg
+
+
+def add_predictor_options(parser: argparse.ArgumentParser) -> None:
+    """Options of tools that predict with a checkpoint alone, see `load_predictor`."""
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OverrideAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override fields of the config in the checkpoint, for example model.test_cfg.mode=slide',
+    )
+    parser.add_argument('--trust-checkpoint', action='store_true', help='see tools/test.py')
+
+
+def load_predictor(args: argparse.Namespace, tta: bool = False) -> Predictor:
+    """The network of a checkpoint with the options of the command line."""
+    device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
+    if device == 'cpu':
+        keep_freed_memory()
+    predictor = Predictor.from_checkpoint(args.checkpoint, device, args.trust_checkpoint, args.cfg_options, tta)
+    # Only classes are written; a training may have kept logits to validate its losses.
+    predictor.options = replace(predictor.options, keep_logits=False)
+    return predictor

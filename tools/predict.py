@@ -16,13 +16,11 @@ from pathlib import Path
 import _cli
 import numpy as np
 import rasterio
-import torch
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import lale_mmseg.register  # noqa: F401
-from lale_mmseg.compat import keep_freed_memory
 from lale_mmseg.datasets.image_io import decode_image, read_bytes, read_size
 from lale_mmseg.errors import DataError, InputError
 from lale_mmseg.evaluation.overlay import overlay, to_display
@@ -37,24 +35,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint written by tools/train.py')
     parser.add_argument('images', nargs='+', metavar='IMAGES', help='image files, or folders of images')
     parser.add_argument('--out-dir', default='predictions', help='folder for the results (default: %(default)s)')
-    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
-    parser.add_argument('--tta', action='store_true', help='average over the views and scales of tta_cfg')
     parser.add_argument(
-        '--batch-size',
-        type=int,
-        metavar='N',
-        help='windows or small images of equal size that pass through the network together (default: of the config)',
+        '--batch-size', type=int, metavar='N', help='images or windows predicted together (default: that of test_cfg)'
     )
     parser.add_argument('--opacity', type=float, default=0.5, help='of the class colours in overlays, 0 to 1')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=_cli.OverrideAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override fields of the config in the checkpoint, for example model.test_cfg.mode=slide',
-    )
-    parser.add_argument('--trust-checkpoint', action='store_true', help='see tools/test.py')
+    parser.add_argument('--tta', action='store_true', help='average over the views and scales of tta_cfg')
+    _cli.add_predictor_options(parser)
     return parser.parse_args()
 
 
@@ -146,18 +132,6 @@ def write_geotiff(source: Path, labels: np.ndarray, palette: list[list[int]], ta
         dataset.write_colormap(1, {index: (*color, 255) for index, color in enumerate(palette)})
 
 
-def load_predictor(args: argparse.Namespace) -> Predictor:
-    """The network of the checkpoint with the options of the command line."""
-    device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-    if device == 'cpu':
-        keep_freed_memory()
-    # Only classes are written, so the logits that a metric of the training needed are not kept.
-    overrides = {'model.test_cfg.keep_logits': False, **args.cfg_options}
-    if args.batch_size is not None:
-        overrides['model.test_cfg.batch_size'] = args.batch_size
-    return Predictor.from_checkpoint(args.checkpoint, device, args.trust_checkpoint, overrides, args.tta)
-
-
 def main() -> int:
     """Predicts; an image that cannot be read is reported at the end and does not stop the others."""
     args = parse_args()
@@ -165,7 +139,9 @@ def main() -> int:
         raise InputError(f'--opacity {args.opacity}: expected a number from 0 to 1')
     images = find_images(args.images)
     require_no_overlap(images, Path(args.out_dir))
-    predictor = load_predictor(args)
+    if args.batch_size is not None:
+        args.cfg_options['model.test_cfg.batch_size'] = args.batch_size
+    predictor = _cli.load_predictor(args, args.tta)
     console = Console(stderr=True)
     if predictor.other_steps:
         steps = ', '.join(predictor.other_steps)

@@ -25,7 +25,6 @@ from lale_mmseg.errors import InputError
 from lale_mmseg.evaluation.attention_plots import Backdrop, plot_listening, plot_pixel, plot_pyramid, plot_tokens
 from lale_mmseg.evaluation.overlay import to_display
 from lale_mmseg.files import write_atomic
-from lale_mmseg.inference import Predictor
 from lale_mmseg.inference.attention_maps import (
     AttentionMap,
     Place,
@@ -54,8 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--max-size', type=int, default=1024, help='side length in pixels of the window shown of a larger image'
     )
-    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if available)')
-    parser.add_argument('--trust-checkpoint', action='store_true', help='see tools/test.py')
+    _cli.add_predictor_options(parser)
     return parser.parse_args()
 
 
@@ -123,8 +121,7 @@ def main() -> None:
     if not 0 <= args.alpha <= 1:
         raise InputError(f'--alpha {args.alpha}: expected a number from 0 to 1')
     content = read_bytes(args.image)
-    device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-    predictor = Predictor.from_checkpoint(args.checkpoint, device, args.trust_checkpoint)
+    predictor = _cli.load_predictor(args)
     places = places_to_show(predictor.model, args)
     image, pixel = window_around(decode_image(content, args.image, predictor.bands), args)
 

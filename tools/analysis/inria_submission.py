@@ -22,13 +22,11 @@ import _cli
 import numpy as np
 import pandas as pd
 import rasterio
-import torch
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import lale_mmseg.register  # noqa: F401
-from lale_mmseg.compat import keep_freed_memory
 from lale_mmseg.datasets.image_io import decode_image, read_bytes
 from lale_mmseg.errors import CheckpointError, ConfigError, DataError
 from lale_mmseg.files import atomic_path, file_sha256, hash_json, write_atomic
@@ -48,28 +46,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--cities', nargs='+', choices=inria.HIDDEN_CITIES, default=inria.HIDDEN_CITIES, metavar='CITY')
     parser.add_argument('--limit', type=int, metavar='N', help='predict at most N more tiles, then stop')
     parser.add_argument('--overwrite', action='store_true', help='replace masks of another checkpoint or settings')
-    parser.add_argument('--tta', action='store_true', help='average over the views and scales of tta_cfg')
-    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
     parser.add_argument('--zip', type=Path, metavar='FILE', help='archive of the 180 masks, once all are finished')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=_cli.OverrideAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override fields of the config in the checkpoint, for example model.test_cfg.mode=slide',
-    )
-    parser.add_argument('--trust-checkpoint', action='store_true', help='see tools/test.py')
+    parser.add_argument('--tta', action='store_true', help='average over the views and scales of tta_cfg')
+    _cli.add_predictor_options(parser)
     return parser.parse_args()
 
 
 def load_predictor(args: argparse.Namespace) -> Predictor:
     """The network of the checkpoint; CheckpointError unless its classes are background and building."""
-    device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-    if device == 'cpu':
-        keep_freed_memory()
-    overrides = {'model.test_cfg.keep_logits': False, **args.cfg_options}
-    predictor = Predictor.from_checkpoint(args.checkpoint, device, args.trust_checkpoint, overrides, args.tta)
+    predictor = _cli.load_predictor(args, args.tta)
     if predictor.classes != inria.CLASSES:
         raise CheckpointError(
             f'{args.checkpoint}: its classes are {", ".join(predictor.classes)}; a submission needs '
@@ -110,6 +95,15 @@ def unfinished(args: argparse.Namespace, settings: str) -> list[str]:
         raise DataError(f'--images {args.images}: contains none of the {len(tiles)} tiles, such as {tiles[0]}.tif')
     if missing:
         print(f'{len(missing)} of {len(tiles)} images are missing: {", ".join(missing[:6])}')
+    if args.zip is not None:
+        # The benchmark accepts all 180 masks only: found out before hours of prediction.
+        absent = [tile for tile in inria.HIDDEN_TILES if tile in missing or tile not in tiles]
+        absent = [tile for tile in absent if not (args.out / f'{tile}.tif').is_file()]
+        if absent or args.limit is not None:
+            raise ConfigError(
+                f'--zip {args.zip}: the archive needs the masks of all {len(inria.HIDDEN_TILES)} tiles; '
+                f'{len(absent)} have no image or are not chosen: {", ".join(absent[:6]) or "--limit is set"}'
+            )
     todo = []
     for tile in tiles:
         mask = args.out / f'{tile}.tif'
@@ -200,8 +194,7 @@ def main() -> int:
     if args.out.resolve() == args.images.resolve():
         raise ConfigError(f'--out {args.out}: is the folder of the images, which have the names of the masks')
     predictor = load_predictor(args)
-    # Batches and kept logits do not change the masks.
-    options = replace(predictor.options, batch_size=1, keep_logits=False)
+    options = replace(predictor.options, batch_size=1)  # batches do not change the masks
     settings = hash_json([file_sha256(args.checkpoint), asdict(options)])
     failed = predict_tiles(predictor, unfinished(args, settings), args, settings)
     complete = summarize(args, settings)
