@@ -213,7 +213,7 @@ class LALERunner(Runner):
         strict: bool = False,
         revise_keys: list | None = None,
     ) -> dict:
-        """Loads weights; whatever does not fit is an error, unless the config says `partial_load = True`.
+        """Loads weights; whatever does not fit is an error, unless the config sets `partial_load = True`.
 
         Args:
             filename: Local file or http(s) address.

@@ -85,7 +85,7 @@ class EvaluationReport:
         if self.protocol is not None and self.matrix.any() and not self.counted.any():
             raise DataError(
                 f'nothing to score: protocol {self.protocol.name!r} excludes all {int(self.matrix.sum()):,} labelled '
-                f'pixels ({self.protocol.says})'
+                f'pixels ({self.protocol.summary})'
             )
         values = summary(self.counted, self.rules.averaged, self._labelled)
         if self.boundary is not None:
@@ -154,7 +154,7 @@ class EvaluationReport:
         protocol = self.protocol
         lines = []
         if protocol is not None:
-            lines.append(f'protocol {protocol.letter} {protocol.name!r} ({protocol.title}): {protocol.says}')
+            lines.append(f'protocol {protocol.letter} {protocol.name!r} ({protocol.title}): {protocol.summary}')
         lines += [
             *_source_lines(self.source),
             f'{self.num_images} images, {int(self.matrix.sum()):,} labelled pixels; scores in percent',

@@ -60,7 +60,7 @@ class _Image:
 
 
 class Predictor:
-    """Predicts images of any size with a segmentor of mmsegmentation, as its `test_cfg` says (see `TestOptions`).
+    """Predicts images of any size with a segmentor of mmsegmentation, according to its `test_cfg` (see `TestOptions`).
 
     An image is cut into windows; a small one in 'whole' mode is a single window. Each batch of windows is normalized,
     predicted in every view and scale, and added to the mean of its image. With the blend 'mean' the mean logits are

@@ -93,7 +93,7 @@ _PROTOCOL = Protocol(
     averaged=('building',),
     left_out_labels=(),
     left_out_predictions=(),
-    says='tiles 1 to 5 of each of five cities are validation, the other 155 training; the labels of the test, five '
+    summary='tiles 1 to 5 of each of five cities are validation, the other 155 training; the labels of the test, five '
     'other cities, are not published; mIoU and mF1 are those of building, OA is the share of correct pixels',
 )
 PROTOCOLS = (
@@ -106,7 +106,7 @@ PROTOCOLS = (
         splits=_FEW,
         clean_splits=_FEW,
         held_out=('test',),
-        says='one crop of 1024x1024 of each tile of Austin: 24 to train, 6 to validate, 6 to test, which are read once '
+        summary='one crop of 1024x1024 of each tile of Austin: 24 to train, 6 to validate, 6 to test, read once '
         'after all tuning; mIoU and mF1 are those of building, OA is the share of correct pixels',
     ),
 )

@@ -105,7 +105,7 @@ PROTOCOLS = (
         averaged=_FIVE,
         left_out_labels=(),
         left_out_predictions=(),
-        says='trained on full labels, tested on eroded ones; six classes in one matrix, so clutter predicted as '
+        summary='trained on full labels, tested on eroded ones; six classes in one matrix, so clutter predicted as '
         'another class, or another class as clutter, is an error; mIoU and mF1 over five classes, OA over six',
     ),
     Protocol(
@@ -120,7 +120,7 @@ PROTOCOLS = (
         averaged=CLASSES,
         left_out_labels=(),
         left_out_predictions=(),
-        says='trained and tested on eroded labels; clutter is a sixth class; mIoU, mF1 and OA over six classes',
+        summary='trained and tested on eroded labels; clutter is a sixth class; mIoU, mF1 and OA over six classes',
     ),
     Protocol(
         name='rsp',
@@ -134,8 +134,8 @@ PROTOCOLS = (
         averaged=_FIVE,
         left_out_labels=(CLUTTER,),
         left_out_predictions=(),
-        says='trained and tested on full labels; networks have five outputs, and pixels labelled clutter are ignored '
-        '(clutter that a network of six outputs predicts elsewhere is an error); mIoU, mF1 and OA over five classes',
+        summary='trained and tested on full labels; networks have five outputs, and pixels labelled clutter are '
+        'ignored (clutter that a network of six outputs predicts elsewhere is an error); mIoU, mF1 and OA over five classes',
     ),
     Protocol(
         name='boundary',
@@ -149,7 +149,7 @@ PROTOCOLS = (
         averaged=_FIVE,
         left_out_labels=(CLUTTER,),
         left_out_predictions=(CLUTTER,),
-        says='trained and tested on full labels; clutter is trained and not scored: pixels that are labelled or '
+        summary='trained and tested on full labels; clutter is trained and not scored: pixels that are labelled or '
         'predicted clutter are left out; mIoU, mF1 and OA over five classes',
     ),
 )

@@ -39,7 +39,7 @@ class Protocol:
         left_out_labels: Classes whose labelled pixels are not counted in evaluation.
         left_out_predictions: Classes whose predicted pixels are not counted in evaluation. A class in `left_out_labels`
             alone is an error where it is predicted for a pixel of another class.
-        says: The rules in words.
+        summary: The rules in a sentence.
         held_out: Splits that are tested once, after all tuning (see `lale_mmseg.engine.held_out`).
     """
 
@@ -54,7 +54,7 @@ class Protocol:
     averaged: tuple[str, ...]
     left_out_labels: tuple[str, ...]
     left_out_predictions: tuple[str, ...]
-    says: str
+    summary: str
     held_out: tuple[str, ...] = ()
 
     def selects_on_test(self, dataset: str) -> bool:
@@ -107,5 +107,5 @@ class Protocol:
             averaged=list(self.averaged),
             left_out_labels=list(self.left_out_labels),
             left_out_predictions=list(self.left_out_predictions),
-            says=self.says,
+            summary=self.summary,
         )
