@@ -135,7 +135,8 @@ PROTOCOLS = (
         left_out_labels=(CLUTTER,),
         left_out_predictions=(),
         summary='trained and tested on full labels; networks have five outputs, and pixels labelled clutter are '
-        'ignored (clutter that a network of six outputs predicts elsewhere is an error); mIoU, mF1 and OA over five classes',
+        'ignored (clutter that a network of six outputs predicts elsewhere is an error); mIoU, mF1 and OA over '
+        'five classes',
     ),
     Protocol(
         name='boundary',
