@@ -10,6 +10,7 @@ TOOLS = {
     'tools/train.py': ['CONFIG'],
     'tools/test.py': ['CONFIG', 'CHECKPOINT'],
     'tools/predict.py': ['CHECKPOINT', 'IMAGE'],
+    'tools/analysis/attention_map.py': ['CHECKPOINT', 'IMAGE'],
     'tools/analysis/complexity.py': ['CONFIG'],
     'tools/analysis/inria_submission.py': ['CHECKPOINT', '--images', 'a', '--out', 'b'],
 }
@@ -34,7 +35,7 @@ def test_overrides_keep_the_spaces_of_a_path(tool, monkeypatch):
 
 
 def test_every_tool_with_overrides_is_checked():
-    takes = ("'--cfg-options'", 'add_common_options(parser)')
+    takes = ("'--cfg-options'", 'add_common_options(parser)', 'add_predictor_options(parser)')
     found = {
         str(path.relative_to(REPO))
         for path in (REPO / 'tools').rglob('*.py')

@@ -18,4 +18,5 @@ if [ $# -eq 0 ]; then
 fi
 # One single-threaded process per core: with more threads than cores they only wait for each other.
 export OMP_NUM_THREADS=1
-exec "$PYTHON" -m pytest -n auto --dist loadfile "$@"
+# The order of tests/conftest.py holds: by default the files with the fewest tests, which take longest, come last.
+exec "$PYTHON" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"
