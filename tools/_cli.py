@@ -83,16 +83,16 @@ def run(main: Callable[[], int | None]) -> None:
     sys.exit(status or 0)
 
 
+def add_overrides(parser: argparse.ArgumentParser, text: str) -> None:
+    """The option `--cfg-options`, with its help text."""
+    parser.add_argument('--cfg-options', nargs='+', action=OverrideAction, default={}, metavar='KEY=VALUE', help=text)
+
+
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of tools that run a config."""
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and pictures (default: work_dirs/CONFIG)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OverrideAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override fields of the config, for example data_root=/data/mine train_dataloader.batch_size=4',
+    add_overrides(
+        parser, 'override fields of the config, for example data_root=/data/mine train_dataloader.batch_size=4'
     )
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes are started')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers; unused')
@@ -134,14 +134,7 @@ def load_config(args: argparse.Namespace) -> Config:
 def add_predictor_options(parser: argparse.ArgumentParser) -> None:
     """Options of tools that predict with a checkpoint alone, see `load_predictor`."""
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OverrideAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override fields of the config in the checkpoint, for example model.test_cfg.mode=slide',
-    )
+    add_overrides(parser, 'override fields of the config in the checkpoint, for example model.test_cfg.mode=slide')
     parser.add_argument('--trust-checkpoint', action='store_true', help='see tools/test.py')
 
 
