@@ -1,4 +1,4 @@
-"""Finds faults in a data set before training, by decoding every image and mask.
+"""Finds faults in a dataset before training, by decoding every image and mask.
 
     python data_prep/verify.py data/aras400k
     python data_prep/verify.py data/mine --classes data/mine/classes.csv --json faults.json
@@ -50,7 +50,7 @@ def verify(
     """Checks every pair of every split.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the dataset.
         expected: Classes, meaning of unknown colours, bands and data type of the images.
         splits: Names of the splits; None for train, val, test and synth, as far as they exist.
         workers: Number of processes; None for one per CPU.
@@ -133,7 +133,7 @@ def load_palette(
     """Classes of the data: those of a table if there is one, else those of ARAS400k.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the dataset.
         dataset: 'palette' for ROOT/classes.csv, 'aras400k' to ignore that file; None to decide by whether it exists.
         classes: Another table.
         ignore_colors: Colours of pixels that are ignored, see `PaletteDataset`.
@@ -154,8 +154,8 @@ def color(text: str) -> tuple[int, ...]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog='verify.py', description='Find faults in a data set before training.')
-    parser.add_argument('root', type=Path, metavar='DATA_ROOT', help='folder of the data set')
+    parser = argparse.ArgumentParser(prog='verify.py', description='Find faults in a dataset before training.')
+    parser.add_argument('root', type=Path, metavar='DATA_ROOT', help='folder of the dataset')
     parser.add_argument(
         '--dataset', choices=('aras400k', 'palette', 'isprs', 'inria'), help='default: recognised by its files'
     )
@@ -183,7 +183,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _refuse_layout_options(args: argparse.Namespace, script: str) -> None:
-    """Raises ConfigError for options that the markers of a prepared data set already determine."""
+    """Raises ConfigError for options that the markers of a prepared dataset already determine."""
     for name in ('classes', 'splits', 'unknown', 'ignore_colors', 'bands', 'dtype', 'image_dir', 'mask_dir'):
         if getattr(args, name) != build_parser().get_default(name):
             raise ConfigError(

@@ -19,6 +19,11 @@ import numpy as np
 TEMPORARY = '.tmp'
 
 
+def results_dir(work_dir: str | PathLike[str], phase: str) -> Path:
+    """Folder of a work dir for the scores and pictures of a phase, 'val' or 'test'."""
+    return Path(work_dir) / phase
+
+
 @contextmanager
 def atomic_path(path: str | PathLike[str], sync: bool = False) -> Iterator[Path]:
     """Yields a temporary path in the same folder (created if missing); renames it to `path` if the block succeeds.

@@ -1,4 +1,4 @@
-"""What all tests share: the package registered in mmsegmentation's scope, small data sets, and the real chips."""
+"""What all tests share: the package registered in mmsegmentation's scope, small datasets, and the real chips."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_kappa_is_over_what_is_counted():
 
 
 def test_networks_of_five_outputs_under_c():
-    """The data set itself ignores clutter; predictions of clutter cannot be, here they are building."""
+    """The dataset itself ignores clutter; predictions of clutter cannot be, here they are building."""
     label, pred = MAPS['full'].copy(), MAPS['prediction'].copy()
     label[label == 5], pred[pred == 5] = 255, 1
     metric = metric_of(label, pred, classes=isprs.CLASSES[:5], protocol='C')

@@ -105,8 +105,7 @@ def predict_batch(
     samples = predictor(dict(inputs=[to_tensor(image) for image in images.values()]), progress) if images else []
     for (path, image), sample in zip(images.items(), samples, strict=True):
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
-        is_bgr = predictor.bands is None and image.shape[2] == 3 and image.dtype == np.uint8
-        shown = to_display(image[..., ::-1] if is_bgr else image)
+        shown = to_display(image, bgr=predictor.bands is None)
         index_path, overlay_path, raster_path = result_paths(path, Path(args.out_dir))
         save_png(index_path, labels)
         save_png(overlay_path, overlay(shown, labels, predictor.palette, args.opacity))

@@ -1,1 +1,1 @@
-"""What the preparation of all data sets shares."""
+"""What the preparation of all datasets shares."""

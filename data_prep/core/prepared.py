@@ -1,6 +1,6 @@
 """Prepared folders: what is finished is known from markers, so a run continues where the last one stopped.
 
-A data set is made in units, such as the windows cut from one image. Each unit has a marker, `OUT/markers/NAME.json`,
+A dataset is made in units, such as the windows cut from one image. Each unit has a marker, `OUT/markers/NAME.json`,
 with a hash of its settings and source files, the names of its files, and counts. The marker is written last. A unit
 whose marker has the expected hash and whose files exist is skipped; any other unit is made again from the start.
 """
@@ -28,7 +28,7 @@ LOCK = f'{MARKERS}/.lock'
 
 @dataclass(frozen=True)
 class Unit:
-    """A part of a data set that is made as a whole.
+    """A part of a dataset that is made as a whole.
 
     Attributes:
         name: Name of its marker.
@@ -154,7 +154,7 @@ class Prepared:
         return [unit for name, unit in names.items() if overwrite or name in todo]
 
     def _require_settings(self, units: Sequence[Unit], others: Mapping[str, Mapping[str, Any]]) -> None:
-        """Raises InputError if units outside this run have other settings: a folder is one data set."""
+        """Raises InputError if units outside this run have other settings: a folder is one dataset."""
         wanted = {name: value for unit in units for name, value in unit.settings.items()}
         for name, marker in others.items():
             for key, value in marker['settings'].items():

@@ -1,1 +1,1 @@
-"""What is particular to each data set."""
+"""What is particular to each dataset."""

@@ -18,7 +18,7 @@ from mmseg.registry import RUNNERS
 from torch import nn
 
 from .. import compat
-from ..files import atomic_path, write_json
+from ..files import atomic_path, results_dir, write_json
 from . import held_out
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights
 from .config import PHASES, check_config, complete_config
@@ -127,7 +127,7 @@ class LALERunner(Runner):
         with self._checked('test'):
             metrics = super().test()
         if is_main_process():
-            write_json(Path(self.work_dir) / 'test' / 'run.json', self._tested)
+            write_json(results_dir(self.work_dir, 'test') / 'run.json', self._tested)
         return metrics
 
     @contextmanager

@@ -9,57 +9,54 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.runner import Runner, TestLoop, ValLoop, autocast
+from mmengine.runner import BaseLoop, Runner, TestLoop, ValLoop, autocast
 from mmseg.registry import LOOPS, METRICS
 from mmseg.structures import SegDataSample
 
 from ..engine.unwrap import unwrapped
+from ..files import results_dir
 from .predictor import Predictor
 
 #: Seconds between two lines in the log while large images are predicted.
 LOG_INTERVAL = 30.0
 
 
-@LOOPS.register_module()
-class PredictionValLoop(ValLoop):
-    """mmengine's `ValLoop`, predicting with a `Predictor` instead of `model.val_step`; same arguments.
+class PredictionLoop(BaseLoop):
+    """What the validation and the test loop share.
 
-    Metrics that write files get `val/` of the work dir as their folder, unless the config names another.
+    Metrics that write files get a folder of their own in the work dir, unless the config names another.
     """
 
+    #: 'val' or 'test', as in the names of hooks and folders.
+    phase: str
+
     def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, fp16: bool = False) -> None:
-        super().__init__(runner, dataloader, with_folders(evaluator, Path(runner.work_dir) / 'val'), fp16)
+        folder = results_dir(runner.work_dir, self.phase)
+        super().__init__(runner, dataloader, with_folders(evaluator, folder), fp16)  # type: ignore[call-arg]
         self.predictor = Predictor(unwrapped(self.runner.model))
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: Mapping[str, Any]) -> None:
         """Predicts and evaluates a batch."""
-        self.runner.call_hook('before_val_iter', batch_idx=idx, data_batch=data_batch)
+        self.runner.call_hook(f'before_{self.phase}_iter', batch_idx=idx, data_batch=data_batch)
         with autocast(enabled=self.fp16):
             outputs = predict_logged(self.predictor, data_batch)
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
-        self.runner.call_hook('after_val_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
+        self.runner.call_hook(f'after_{self.phase}_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
 
 
 @LOOPS.register_module()
-class PredictionTestLoop(TestLoop):
-    """mmengine's `TestLoop`, predicting with a `Predictor` instead of `model.test_step`; same arguments.
+class PredictionValLoop(PredictionLoop, ValLoop):
+    """mmengine's `ValLoop`, predicting with a `Predictor` instead of `model.val_step`; same arguments."""
 
-    Metrics that write files get `test/` of the work dir as their folder, unless the config names another.
-    """
+    phase = 'val'
 
-    def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, fp16: bool = False) -> None:
-        super().__init__(runner, dataloader, with_folders(evaluator, Path(runner.work_dir) / 'test'), fp16)
-        self.predictor = Predictor(unwrapped(self.runner.model))
 
-    @torch.no_grad()
-    def run_iter(self, idx: int, data_batch: Mapping[str, Any]) -> None:
-        """Predicts and evaluates a batch."""
-        self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
-        with autocast(enabled=self.fp16):
-            outputs = predict_logged(self.predictor, data_batch)
-        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
-        self.runner.call_hook('after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
+@LOOPS.register_module()
+class PredictionTestLoop(PredictionLoop, TestLoop):
+    """mmengine's `TestLoop`, predicting with a `Predictor` instead of `model.test_step`; same arguments."""
+
+    phase = 'test'
 
 
 def with_folders(evaluator: Any, folder: Path) -> Any:

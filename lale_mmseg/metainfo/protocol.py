@@ -14,7 +14,7 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class Split:
-    """Tiles of a protocol on one data set."""
+    """Tiles of a protocol on one dataset."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]

@@ -127,8 +127,7 @@ def main() -> None:
 
     input_hw = predictor.input_size((image.shape[0], image.shape[1]))
     maps = record_attention(predictor.model, lambda: predictor.logits(image), places, input_hw, pixel)
-    is_bgr = predictor.bands is None and image.shape[2] == 3 and image.dtype == np.uint8
-    backdrop = Backdrop(to_display(image[..., ::-1] if is_bgr else image), input_hw, args.alpha)
+    backdrop = Backdrop(to_display(image, bgr=predictor.bands is None), input_hw, args.alpha)
     checkpoint = Path(args.checkpoint)
     run = checkpoint.resolve().parent.name
     out_dir = Path(args.out_dir or Path('work_dirs/attention', run, f'{checkpoint.stem}_{Path(args.image).stem}'))

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import _cli
 import numpy as np
 import pandas as pd
-from compare_runs import read_run
 from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmseg.registry import DATASETS
+from work_dirs import read_run
 
 from lale_mmseg.engine.config import complete_config, leaf_datasets
 from lale_mmseg.engine.provenance import config_hash

@@ -1,4 +1,4 @@
-# A short schedule for small data sets and first looks: AdamW, one cycle of 400 iterations up to 1e-3.
+# A short schedule for small datasets and first looks: AdamW, one cycle of 400 iterations up to 1e-3.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01),

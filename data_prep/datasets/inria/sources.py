@@ -41,7 +41,7 @@ def find_tiles(source: Path, wanted: Sequence[str], skip_missing: bool, scratch:
 
     Raises:
         DataError: `source` is still packed; a tile lacks a file, has two of a kind, or does not
-            belong to the data set.
+            belong to the dataset.
     """
     found: dict[tuple[str, str], SourceFile] = {}
     for file in walk_rasters(source, scratch, _skips):

@@ -25,6 +25,8 @@ from lale_mmseg.files import hash_json, write_json
 from lale_mmseg.metainfo import isprs
 
 STATISTICS = 'statistics.json'
+#: Folders of a prepared dataset, and the `product` of their markers.
+WINDOWS, TILES = 'windows', 'tiles'
 _KIND = 'isprs-'
 
 
@@ -40,7 +42,7 @@ class Job:
 def prepare(
     request: Request, source: str | Path, out: str | Path, overwrite: bool = False, workers: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Prepares a data set.
+    """Prepares a dataset.
 
     Args:
         request: Options of the run.
@@ -139,9 +141,9 @@ def _job(request: Request, tile: Tile, kind: str) -> Job:
     units = []
     if tile.windows:
         cut = dict(settings, size=request.size, stride=request.stride)
-        units.append(Unit(f'{tile.stem}-windows-{folder}', cut, source, (f'windows/{folder}/{tile.stem}_*',)))
+        units.append(Unit(f'{tile.stem}-{WINDOWS}-{folder}', cut, source, (f'{WINDOWS}/{folder}/{tile.stem}_*',)))
     if tile.whole:
-        units.append(Unit(f'{tile.stem}-tiles-{folder}', settings, source, (f'tiles/{folder}/{tile.stem}.*',)))
+        units.append(Unit(f'{tile.stem}-{TILES}-{folder}', settings, source, (f'{TILES}/{folder}/{tile.stem}.*',)))
     return Job(tile, kind, tuple(units))
 
 
@@ -170,9 +172,10 @@ def _make(folder: Prepared, request: Request, scratch: Path, job: Job) -> None:
         suffix = '.tif' if shape[2] == 4 else '.png'
         for unit in job.units:
             with folder.making(unit) as output:
-                output.facts.update(facts)
                 target, stem = unit.patterns[0].rpartition('/')[0], job.tile.stem
-                if target.startswith('windows/'):
+                product = target.split('/')[0]
+                output.facts.update(facts, product=product)
+                if product == WINDOWS:
                     for window, cut in windows(rows, shape, stem, request.size, request.stride):
                         write_window(output.path(f'{target}/{window}{suffix}'), cut)
                 elif kind == IMAGE:

@@ -36,7 +36,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which files to look for: data set, choice of bands, kinds of labels."""
+    """Which files to look for: dataset, choice of bands, kinds of labels."""
 
     dataset: str
     bands: str

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from ...evaluation.overlay import MAX_SIDE, panel, to_display
 from ...evaluation.plots import plot_curves
-from ...files import save_png, write_atomic
+from ...files import results_dir, save_png, write_atomic
 from ..unwrap import unwrapped
 from .by_epochs import require_epochs
 
@@ -82,7 +82,7 @@ class ReportHook(Hook):
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws the chosen images of a validation batch."""
-        folder = Path(runner.work_dir) / 'val'
+        folder = results_dir(runner.work_dir, 'val')
         overlays = [folder / 'overlays']
         training = isinstance(runner._train_loop, EpochBasedTrainLoop)
         if self.overlay_interval is not None and training and runner.epoch % self.overlay_interval == 0:
@@ -91,7 +91,7 @@ class ReportHook(Hook):
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws the chosen images of a test batch."""
-        folder = Path(runner.work_dir) / 'test'
+        folder = results_dir(runner.work_dir, 'test')
         overlays = [Path(self.overlay_dir or folder / 'overlays')]
         self._draw(runner, runner.test_dataloader, batch_idx, data_batch, outputs, folder, overlays)
 
@@ -103,9 +103,8 @@ class ReportHook(Hook):
             new, old = (folder.with_name(f'.{BEST_NAME}.{name}') for name in ('new', 'old'))
             for leftover in (new, old):
                 shutil.rmtree(leftover, ignore_errors=True)
-            shutil.copytree(
-                Path(runner.work_dir) / 'val', new, ignore=shutil.ignore_patterns('overlays_epoch_*', '.*.tmp')
-            )
+            ignored = shutil.ignore_patterns('overlays_epoch_*', '.*.tmp')
+            shutil.copytree(results_dir(runner.work_dir, 'val'), new, ignore=ignored)
             write_atomic(new / _CHECKPOINT, f'{best}\n')
             if folder.exists():
                 folder.rename(old)
@@ -115,7 +114,7 @@ class ReportHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Logs where the results are."""
         if is_main_process():
-            folder = Path(runner.work_dir) / 'test'
+            folder = results_dir(runner.work_dir, 'test')
             runner.logger.info(f'scores and pictures: {folder}, overlays: {self.overlay_dir or folder / "overlays"}')
 
     def after_train(self, runner: Runner) -> None:
@@ -187,6 +186,4 @@ def _keep(folder: Path, name: str, image: np.ndarray, label: np.ndarray | None, 
 def _display(runner: Runner, tensor: Tensor) -> np.ndarray:
     """A loaded image (bands, H, W) as (H, W, 3) uint8 RGB."""
     image = tensor.permute(1, 2, 0).cpu().numpy()
-    if image.shape[2] == 3 and unwrapped(runner.model).data_preprocessor._channel_conversion:
-        image = image[..., ::-1]
-    return to_display(image)
+    return to_display(image, bgr=unwrapped(runner.model).data_preprocessor._channel_conversion)
