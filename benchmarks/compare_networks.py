@@ -32,8 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tools' / 'analysis'))
 warnings.filterwarnings('ignore')
 
-from compare_runs import MORE_SCORES, SCORES, Run, data_of, differences, read_run  # noqa: E402
+from compare_runs import differences  # noqa: E402
 from complexity import complexity  # noqa: E402
+from work_dirs import MORE_SCORES, SCORES, Run, data_of, read_run  # noqa: E402
 
 from benchmarks._memory import keep_freed_memory  # noqa: E402
 from benchmarks._timing import interleaved_medians, table_text, write_result  # noqa: E402

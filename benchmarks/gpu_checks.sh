@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every check that needs a GPU, for a machine that has one: bash benchmarks/gpu_checks.sh RESULTS_FOLDER
 # PYTHON names the interpreter; the environment needs no network. Ends with "GPU checks passed".
-# CHIPS, a palette data set with a class building, adds the attempts of configs/buildings on it, for EPOCHS epochs (60).
+# CHIPS, a palette dataset with a class building, adds the attempts of configs/buildings on it, for EPOCHS epochs (60).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 OUT=${1:?usage: bash benchmarks/gpu_checks.sh RESULTS_FOLDER}

@@ -53,7 +53,10 @@ class TileScores:
 
     @cached_property
     def per_tile(self) -> pd.DataFrame:
-        """One row per tile: city, IoU, F1, OA in percent (NaN where undefined), and pixel counts."""
+        """One row per tile: city, IoU, F1, OA in percent (NaN where undefined), and pixel counts.
+
+        Where several classes are scored, each has a column `IoU/<class>`, too.
+        """
         rows = {tile: {'city': self.cities.get(tile)} | self._scores(m) for tile, m in self.matrices.items()}
         return pd.DataFrame.from_dict(rows, orient='index').rename_axis('tile')
 
@@ -124,6 +127,7 @@ class TileScores:
         scores = class_scores(counted)
         kept = [index for index in self.scored if not scores.absent[index]]
         pixels = int(counted.sum())
+        own = self.scored if len(self.scored) > 1 else ()
         return dict(
             IoU=float(scores.iou[kept].mean()) if kept else np.nan,
             F1=float(scores.f1[kept].mean()) if kept else np.nan,
@@ -131,7 +135,7 @@ class TileScores:
             label_pixels=int(counted[list(self.scored)].sum()),
             predicted_pixels=int(counted[:, list(self.scored)].sum()),
             pixels=pixels,
-        )
+        ) | {f'IoU/{self.classes[k]}': float(scores.iou[k]) if k in kept else np.nan for k in own}
 
 
 def plain_rows(table: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -78,6 +78,8 @@ def test_tiles_of_several_classes_are_means_over_the_scored_classes_that_occur(t
     # F1: a 2/3, b 4/6.
     assert result['mean_tile_F1'] == pytest.approx((200 / 3 + 100) / 2)
     assert result['mean_tile_IoU'] == pytest.approx((50 + 100) / 2)
+    tile = pd.read_csv(tmp_path / 'per_tile.csv', index_col='tile').loc['x']
+    assert (tile['IoU/a'], tile['IoU/b'], pd.isna(tile['IoU/c'])) == (50, 50, True)
 
 
 def test_without_a_pattern_every_image_is_a_tile(tmp_path):
