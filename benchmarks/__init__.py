@@ -1,1 +1,1 @@
-"""Measurements; `python -m benchmarks.NAME --save` writes what one found into benchmarks/results."""
+"""Benchmarks; `python -m benchmarks.NAME --save` writes the results to benchmarks/results."""

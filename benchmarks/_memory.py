@@ -1,4 +1,4 @@
-"""Peak memory of a call, and a C library that does not give memory back."""
+"""Peak memory of a call, and a setting that makes the C library keep freed memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lale_mmseg.compat import keep_freed_memory
 
 __all__ = ['keep_freed_memory', 'peak_mebibytes']
 
-os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own reports: it is used for memory alone
+os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # silences the profiler's reports; only its memory events are used
 
 
 def peak_mebibytes(function: Callable[[], Any], device: torch.device) -> float:
-    """Memory in MiB that torch's allocator hands out at the peak of a call, beyond what is held before it.
+    """Peak memory in MiB that torch's allocator hands out during a call, beyond what was allocated before it.
 
-    On a CPU the profiler adds up what is allocated and freed, which does not depend on the state of the process, as its
-    resident set does; what oneDNN takes for itself is not seen.
+    On a CPU, the allocations and frees recorded by the profiler are added up. Unlike the resident set, this does not
+    depend on the state of the process. Memory that oneDNN allocates itself is not included.
     """
     if device.type == 'cuda':
         torch.cuda.synchronize()

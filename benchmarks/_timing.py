@@ -1,4 +1,4 @@
-"""Times functions against each other in one process, and writes what was measured with all that it depends on."""
+"""Times functions against each other in one process, and writes results with the environment they were measured in."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ RESULTS = Path(__file__).resolve().parent / 'results'
 def interleaved_medians(
     functions: Mapping[str, Callable[[], Any]], repeats: int = 50, warmup: int = 3, pause: float = 0.01
 ) -> dict[str, float]:
-    """Median seconds of each function, run in turns (A B A B ...), so that a slow spell of the machine meets all.
+    """Median seconds of each function. Runs alternate (A B A B ...), so a slow phase of the machine affects them all.
 
     Args:
-        functions: What to time, by name.
-        repeats: Timed runs of each.
-        warmup: Runs of each before that, not timed.
-        pause: Seconds of waiting before each run: OpenMP threads keep their core busy for some milliseconds after
-            their last work, which would be charged to the function that comes next.
+        functions: Functions to time, by name.
+        repeats: Number of timed runs of each function.
+        warmup: Number of runs of each function before that, not timed.
+        pause: Seconds to wait before each run. OpenMP threads keep their core busy for some milliseconds after their
+            last work, which would slow down the next function.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(warmup + repeats):
         for name, function in functions.items():
-            # Not a sleep: a core that slept is slow at first.
+            # A busy loop instead of a sleep: a core is slow right after it slept.
             resume = time.perf_counter() + pause
             while time.perf_counter() < resume:
                 pass
@@ -48,7 +48,7 @@ def interleaved_medians(
 
 
 def table_text(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table with aligned columns; numbers to the right."""
+    """A Markdown table with aligned columns; all cells are right-aligned."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [
@@ -81,11 +81,11 @@ def write_result(name: str, values: dict[str, Any], text: str) -> list[Path]:
 
     Args:
         name: Name of the benchmark.
-        values: What was measured, as plain JSON types.
-        text: The same for a reader, in Markdown.
+        values: The measurements, as plain JSON types.
+        text: The measurements as readable text, in Markdown.
 
     Returns:
-        The two files.
+        Paths of the two files.
     """
     where = environment()
     lines = [f'# {name}', '', text, '', *(f'- {key}: {value}' for key, value in where.items()), '']
@@ -102,14 +102,14 @@ def write_result(name: str, values: dict[str, Any], text: str) -> list[Path]:
 
 
 def _command() -> str:
-    # Run as `python -m benchmarks.NAME` or as `python benchmarks/NAME.py`: told without the machine's own paths.
+    # Works for `python -m benchmarks.NAME` and `python benchmarks/NAME.py`; leaves out absolute paths of this machine.
     script = Path(sys.argv[0]).resolve()
     shown = script.relative_to(REPOSITORY) if script.is_relative_to(REPOSITORY) else Path(script.name)
     return ' '.join(['python', str(shown), *sys.argv[1:]])
 
 
 def _commit() -> str:
-    """The git commit, marked `-dirty` if the tree differs from it; results written by this script do not count."""
+    """The git commit, marked `-dirty` if the working tree differs from it; benchmarks/results is ignored."""
     try:
         commit = _git('rev-parse', 'HEAD')
         changed = _git('status', '--porcelain', '--', '.', ':!benchmarks/results')

@@ -1,12 +1,12 @@
-"""Time and peak memory of each attention over growing images, and of the fused against the plain form, in one run.
+"""Time and peak memory of each attention for growing image sizes, and of fused against plain attention, in one run.
 
     python benchmarks/attention.py [--device cuda --dtype bfloat16] [--sizes 256 512 1024 2048] [--save]
 
-Three tables: LALE-S1's backbone with each attention; one attention layer alone, over the map of stage 3 (stride 16,
-width 128); LeMeViT-tiny with torch's fused scaled dot product against matrix products and a softmax. Batch 1,
-evaluation mode, random weights (they do not change the time). In the first two, ratios of times and memories of
-neighbouring sizes follow: where sizes double, 4 is linear in pixels, 16 quadratic. The C library is told to keep freed
-memory, so that no time goes into page faults.
+Prints three tables: the backbone of LALE-S1 with each attention; a single attention layer on the feature map of stage 3
+(stride 16, width 128); and LeMeViT-tiny with torch's fused scaled dot-product attention against matrix products and a
+softmax. Batch size 1, evaluation mode, random weights (they do not affect the time). The first two tables also show the
+ratios of time and memory between consecutive sizes. If the sizes double, a ratio of 4 is linear in pixels, and 16 is
+quadratic. The C library is set to keep freed memory, so that page faults cost no time.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ LAYER_STRIDE, LAYER_WIDTH, LAYER_HEADS = 16, 128, 4
 
 
 class AttentionForm(TorchFunctionMode):
-    """Runs attention as it is, or as matrix products and a softmax.
+    """Runs attention unchanged, or as matrix products and a softmax.
 
-    Both forms are timed under this mode, so that its own cost is in both.
+    Both forms are timed under this mode, so that both include its overhead.
     """
 
     def __init__(self, plain: bool) -> None:
@@ -74,7 +74,7 @@ class AttentionForm(TorchFunctionMode):
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, scale: float | None = None) -> Tensor:
-    """softmax(q k^T * scale) v with the whole matrix in memory."""
+    """softmax(q k^T * scale) v, with the whole attention matrix in memory."""
     assert dropout_p == 0.0
     scores = (q @ k.transpose(-2, -1)) * (q.shape[-1] ** -0.5 if scale is None else scale)
     return scores.softmax(dim=-1) @ v
@@ -102,7 +102,7 @@ def measure(
 def growth(
     calls_of_size: Callable[[int], Mapping[str, Callable[[], Any]]], args: argparse.Namespace
 ) -> dict[str, dict[int, dict[str, Any]]]:
-    """What `measure` finds, by name and image side."""
+    """Results of `measure`, by name and image size."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for size in args.sizes:
         calls = {name: partial(run, call, args.device, args.torch_dtype) for name, call in calls_of_size(size).items()}
@@ -120,7 +120,7 @@ def backbone_calls(models: Mapping[str, nn.Module], device: torch.device, size: 
 
 
 def layer_calls(layers: Mapping[str, nn.Module], device: torch.device, size: int) -> dict[str, Callable[[], Any]]:
-    """Each attention layer on the map of one image."""
+    """Each attention layer on the feature map of one image."""
     side = size // LAYER_STRIDE
     tokens = torch.randn(1, side * side, LAYER_WIDTH, device=device)
     return {name: partial(layer, tokens, (side, side)) for name, layer in layers.items()}
@@ -143,7 +143,7 @@ def fused_against_plain(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def growth_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], sizes: list[int]) -> str:
-    """Milliseconds and MiB of each size, with the ratios of neighbouring sizes."""
+    """Milliseconds and MiB of each size, with the ratios between consecutive sizes."""
     doubled = all(after == 2 * before for before, after in pairwise(sizes))
     ratios = 'ratios (4: linear in pixels)' if doubled else 'ratios'
     header = ['', *(f'ms at {size}' for size in sizes), ratios, *(f'MiB at {size}' for size in sizes), ratios]
@@ -159,12 +159,12 @@ def growth_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], sizes: li
 
 
 def main() -> None:
-    """Measures, prints and, if asked to, writes benchmarks/results/attention_DEVICE.*"""
+    """Measures, prints and, with --save, writes benchmarks/results/attention_DEVICE.*"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', type=torch.device, default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
     parser.add_argument('--sizes', type=int, nargs='+', default=[256, 512, 1024, 2048], help='sides of the images')
-    parser.add_argument('--repeats', type=int, default=25, help='timed runs at the first size, fewer at larger ones')
+    parser.add_argument('--repeats', type=int, default=25, help='timed runs at the first size; larger sizes get fewer')
     parser.add_argument('--save', action='store_true')
     args = parser.parse_args()
     args.torch_dtype = getattr(torch, args.dtype)

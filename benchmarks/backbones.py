@@ -1,9 +1,9 @@
-"""Images a second of every backbone of this package, in one run.
+"""Images per second of every backbone of this package, in one run.
 
     python benchmarks/backbones.py [--device cuda --dtype bfloat16 --size 256 512 --batch 1 16 64] [--compile] [--save]
 
-Evaluation mode, channels-last, random weights (they do not change the time). A batch that does not fit in the memory
-of the device is left out ("-").
+Evaluation mode, channels-last, random weights (they do not affect the time). A batch that does not fit into the memory
+of the device is skipped and shown as "-".
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BACKBONES: dict[str, Any] = {
 
 
 def predict(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> None:
-    """One forward pass; waits for its end."""
+    """Runs one forward pass and waits until it is finished."""
     with torch.inference_mode(), torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
         model(images)
     if images.is_cuda:
@@ -49,7 +49,7 @@ def predict(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> None:
 
 
 def measure(model: nn.Module, batch: int, size: int, args: argparse.Namespace) -> dict[str, float] | None:
-    """Images a second and peak MiB; None where the device's memory is too small."""
+    """Images per second and peak MiB; None if the batch does not fit into the memory of the device."""
     try:
         images = torch.randn(batch, 3, size, size, device=args.device).contiguous(memory_format=torch.channels_last)
         call = partial(predict, model, images, getattr(torch, args.dtype))
@@ -61,7 +61,7 @@ def measure(model: nn.Module, batch: int, size: int, args: argparse.Namespace) -
 
 
 def main() -> None:
-    """Measures, prints and, if asked to, writes benchmarks/results/backbones_DEVICE.*"""
+    """Measures, prints and, with --save, writes benchmarks/results/backbones_DEVICE.*"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', type=torch.device, default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')

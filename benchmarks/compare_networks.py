@@ -1,11 +1,11 @@
-"""One table over trained and tested runs of different networks: size, cost, training time, scores.
+"""One table of trained and tested runs of different networks: size, cost, training time and scores.
 
     python benchmarks/compare_networks.py work_dirs/lale_s1 work_dirs/lrformer_t [--save NAME]
 
-reads the work dirs of tools/train.py and tools/test.py as tools/analysis/compare_runs.py does. The seconds of training
-run from the start of the training to its last checkpoint, with data loading and validations in between. The
-milliseconds of a step are measured now, interleaved, on the CPU of this machine and on random images: one training step
-with the batch and crop of the config.
+Reads the work dirs of tools/train.py and tools/test.py as tools/analysis/compare_runs.py does. The training time is the
+time from the start of training to its last checkpoint, including data loading and validation. The milliseconds per step
+are measured when this script runs, interleaved, on the CPU of this machine and with random images. One step is a
+training step with the batch size and crop size of the config.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LEGEND = (
 
 
 def training_seconds(work_dir: Path) -> float:
-    """From the start of the training, which names its log folder, to the last checkpoint."""
+    """Seconds from the start of training, read from the name of its log folder, to the last checkpoint."""
     checkpoint = (work_dir / 'last_checkpoint').read_text(encoding='utf-8').strip()
     started = min(path.name for path in work_dir.glob('[0-9]*_[0-9]*'))
     begin = datetime.strptime(started, '%Y%m%d_%H%M%S').timestamp()
@@ -69,7 +69,7 @@ def score_table(runs: list[Run]) -> tuple[list[str], dict[str, list[str]]]:
 
 
 class _Bare:
-    """The part of a runner that building an optimizer needs."""
+    """The part of a runner that is needed to build an optimizer."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -90,11 +90,11 @@ def training_step(cfg: Config, model: nn.Module) -> Callable[[], Any]:
 
 
 def main() -> None:
-    """Measures, prints and, if asked to, writes benchmarks/results/NAME.*"""
+    """Measures, prints and, with --save, writes benchmarks/results/NAME.*"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work_dirs', nargs='+', type=Path)
-    parser.add_argument('--repeats', type=int, default=5, help='timed training steps of each network')
-    parser.add_argument('--note', default='', help='the commands of the runs, kept with the result')
+    parser.add_argument('--repeats', type=int, default=5, help='timed training steps per network')
+    parser.add_argument('--note', default='', help='text to store with the result, such as the commands of the runs')
     parser.add_argument('--save', metavar='NAME', help='write benchmarks/results/NAME.json and NAME.md')
     args = parser.parse_args()
     keep_freed_memory()

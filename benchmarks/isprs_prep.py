@@ -2,10 +2,10 @@
 
     python benchmarks/isprs_prep.py [--threads 1 2] [--repeats 3] [--save]
 
-Two synthetic Potsdam tiles of full size, with full and eroded labels, in archives inside an archive as the ISPRS
-distributes them. Each run is a separate process that starts from an empty folder; numbers of threads alternate, and
-figures are medians. Time is that of the whole process, memory the peak of its resident set. Synthetic images are grainy
-and their labels are blocks, so the disk space of real tiles differs.
+Prepares two synthetic Potsdam tiles of full size, with full and eroded labels, in archives inside an archive, as the
+ISPRS distributes them. Each run is a separate process that starts with an empty folder. Runs alternate between the
+numbers of threads, and the results are medians. Time is measured for the whole process, and memory is the peak of its
+resident set. The images are noisy and the labels are blocks, so real tiles need a different amount of disk space.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from benchmarks._timing import REPOSITORY, table_text, write_result
 from lale_mmseg.metainfo import isprs
 from tests.isprs_tiles import make_potsdam
 
-#: The command line, then the peak of the resident set on a separate line. The process reads its own peak: what the
-#: parent gets for a child includes the parent's memory, which the child had before it executed this program.
+#: Runs the command line, then prints the peak of the resident set on a separate line. The process reads its own peak,
+#: because the peak that the parent gets for a child includes the memory of the parent, which the child had before exec.
 _CHILD = """
 import json, sys
 from pathlib import Path
@@ -44,7 +44,7 @@ sys.exit(status)
 
 
 def measure(source: Path, out: Path, threads: int, args: argparse.Namespace) -> dict[str, float]:
-    """Seconds, peak memory in MiB and MiB on disk of one run; removes its output."""
+    """Seconds, peak memory in MiB and MiB on disk of one run. Removes its output."""
     options = ['--size', args.size, '--stride', args.stride, '--workers', threads]
     command = [sys.executable, '-c', _CHILD, 'potsdam', source, out, *options]
     start = time.perf_counter()
@@ -66,12 +66,12 @@ def measure(source: Path, out: Path, threads: int, args: argparse.Namespace) -> 
 
 
 def collect(args: argparse.Namespace) -> dict[str, Any]:
-    """All runs, and medians for each number of threads."""
+    """All runs, and the medians for each number of threads."""
     runs: dict[str, list[dict[str, float]]] = {str(threads): [] for threads in args.threads}
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NotGeoreferencedWarning)  # labels have no place on the map
+            warnings.simplefilter('ignore', NotGeoreferencedWarning)  # labels are not georeferenced
             source = make_potsdam(folder / 'source', isprs.TILES['potsdam'][: args.tiles], args.side)
         for turn in range(args.repeats):
             for threads in args.threads:
@@ -114,9 +114,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--tiles', type=int, default=2, help='number of tiles')
     parser.add_argument('--side', type=int, default=isprs.POTSDAM_TILE_SIZE, help='side of the tiles in pixels')
     parser.add_argument('--size', type=int, default=512, help='side of the windows')
-    parser.add_argument('--stride', type=int, default=256, help='step between them')
-    parser.add_argument('--threads', type=int, nargs='+', default=[1, 2], help='numbers of threads, in turns')
-    parser.add_argument('--repeats', type=int, default=3, help='runs of each')
+    parser.add_argument('--stride', type=int, default=256, help='step between windows')
+    parser.add_argument('--threads', type=int, nargs='+', default=[1, 2], help='numbers of threads to compare')
+    parser.add_argument('--repeats', type=int, default=3, help='runs per number of threads')
     parser.add_argument('--folder', type=Path, help='temporary folder for source and output (default: /tmp)')
     parser.add_argument('--save', action='store_true', help='write benchmarks/results/isprs_prep_cpu.json and .md')
     args = parser.parse_args(argv)

@@ -1,8 +1,8 @@
-"""Time an RGB mask takes to become class indexes: one 24-bit look-up table against comparing colour by colour.
+"""Time to convert an RGB mask to class indexes: one 24-bit look-up table against one comparison per colour.
 
     python benchmarks/mask_decode.py [--save]
 
-The mask has ARAS400k's 7 colours in blobs; both ways must give the same indexes.
+The mask has blobs in the 7 colours of ARAS400k. Both methods must give the same indexes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def make_mask(size: int, palette: Palette, seed: int = 0) -> np.ndarray:
 
 
 def decode_by_color(mask: np.ndarray, palette: Palette) -> np.ndarray:
-    """The usual way: one comparison of the whole mask for each class."""
+    """The usual method: one comparison of the whole mask for each class."""
     labels = np.full(mask.shape[:2], IGNORE_INDEX, np.uint8)
     for index, color in enumerate(palette.colors):
         labels[np.all(mask == color, axis=-1)] = index
@@ -40,7 +40,7 @@ def decode_by_color(mask: np.ndarray, palette: Palette) -> np.ndarray:
 
 
 def measure(size: int, repeats: int, palette: Palette) -> dict[str, float]:
-    """Median seconds a mask of both ways."""
+    """Median seconds per mask of both methods."""
     mask = make_mask(size, palette)
     if not np.array_equal(palette.decode(mask), decode_by_color(mask, palette)):
         raise AssertionError('the two ways give different indexes')
@@ -51,10 +51,10 @@ def measure(size: int, repeats: int, palette: Palette) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures, prints and, if asked to, writes benchmarks/results/mask_decode.*"""
+    """Measures, prints and, with --save, writes benchmarks/results/mask_decode.*"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--save', action='store_true', help='write benchmarks/results/mask_decode.json and .md')
-    parser.add_argument('--repeats', type=int, default=50, help='timed runs of each way and size')
+    parser.add_argument('--repeats', type=int, default=50, help='timed runs per method and size')
     args = parser.parse_args()
 
     palette = Palette(aras400k.CLASSES, aras400k.COLORS, [aras400k.NO_DATA_COLOR])

@@ -1,8 +1,8 @@
-"""Time an image takes in SegmentationMetric and in mmsegmentation's IoUMetric, on the same samples in one run.
+"""Time per image of SegmentationMetric and of mmsegmentation's IoUMetric, on the same samples in one run.
 
     python benchmarks/metric.py [--threads 1] [--save]
 
-Batches are what a test loop hands over: int64 predictions and labels of 7 classes in blobs, with ignored pixels.
+Batches are like those of a test loop: int64 predictions and labels of 7 classes in blobs, with ignored pixels.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def make_sample(size: int, seed: int = 0) -> dict:
 
 
 def measure(size: int, repeats: int) -> dict[str, float]:
-    """Median seconds an image of both metrics, over batches of `BATCH_SIZE` images."""
+    """Median seconds per image of both metrics, over batches of `BATCH_SIZE` images."""
     samples = [make_sample(size, seed) for seed in range(BATCH_SIZE)]
     ours = SegmentationMetric()
     theirs = IoUMetric(iou_metrics=['mIoU', 'mFscore'], prefix='mmseg')
@@ -54,12 +54,12 @@ def measure(size: int, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures, prints and, if asked to, writes benchmarks/results/metric.*"""
+    """Measures, prints and, with --save, writes benchmarks/results/metric.*"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--save', action='store_true', help='write benchmarks/results/metric.json and metric.md')
-    parser.add_argument('--repeats', type=int, default=30, help='timed runs of each metric and size')
+    parser.add_argument('--repeats', type=int, default=30, help='timed runs per metric and size')
     parser.add_argument(
-        '--threads', type=int, help='threads of torch (its own choice by default; 1 where others compute)'
+        '--threads', type=int, help='number of torch threads (default: set by torch; use 1 on a busy machine)'
     )
     args = parser.parse_args()
     if args.threads is not None:

@@ -1,11 +1,11 @@
-"""What the cache of maps saves: two epochs of a decoder over SAM's frozen encoder, with and without it.
+"""Time saved by the feature cache: two epochs of a decoder on SAM's frozen encoder, with and without the cache.
 
     python benchmarks/sam_cache.py [--size 256] [--images 2] [--network sam_conv] [--device cuda] [--save]
 
-Random weights and random images, each in its eight views (flips and quarter turns), as the light augmentation draws
-them. The first epoch with a cache fills it, the second one reads it: the maps of both are compared bit by bit, and the
-losses with those of the run without a cache. Whole training steps are timed: encoder or cache, decoder, losses, and the
-optimizer. The folder of the cache is removed again.
+Uses random weights and random images, each in its eight views (flips and 90-degree rotations), as in the light
+augmentation. With the cache, the first epoch fills it and the second one reads it. The feature maps of both epochs must
+be bit-identical, and the losses are compared with those of the run without a cache. Whole training steps are timed:
+encoder or cache, decoder, losses and optimizer. The cache folder is removed at the end.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from lale_mmseg.inference.views import VIEWS  # noqa: E402
 
 NETWORKS = ('sam_conv', 'sam_unet')
 EPOCHS = 2
-#: What is promised: how many times as fast the second epoch is.
+#: Target: the second epoch is at least this many times as fast as the first.
 SPEEDUP = 5.0
 
 
 def build(args: argparse.Namespace, folder: str | None) -> Any:
-    """A network of the configs with random weights, the same for every call."""
+    """A network of the configs with random weights, which are the same in every call."""
     cfg = Config.fromfile(REPOSITORY / 'configs' / '_base_' / 'models' / f'{args.network}.py').model
     cfg.backbone.weights = None
     cfg.backbone.cache_cfg = None if folder is None else dict(dir=folder)
@@ -56,7 +56,7 @@ def build(args: argparse.Namespace, folder: str | None) -> Any:
 
 
 def batches(args: argparse.Namespace) -> list[Tensor]:
-    """Normalized images (1, 3, size, size) in all their views."""
+    """Normalized images of shape (1, 3, size, size), in all their views."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(args.images, 3, args.size, args.size, generator=generator)
     views = [view.apply(image[None]) for image in images for view in VIEWS['d4']]
@@ -64,7 +64,7 @@ def batches(args: argparse.Namespace) -> list[Tensor]:
 
 
 def train(args: argparse.Namespace, folder: str | None) -> dict[str, Any]:
-    """Seconds, losses and maps of each epoch."""
+    """Seconds, losses and feature maps of each epoch."""
     model = build(args, folder)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     found: dict[str, Any] = dict(seconds=[], losses=[], maps=[])
@@ -92,13 +92,13 @@ def train(args: argparse.Namespace, folder: str | None) -> dict[str, Any]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for a GPU."""
+    """Waits until the GPU has finished; does nothing on a CPU."""
     if device.type == 'cuda':
         torch.cuda.synchronize()
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Both runs, compared."""
+    """Runs both variants and compares them."""
     plain = train(args, None)
     with tempfile.TemporaryDirectory() as folder:
         cached = train(args, folder)
@@ -145,11 +145,11 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, prints and, if asked to, writes benchmarks/results/sam_cache_DEVICE.*"""
+    """Measures, prints and, with --save, writes benchmarks/results/sam_cache_DEVICE.*"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--network', choices=NETWORKS, default='sam_conv')
     parser.add_argument('--size', type=int, default=256, help='side of the images, in pixels')
-    parser.add_argument('--images', type=int, default=2, help='images, each in eight views')
+    parser.add_argument('--images', type=int, default=2, help='number of images, each in eight views')
     parser.add_argument('--device', type=torch.device, default=torch.device('cpu'))
     parser.add_argument('--save', action='store_true')
     args = parser.parse_args(arguments)

@@ -1,12 +1,12 @@
-"""Time and peak memory of one large image in sliding windows: this package's `Predictor` against mmsegmentation.
+"""Time and peak memory for one large image in sliding windows: `Predictor` of this package against mmsegmentation.
 
     python benchmarks/slide.py [--size 4096] [--repeats 3] [--save]
 
-LALE-S1 with random weights predicts a raw image on a CPU, data preprocessor included. The variants run in turns, each
-run in a process of its own with the same threads and the same C library settings (those of tools/test.py;
---glibc-default leaves them alone); figures are medians. Memory is the peak of the resident set beyond that of the
-process with network and image and, in separate runs that are not timed, the peak of torch's allocator. One more process
-compares the logits over the whole image, borders included.
+LALE-S1 with random weights predicts a raw image on a CPU, including the data preprocessor. Runs alternate between the
+variants. Each run is a separate process with the same number of threads and the same C library settings (those of
+tools/test.py; --glibc-default keeps the defaults of the library). The results are medians. Memory is the peak of the
+resident set, minus the resident set once network and image are loaded. The peak of torch's allocator is measured in
+separate runs that are not timed. One more process compares the logits of the whole image, including its borders.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     'ours, classes only': dict(keep_logits=False),
 }
 THEIRS, KEPT, CLASSES_ONLY = VARIANTS
-#: Targets: how many times as fast, and at most which share of the memory.
+#: Targets: at least this many times as fast, with at most this share of the memory.
 SPEEDUP, MEMORY_SHARE = 2.5, 0.5
 
 
 def build(name: str, args: argparse.Namespace) -> tuple[Any, Callable[[dict], list[SegDataSample]]]:
-    """LALE-S1 with the same weights for every name, and what predicts a batch with it."""
+    """LALE-S1 with the same weights for every name, and a function that predicts a batch with it."""
     options = VARIANTS[name]
     init_default_scope('mmseg')
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     """One timed run of `args.child`, in this process."""
     (model, predict), image = build(args.child, args), random_image(args.size)
     before = resident('VmRSS')
-    test_step(predict, image[:, : args.window, : args.window])  # what happens once in a process is not timed
+    test_step(predict, image[:, : args.window, : args.window])  # warm-up: work done once per process is not timed
     network = timed_network(model)
     start = time.perf_counter()
     test_step(predict, image)
@@ -97,7 +97,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 
 def timed_network(model: Any) -> Callable[[], float]:
-    """Starts to time the network; the returned function gives the seconds so far."""
+    """Starts timing the network. The returned function gives the seconds so far."""
     spent: list[float] = []
     encode_decode = model.encode_decode
 
@@ -112,13 +112,13 @@ def timed_network(model: Any) -> Callable[[], float]:
 
 
 def allocated(args: argparse.Namespace) -> dict[str, float]:
-    """Peak of torch's allocator in a run of `args.child`, in this process."""
+    """Peak memory of torch's allocator in a run of `args.child`, in this process."""
     (_, predict), image = build(args.child, args), random_image(args.size)
     return dict(allocated=peak_mebibytes(lambda: test_step(predict, image), torch.device('cpu')))
 
 
 def compare(args: argparse.Namespace) -> dict[str, float]:
-    """Differences of the results, in this process."""
+    """Differences between the results of the variants, in this process."""
     image = random_image(args.size)
     theirs, kept, classes = (test_step(build(name, args)[1], image) for name in VARIANTS)
     found, expected = kept.seg_logits.data, theirs.seg_logits.data
@@ -131,7 +131,7 @@ def compare(args: argparse.Namespace) -> dict[str, float]:
 
 
 def random_image(size: int) -> Tensor:
-    """(3, size, size) uint8."""
+    """A random uint8 image of shape (3, size, size), the same in every call."""
     return torch.randint(0, 256, (3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
@@ -144,7 +144,7 @@ def resident(field: str) -> float:
 
 
 def in_process(what: str, name: str, args: argparse.Namespace) -> dict[str, float]:
-    """`measure`, `allocated` or `compare` in a process of its own."""
+    """Runs `measure`, `allocated` or `compare` in a separate process."""
     options = [f'--{key}={getattr(args, key)}' for key in ('size', 'window', 'stride')]
     options += [f'--batch-size={args.batch_size}', f'--what={what}', f'--child={name}']
     options += ['--glibc-default'] if args.glibc_default else []
@@ -154,7 +154,7 @@ def in_process(what: str, name: str, args: argparse.Namespace) -> dict[str, floa
 
 
 def collect(args: argparse.Namespace) -> dict[str, Any]:
-    """Takes all measurements and their medians."""
+    """Takes all measurements and computes their medians."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for _ in range(args.repeats):
         for name in VARIANTS:
@@ -169,7 +169,7 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(found: dict[str, Any], args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Ratios, whether they meet the targets, and a text of all."""
+    """The ratios, whether they meet the targets, and a text with all results."""
     medians, results = found['medians'], found['results']
     theirs = medians[THEIRS]
     ratios = {
@@ -218,16 +218,14 @@ def report(found: dict[str, Any], args: argparse.Namespace) -> tuple[dict[str, A
 
 
 def main() -> None:
-    """Measures, prints and, if asked to, writes benchmarks/results/slide_cpu.*"""
+    """Measures, prints and, with --save, writes benchmarks/results/slide_cpu.*"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--size', type=int, default=4096, help='side of the image, in pixels')
     parser.add_argument('--window', type=int, default=512, help='side of the windows, in pixels')
     parser.add_argument('--stride', type=int, default=341, help='steps between windows, in pixels')
-    parser.add_argument(
-        '--batch-size', type=int, default=1, help='windows that pass through the network together (ours)'
-    )
+    parser.add_argument('--batch-size', type=int, default=1, help='windows per forward pass, for Predictor only')
     parser.add_argument('--repeats', type=int, default=3)
-    parser.add_argument('--glibc-default', action='store_true', help='let the C library give freed memory back')
+    parser.add_argument('--glibc-default', action='store_true', help='keep the defaults of the C library')
     parser.add_argument('--save', action='store_true')
     parser.add_argument('--child', choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument('--what', choices=('measure', 'allocated', 'compare'), help=argparse.SUPPRESS)

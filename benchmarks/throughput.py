@@ -1,9 +1,9 @@
-"""Images per second of the networks of this package, and of those that the LALE paper compares it with, in one run.
+"""Images per second of the networks of this package, and of the baselines in the LALE paper, in one run.
 
     python benchmarks/throughput.py [--device cuda --dtype bfloat16 --batch 1 64 512 --compile] [--save]
 
-The paper's baselines are networks of segmentation_models_pytorch with an efficientnet-b0 encoder. Weights are random,
-which does not change the time.
+The baselines are networks of segmentation_models_pytorch with an efficientnet-b0 encoder. Weights are random, which
+does not affect the time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lale_mmseg.engine.config import decode_heads  # noqa: E402
 
 NUM_CLASSES = 7
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
-#: Configs of this package, and what changes in them, by the name in the table.
+#: Configs of this package and the changes to make to them, by the name in the table.
 NETWORKS: dict[str, tuple[str, dict]] = {
     'LALE-S1': ('lale/lale_s1', {}),
     'LALE-S2': ('lale/lale_s1', {'backbone.arch': 's2'}),
@@ -59,7 +59,7 @@ BASELINES = {
 
 
 class Segmentor(nn.Module):
-    """A network as its config describes it, from a normalized batch to logits of the input size."""
+    """A network as defined by its config, from a normalized batch to logits of the input size."""
 
     def __init__(self, config: str, changes: dict) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def runner(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> Callab
 
 
 def main() -> None:
-    """Measures, prints and, if asked to, writes benchmarks/results/throughput_DEVICE.*"""
+    """Measures, prints and, with --save, writes benchmarks/results/throughput_DEVICE.*"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes the environment .venv in the repository, or reuses it: bash tools/setup_env.sh
-# PYTHON chooses the interpreter (3.10 to 3.12). Nothing is compiled; about 6 GB, most of it PyTorch.
+# Creates or updates the environment .venv in the repository: bash tools/setup_env.sh
+# PYTHON sets the interpreter (3.10 to 3.12). Nothing is compiled. The environment takes about 6 GB, most of it PyTorch.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 VENV=.venv
 STAMP=$VENV/.requirements
 
-# Changes whenever the requirements do, so that an environment of an older checkout is brought up to date.
+# Changes with the requirements, so that the environment of an older checkout is updated.
 fingerprint() {
   cat requirements/*.txt setup.py tools/setup_env.sh | cksum
   pwd
@@ -21,8 +21,8 @@ find_python() {
       return
     fi
   done
-  echo "error: no usable Python 3.10 to 3.12 found${PYTHON:+ as PYTHON=$PYTHON}; install one (on Debian and Ubuntu" \
-    "with the package python3-venv), or name one: PYTHON=/path/to/python3.11 bash tools/setup_env.sh" >&2
+  echo "error: no usable Python 3.10 to 3.12 found${PYTHON:+ as PYTHON=$PYTHON}; install one (on Debian and" \
+    "Ubuntu, also the package python3-venv), or pass its path: PYTHON=/path/to/python3.11 bash tools/setup_env.sh" >&2
   return 2
 }
 
@@ -35,12 +35,12 @@ if [ ! -x "$VENV/bin/python" ]; then
   echo "environment: creating $VENV with $python ($("$python" --version))"
   "$python" -m venv "$VENV"
 else
-  echo "environment: bringing $VENV up to date"
+  echo "environment: updating $VENV"
 fi
 started=$SECONDS
-echo "environment: installing PyTorch, the OpenMMLab stack without compiled operations, and lale_mmseg; 2 to 3 minutes"
-# PIP_CONSTRAINT would reach the build environments, too, so the constraints are given as an option. Without torch in
-# its build environment mmcv has nothing to compile; MMCV_WITH_OPS says so once more.
+echo "environment: installing PyTorch, the OpenMMLab stack without compiled operations, and lale_mmseg (2 to 3 minutes)"
+# The constraints are passed as an option, because PIP_CONSTRAINT would also apply to build environments. Without torch in
+# its build environment, mmcv compiles nothing; MMCV_WITH_OPS=0 requests this explicitly.
 MMCV_WITH_OPS=0 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
   -c requirements/constraints.txt -e '.[stack,dev]'
 fingerprint >"$STAMP"
