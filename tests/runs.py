@@ -12,16 +12,9 @@ from lale_mmseg.engine.provenance import config_hash
 from lale_mmseg.evaluation import SegmentationMetric
 from lale_mmseg.files import save_png
 from lale_mmseg.metainfo import inria
+from tests.logs import write_log
 from tests.support import REPO
 from tests.test_docs import load_script
-
-CONFIG = dict(
-    model=dict(type='A', test_cfg=dict(mode='whole')),
-    train_dataloader=dict(batch_size=4, num_workers=2, dataset=dict(type='InriaDataset', data_root='/data')),
-    optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.001)),
-    load_from=None,
-    resume=False,
-)
 
 
 def run_in_process(tool: str, monkeypatch, *words):
@@ -30,21 +23,6 @@ def run_in_process(tool: str, monkeypatch, *words):
     monkeypatch.syspath_prepend(str(REPO / 'tools' / 'analysis'))
     monkeypatch.setattr('sys.argv', [tool, *map(str, words)])
     return load_script(tool).main()
-
-
-def write_log(folder: Path, scores, start: str = '20260101_000000', first: int = 1, **changes) -> dict:
-    """The log of a start with these validation mIoU by epoch; returns its config."""
-    log = folder / start / 'vis_data'
-    log.mkdir(parents=True)
-    config = {**CONFIG, 'randomness': dict(seed=0), **changes}
-    Config(config).dump(log / 'config.py')
-    lines = []
-    for epoch, score in enumerate(scores, first):
-        losses = {'loss': 2 / epoch, 'decode.loss_bce': 1 / epoch, 'decode.loss_edge': 1 / epoch}
-        lines.append({**losses, 'epoch': epoch, 'iter': 10 * epoch, 'step': 10 * epoch})
-        lines.append(dict(mIoU=score, mF1=score + 8, OA=score + 20, step=epoch))
-    (log / 'scalars.json').write_text(''.join(json.dumps(line) + '\n' for line in lines))
-    return config
 
 
 def write_split(folder: Path, tiles, by: int, split: str = 'val', side: int = 64) -> None:

@@ -21,7 +21,7 @@ TOOL = 'tools/analysis/data_budget.py'
 TRAINS = """
 import json, os, sys
 from pathlib import Path
-from tests.runs import write_log
+from tests.logs import write_log
 
 words = sys.argv[1:]
 folder = Path(words[words.index('--work-dir') + 1])

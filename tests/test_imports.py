@@ -18,7 +18,7 @@ ALLOWED = {
     'datasets': {'errors', 'metainfo'},
     'evaluation': {'errors', 'files', 'metainfo', '__init__'},
     'engine': {'errors', 'files', 'compat', 'evaluation', 'metainfo', '__init__'},
-    'inference': {'errors', 'models', 'engine', '__init__'},
+    'inference': {'errors', 'files', 'models', 'engine', '__init__'},
     'export': {'errors', 'models', 'engine', '__init__'},
 }
 #: The same inside models.
