@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.registry import init_default_scope
+from yapf.yapflib import yapf_api
 
 import lale_mmseg.register  # noqa: F401
 from data_prep.make_toy import make_toy
 from tests.support import REPO
+
+gc.freeze()  # mmengine collects garbage whenever a dataset is made, which takes long among all that was imported
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no process is left alone with one of them at the end."""
     slow = {item.path for item in items if item.get_closest_marker('slow')}
     items.sort(key=lambda item: item.path not in slow)
+
+
+_FORMATTED: dict[str, tuple] = {}
+_format_code = yapf_api.FormatCode
+
+
+def _format_once(text: str, **options):
+    if text not in _FORMATTED:
+        _FORMATTED[text] = _format_code(text, **options)
+    return _FORMATTED[text]
+
+
+yapf_api.FormatCode = _format_once  # mmengine formats the config of a run several times, which takes 0.1 s or more
 
 
 @pytest.fixture(autouse=True)

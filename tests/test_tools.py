@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from tests.support import REPO, run_tool
@@ -245,6 +246,23 @@ def test_prediction_needs_the_checkpoint_only(trained, tested, toy_root, tmp_pat
         assert cv2.imread(str(tmp_path / 'out' / f'{image.stem}_overlay.png')).shape == (64, 64, 3)
 
 
+def test_an_image_of_other_bands_is_reported_and_the_others_are_predicted(trained, toy_root, tmp_path):
+    (tmp_path / 'in').mkdir()
+    for path in (toy_root / 'test/images').glob('*.png'):
+        (tmp_path / 'in' / path.name).write_bytes(path.read_bytes())
+    profile = dict(driver='GTiff', dtype='uint8', count=4, height=64, width=64)
+    with rasterio.open(tmp_path / 'in' / '0.tif', 'w', **profile) as dataset:
+        dataset.write(np.zeros((4, 64, 64), np.uint8))
+    done = run_tool(
+        'python', 'tools/predict.py', trained / 'iter_4.pth', tmp_path / 'in', '--out-dir', tmp_path / 'out',
+        '--batch-size', 4, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert '0.tif: 4 bands, but data_preprocessor.mean has 3 values' in done.stderr
+    assert '5 of 6 images predicted' in done.stdout
+    assert len(list((tmp_path / 'out').glob('*_overlay.png'))) == 5
+
+
 def test_prediction_never_overwrites_its_images(trained, toy_root, tmp_path):
     image = next((toy_root / 'test/images').glob('*.png'))
     copy = tmp_path / image.name
@@ -256,8 +274,6 @@ def test_prediction_never_overwrites_its_images(trained, toy_root, tmp_path):
 
 
 def test_a_georeferenced_image_gets_a_georeferenced_result(trained, tmp_path):
-    import rasterio
-
     transform = rasterio.transform.from_origin(500000, 4200000, 10, 10)
     profile = dict(driver='GTiff', dtype='uint8', count=3, height=40, width=70, crs='EPSG:32636', transform=transform)
     pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 70)).astype(np.uint8)

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +142,4 @@ def load_predictor(args: argparse.Namespace, tta: bool = False) -> Predictor:
     device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
     if device == 'cpu':
         keep_freed_memory()
-    predictor = Predictor.from_checkpoint(args.checkpoint, device, args.trust_checkpoint, args.cfg_options, tta)
-    # Only classes are written; a training may have kept logits to validate its losses.
-    predictor.options = replace(predictor.options, keep_logits=False)
-    return predictor
+    return Predictor.from_checkpoint(args.checkpoint, device, args.trust_checkpoint, args.cfg_options, tta)

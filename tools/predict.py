@@ -16,6 +16,7 @@ from pathlib import Path
 import _cli
 import numpy as np
 import rasterio
+from mmseg.structures import SegDataSample
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -95,14 +96,21 @@ def batches(images: list[Path], sizes: list[tuple[int, int] | None], predictor: 
 def predict_batch(
     predictor: Predictor, paths: list[Path], args: argparse.Namespace, progress: Callable[[int], object]
 ) -> list[str]:
-    """Predicts images and writes their files; returns the errors of those that cannot be read."""
+    """Predicts images and writes their files; returns the errors of those that cannot be read or predicted."""
     images, failed = {}, []
     for path in paths:
         try:
             images[path] = decode_image(read_bytes(path), str(path), predictor.bands)
         except DataError as error:
             failed.append(str(error))
-    samples = predictor(dict(inputs=[to_tensor(image) for image in images.values()]), progress) if images else []
+    inputs = [to_tensor(image) for image in images.values()]
+    samples = [SegDataSample(metainfo=dict(img_path=str(path))) for path in images]
+    try:
+        samples = predictor(dict(inputs=inputs, data_samples=samples), progress) if images else []
+    except DataError as error:  # an image with other bands than the network has
+        if len(images) == 1:
+            return [*failed, str(error)]
+        return [*failed, *(line for path in images for line in predict_batch(predictor, [path], args, progress))]
     for (path, image), sample in zip(images.items(), samples, strict=True):
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
         shown = to_display(image, bgr=predictor.bands is None)

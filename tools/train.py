@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
 
 from _cli import AMP_DTYPES, add_common_options, load_config, run
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
+from lale_mmseg.engine.pretrained import leave_out_pretrained
 from lale_mmseg.errors import ConfigError
-
-#: Model fields that name pretrained weights, in this package and in older parts of mmsegmentation.
-PRETRAINED_FIELDS = ('encoder_weights', 'weights', 'pretrained')
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,37 +67,6 @@ def resumes_from_load_from(cfg: Config, resume: str | None) -> bool:
     """Whether training resumes from `load_from` or another named checkpoint, so that `load_from` must be kept."""
     asked = cfg.get('resume') if resume is None else resume
     return bool(asked) and asked != 'auto'
-
-
-def leave_out_pretrained(node: Any, path: str = 'model') -> dict[str, Any]:
-    """Sets all sources of pretrained weights in a model config to None, in place.
-
-    Args:
-        node: The config or a part of it.
-        path: Its dotted path.
-
-    Returns:
-        The removed values by dotted path.
-    """
-    found: dict[str, Any] = {}
-    if isinstance(node, list | tuple):
-        for position, item in enumerate(node):
-            found |= leave_out_pretrained(item, f'{path}.{position}')
-    if not isinstance(node, dict):
-        return found
-    for name, value in node.items():
-        if name in PRETRAINED_FIELDS and isinstance(value, str):
-            found[f'{path}.{name}'] = value
-            node[name] = None
-        elif name == 'init_cfg':
-            entries = list(value) if isinstance(value, list | tuple) else [value]
-            kept = [entry for entry in entries if not (entry and entry.get('type') == 'Pretrained')]
-            if len(kept) < len(entries):
-                found[f'{path}.init_cfg'] = value
-                node[name] = kept or None
-        else:
-            found |= leave_out_pretrained(value, f'{path}.{name}')
-    return found
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def decode_image(content: bytes, source: str, bands: Sequence[int] | None = None
         content: Bytes of a PNG, JPEG, WebP, BMP or (Geo)TIFF file.
         source: Name of the file, for error messages.
         bands: Bands to return, counted from 1, in this order. By default PNG, JPEG, WebP and BMP files, and TIFF files
-            with three 8-bit bands, are returned as three bands in BGR order, as mmsegmentation's transforms expect
+            with three bands, are returned as three bands in BGR order, as mmsegmentation's transforms expect
             (grey is repeated, alpha is dropped); any other TIFF is returned with all bands in file order.
 
     Returns:
@@ -196,7 +196,7 @@ def _decode_tiff(content: bytes, source: str, bands: Sequence[int] | None) -> np
                 image = dataset.read(None if bands is None else list(bands)).transpose(1, 2, 0)
     except RasterioIOError as error:
         raise DataError(f'{source}: not a readable TIFF ({error})') from None
-    if bands is None and image.shape[2] == 3 and image.dtype == np.uint8:
+    if bands is None and image.shape[2] == 3:
         image = image[..., ::-1]
     return _as_trainable(image, source)
 

@@ -30,7 +30,8 @@ def complete_config(cfg: Config) -> Config:
     * `SeededAlbu` transforms without `transforms`: the top-level `augmentation`.
     * `LogitsLossMetric`: the losses of the decode head, unless it names its own, and `model.test_cfg.keep_logits`.
     * Heads with `num_classes=None`: the number of classes of the first dataset that names its classes.
-    * Losses with `class_weight='data'`: weights from the pixel counts of the training set.
+    * Losses with `class_weight='data'`: weights from the pixel counts of the training set. Where those are missing, the
+      weights are None, and `untrainable` says what is missing: the config can test and not train.
 
     Raises:
         ConfigError: A field is misspelt, a top-level field is used by nothing, or a value cannot be found.
@@ -45,12 +46,18 @@ def complete_config(cfg: Config) -> Config:
     own = cfg.get('default_hooks') or {}
     missing = {name: hook for name, hook in DEFAULT_HOOKS.items() if name not in own}
     cfg.default_hooks = {**own, **copy.deepcopy(missing)}
-
+    if cfg.get('clean') is False and cfg.default_hooks.get('checkpoint'):
+        cfg.default_hooks['checkpoint']['save_best'] = None
     for phase in ('Val', 'Test'):
         loop = cfg.get(f'{phase.lower()}_cfg')
         if loop is not None and loop.get('type') in (None, f'{phase}Loop'):
             loop['type'] = f'Prediction{phase}Loop'
+    _complete_datasets(cfg)
+    _complete_losses(cfg)
+    return cfg
 
+
+def _complete_datasets(cfg: Config) -> None:
     datasets = [dataset for phase in PHASES for _, dataset in leaf_datasets(cfg, phase)]
     for field in DATASET_FIELDS:
         value = cfg.get(field)
@@ -62,10 +69,6 @@ def complete_config(cfg: Config) -> Config:
                 f'{field} is {value!r}, but no dataset of the config uses it: '
                 f'{", ".join(sorted({str(dataset.get("type")) for dataset in datasets}))}'
             )
-
-    if cfg.get('clean') is False and cfg.default_hooks.get('checkpoint'):
-        cfg.default_hooks['checkpoint']['save_best'] = None
-
     augmentation = cfg.get('augmentation')
     steps = list(_parts_of_type(cfg.get('train_dataloader'), 'SeededAlbu'))
     for step in steps:
@@ -73,6 +76,8 @@ def complete_config(cfg: Config) -> Config:
     if augmentation is not None and all(step['transforms'] != augmentation for step in steps):
         raise ConfigError(f'augmentation is {augmentation!r}, but no SeededAlbu of the training pipeline uses it')
 
+
+def _complete_losses(cfg: Config) -> None:
     for evaluator in _parts_of_type([cfg.get('val_evaluator'), cfg.get('test_evaluator')], 'LogitsLossMetric'):
         if evaluator.get('losses') is None:
             losses = cfg.model.decode_head.get('loss_decode') or []
@@ -87,10 +92,12 @@ def complete_config(cfg: Config) -> Config:
 
     weighted = list(losses_weighted_by_data(cfg.model))
     if weighted:
-        weights = _weights_of_data(cfg)
+        try:
+            weights = _weights_of_data(cfg)
+        except DataError as error:  # a machine with the test tiles alone can test
+            weights, cfg.untrainable = None, str(error)
         for loss in weighted:
             loss['class_weight'] = weights
-    return cfg
 
 
 def check_config(cfg: Config, phases: Sequence[str]) -> None:
@@ -118,6 +125,8 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
 
 
 def _check_training(cfg: Config) -> None:
+    if cfg.get('untrainable'):
+        raise DataError(cfg.untrainable)
     train_cfg, sampler = cfg.get('train_cfg') or {}, cfg.train_dataloader.get('sampler') or {}
     if train_cfg.get('type') == 'EpochBasedTrainLoop' and sampler.get('type') == 'InfiniteSampler':
         raise ConfigError(
@@ -184,6 +193,11 @@ def dataset_classes(dataset: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def built_lazily(dataset: Mapping[str, Any]) -> Any:
     """The dataset before it lists its files."""
+    if not accepts(dataset, 'lazy_init'):
+        raise ConfigError(
+            f'{dataset.get("type")} has no argument lazy_init; datasets derive from mmseg.datasets.BaseSegDataset or '
+            'mmengine.dataset.BaseDataset'
+        )
     try:
         return DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []})
     except (AssertionError, OSError) as error:  # how mmsegmentation's own datasets report a missing folder

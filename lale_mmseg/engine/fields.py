@@ -28,7 +28,7 @@ KNOWN_FIELDS = [
     *['visualizer', 'vis_backends', 'log_processor', 'log_level', 'work_dir', 'experiment_name'],
     *['load_from', 'resume', 'partial_load', 'trust_checkpoint', 'default_scope', 'custom_imports', 'runner_type'],
     *['launcher', 'env_cfg', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile'],
-    *['augmentation', 'binary_class', 'clean', 'allow_held_out'],
+    *['augmentation', 'binary_class', 'clean', 'allow_held_out', 'untrainable'],
 ]
 #: Variables that configs commonly use, and that only look like misspelt fields.
 _USUAL_VARIABLES = [
@@ -92,7 +92,7 @@ def check_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
                 node = node[name]
             else:
                 known = [*node, *(() if path else KNOWN_FIELDS)]
-                if name not in known:
+                if name not in known and not accepts(node, name):
                     _reject_near_miss('.'.join([*path, name]), name, known, cutoff=0.8)
                     if not path:
                         raise ConfigError(f'--cfg-options {dotted}: the config has no field {name!r}')
@@ -103,6 +103,8 @@ def check_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
 def accepts(part: Mapping[str, Any], argument: str) -> bool:
     """Whether the class registered under the `type` of a part has an argument of that name."""
     kind = part.get('type')
+    if kind is None:
+        return False
     return any(argument in arguments_of(found) for found in (registered(kind) if isinstance(kind, str) else [kind]))
 
 

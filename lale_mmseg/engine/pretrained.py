@@ -1,4 +1,4 @@
-"""Loads the weights that a part of the network names in its `init_cfg`."""
+"""Pretrained weights that a network names: loads those of `init_cfg`, or leaves all of them out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from torch import nn
 from ..errors import CheckpointError
 from .checkpoint import load_weights, read_checkpoint, rename_weights
 from .provenance import tiles_seen
+
+#: Model fields that name pretrained weights: of this package, older parts of mmsegmentation, smp and timm.
+PRETRAINED_FIELDS = ('encoder_weights', 'weights', 'pretrained', 'checkpoint_path')
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,37 @@ def load_pretrained_parts(parts: Sequence[PretrainedPart], trust: bool = False) 
             logger.info(f'{source}: {len(extra)} entries ignored, which {name} does not have: {extra[:5]}')
         seen |= tiles_seen(checkpoint)
     return seen
+
+
+def leave_out_pretrained(node: Any, path: str = 'model') -> dict[str, Any]:
+    """Sets all sources of pretrained weights in a model config to None or False, in place.
+
+    Args:
+        node: The config or a part of it.
+        path: Its dotted path.
+
+    Returns:
+        The removed values by dotted path.
+    """
+    found: dict[str, Any] = {}
+    if isinstance(node, list | tuple):
+        for position, item in enumerate(node):
+            found |= leave_out_pretrained(item, f'{path}.{position}')
+    if not isinstance(node, dict):
+        return found
+    for name, value in node.items():
+        if name in PRETRAINED_FIELDS and value and isinstance(value, str | bool):
+            found[f'{path}.{name}'] = value
+            node[name] = False if value is True else None
+        elif name == 'init_cfg':
+            entries = list(value) if isinstance(value, list | tuple) else [value]
+            kept = [entry for entry in entries if not (entry and entry.get('type') == 'Pretrained')]
+            if len(kept) < len(entries):
+                found[f'{path}.init_cfg'] = value
+                node[name] = kept or None
+        else:
+            found |= leave_out_pretrained(value, f'{path}.{name}')
+    return found
 
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:

@@ -55,7 +55,7 @@ class LALERunner(Runner):
     _loaded: tuple[str, dict] | None = None
     #: Hash of the training config, from the first start of a resumed training.
     _training_hash: str | None = None
-    #: Tiles that the loaded weights were trained on.
+    #: Tiles that the weights were trained on, those of this run included.
     _seen: frozenset[str] = frozenset()
     #: Content of run.json, once a test has begun.
     _tested: dict[str, Any] | None = None
@@ -100,6 +100,7 @@ class LALERunner(Runner):
         """Checks the config against its data, then trains."""
         with self._checked('train', 'val'):
             check_splits(self.cfg)
+            self._seen |= scenes_of(self.cfg, 'train')
             used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
             if used and not self._resume:
                 self.logger.warning(
@@ -246,8 +247,8 @@ class LALERunner(Runner):
         training, and `seen_tiles`, those of the training set and of all checkpoints that weights were loaded from.
         """
         self._training_hash = self._training_hash or config_hash(self.cfg)
-        seen = sorted(self._seen | scenes_of(self.cfg, 'train'))
-        kwargs['meta'] = {**(kwargs.get('meta') or {}), 'config_hash': self._training_hash, 'seen_tiles': seen}
+        meta = {'config_hash': self._training_hash, 'seen_tiles': sorted(self._seen)}
+        kwargs['meta'] = {**(kwargs.get('meta') or {}), **meta}
         if '://' in out_dir:  # a remote backend writes objects in one piece
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return

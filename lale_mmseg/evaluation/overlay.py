@@ -37,7 +37,7 @@ def to_display(image: np.ndarray, bgr: bool = False) -> np.ndarray:
         image: (H, W) or (H, W, bands). 8-bit RGB and grey images stay as they are. Of any other image the first three
             bands (the first alone if there are one or two) are stretched, each from its 2nd to its 98th percentile;
             NaN and infinity become black.
-        bgr: Whether 8-bit images of three bands are in BGR order, as mmsegmentation loads them.
+        bgr: Whether images of three bands are in BGR order, as mmsegmentation loads them.
 
     Returns:
         (H, W, 3) uint8 array, RGB.
@@ -45,7 +45,7 @@ def to_display(image: np.ndarray, bgr: bool = False) -> np.ndarray:
     if image.ndim == 2:
         image = image[..., None]
     bands = image.shape[2]
-    if bgr and bands == 3 and image.dtype == np.uint8:
+    if bgr and bands == 3:
         image = image[..., ::-1]
     if image.dtype != np.uint8 or bands not in (1, 3):
         kept = 3 if bands >= 3 else 1

@@ -36,7 +36,7 @@ REFUSED_ARGUMENTS = (
 
 
 def require_harmless(node: Any, source: str | Path, where: str = 'model') -> None:
-    """Refuses a description that could do more than build a network; removes `init_cfg`, as all weights are loaded.
+    """Refuses a description that could do more than build a network; removes pretrained weights, as all are loaded.
 
     A registry resolves an unknown name by importing it, and some registered classes unpickle files in their
     constructor, so building an unchecked description could run any code.

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..engine.checkpoint import description_of, load_weights, read_checkpoint, rename_weights
 from ..engine.fields import check_overrides
+from ..engine.pretrained import leave_out_pretrained
 from ..errors import CheckpointError
 from .harmless import require_harmless
 from .options import TestOptions, apply_tta
@@ -75,6 +76,7 @@ class Predictor:
         classes: Class names.
         palette: (r, g, b) of each class.
         bands: Numbers of the bands to load, counting from 1; None for those that an image has.
+        other_steps: Steps of the test pipeline, such as Resize, which a predictor does not repeat; for information.
 
     Raises:
         ConfigError: `test_cfg` has an unknown key or an unusable value.
@@ -86,14 +88,14 @@ class Predictor:
         classes: Sequence[str] = (),
         palette: Sequence[Sequence[int]] = (),
         bands: Sequence[int] | None = None,
+        other_steps: Sequence[str] = (),
     ) -> None:
         self.model: Any = model
         self.options = TestOptions.parse(self.model.test_cfg)
         self.classes = tuple(classes)
         self.palette = [list(color) for color in palette]
         self.bands = None if bands is None else tuple(bands)
-        #: Steps of the test pipeline, such as Resize, which a predictor does not repeat.
-        self.other_steps: tuple[str, ...] = ()
+        self.other_steps = tuple(other_steps)
 
     @classmethod
     def from_checkpoint(
@@ -123,11 +125,14 @@ class Predictor:
         if not description.classes:
             raise CheckpointError(f'{path}: its description has no class names')
         cfg = Config(description.config)
+        # A run may have kept logits to validate its losses; whoever wants them here asks for them.
+        cfg.model.setdefault('test_cfg', {})['keep_logits'] = False
         check_overrides(cfg, overrides or {})
         cfg.merge_from_dict(dict(overrides or {}))
         if tta:
             apply_tta(cfg)
         init_default_scope('mmseg')
+        leave_out_pretrained(cfg.model)
         require_harmless(cfg.model, path)
         try:
             model = revert_sync_batchnorm(MODELS.build(cfg.model))
@@ -141,9 +146,8 @@ class Predictor:
             model = model.to(memory_format=torch.channels_last)
         pipeline = _test_pipeline(cfg)
         bands = next((step.get('bands') for step in pipeline if _step_name(step) == 'LoadBands'), None)
-        predictor = cls(model.to(device).eval(), description.classes, description.palette, bands)
-        predictor.other_steps = tuple(name for name in map(_step_name, pipeline) if name not in _LOADING_STEPS)
-        return predictor
+        other_steps = [name for name in map(_step_name, pipeline) if name not in _LOADING_STEPS]
+        return cls(model.to(device).eval(), description.classes, description.palette, bands, other_steps)
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Predicts one image.

@@ -64,6 +64,9 @@ def test_png_of_16_bits_needs_its_bands_named(tmp_path):
     with pytest.raises(DataError, match=r'a\.png: 3 band\(s\) of uint16.*LoadBands with bands'):
         load(tmp_path / 'a.png')
     assert np.array_equal(load(tmp_path / 'a.png', bands=[1, 2, 3])['img'], values.astype(np.float32))
+    # A TIFF of three bands is RGB and comes as BGR at any depth, as the data preprocessors of the configs expect.
+    cv2.imwrite(str(tmp_path / 'a.tif'), values[..., ::-1])
+    assert np.array_equal(load(tmp_path / 'a.tif')['img'], values[..., ::-1].astype(np.float32))
 
 
 def test_grey_and_rgba_images_have_three_bands(tmp_path):

@@ -4,11 +4,11 @@ import pytest
 from mmengine.config import Config
 from mmseg.registry import TRANSFORMS
 
-from lale_mmseg.engine.class_weights import frequency_weights
+from lale_mmseg.datasets.image_io import read_bytes
 from lale_mmseg.engine.config import check_config, complete_config, dataset_classes
 from lale_mmseg.errors import ConfigError, DataError
 from tests.support import REPO
-from tests.test_engine.tiny_run import tiny_config
+from tests.test_engine.tiny_run import TinyRoofs, tiny_config
 
 PALETTE = REPO / 'configs/lale/lale_s1_1xb8-onecycle-400_palette-256x256.py'
 TOY = REPO / 'configs/lale/lale_s1_1xb8-onecycle-400_aras400k-toy-256x256.py'
@@ -116,14 +116,18 @@ def test_losses_of_a_validation_are_those_of_the_head(tmp_path):
     assert done.model.test_cfg.keep_logits is True
 
 
-def test_class_weights_come_from_the_training_set(tmp_path):
-    assert frequency_weights([75, 25, 0]) == [1.25, 1.75, 1.0]
-    with pytest.raises(DataError, match='no labelled pixel'):
-        frequency_weights([0, 0])
+def test_class_weights_come_from_the_training_set(tmp_path, monkeypatch):
     cfg = tiny_config(tmp_path)
     cfg.model.decode_head.loss_decode[0].class_weight = 'data'
     # 100 pixels of background, 10 of building
     assert complete_config(cfg).model.decode_head.loss_decode[0].class_weight == pytest.approx([1.090909, 1.909091])
+    # Without the training tiles the config can be tested, not trained.
+    monkeypatch.setattr(TinyRoofs, 'class_pixels', lambda self: read_bytes(tmp_path / 'statistics.json'))
+    done = complete_config(cfg)
+    assert done.model.decode_head.loss_decode[0].class_weight is None
+    check_config(done, ['test'])
+    with pytest.raises(DataError, match=r'statistics\.json: cannot be read'):
+        check_config(done, ['train'])
     cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=dict(type='BaseSegDataset'))
     with pytest.raises(ConfigError, match="'data' needs one training dataset that counts its classes, got BaseSeg"):
         complete_config(cfg)

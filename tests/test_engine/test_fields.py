@@ -96,6 +96,8 @@ def test_overrides_that_lead_nowhere(cfg, name, message):
 
 def test_good_overrides_pass(cfg):
     new = ('train_dataloader.drop_last', 'partial_load', 'model.backbone.new_argument')
+    # Arguments of the class at that place, although the config has others that look alike.
+    new += ('model.decode_head.loss_decode.0.class_weight', 'model.decode_head.out_channels')
     check_overrides(cfg, dict.fromkeys(('data_root', 'param_scheduler.0.eta_max', *new), 1))
 
 

@@ -5,6 +5,7 @@ import argparse
 import pytest
 from mmengine.config import Config, ConfigDict
 
+from lale_mmseg.engine.pretrained import leave_out_pretrained
 from tests.support import REPO, run_tool
 from tests.test_docs import load_script
 
@@ -23,27 +24,30 @@ def train(monkeypatch):
         ('sam_unet', {'model.backbone.weights': 'sa1b'}),
     ],
 )
-def test_sources_of_the_bases(train, name, left_out):
+def test_sources_of_the_bases(name, left_out):
     model = Config.fromfile(REPO / f'configs/_base_/models/{name}.py').model
-    assert train.leave_out_pretrained(model) == left_out
-    assert train.leave_out_pretrained(model) == {}
+    assert leave_out_pretrained(model) == left_out
+    assert leave_out_pretrained(model) == {}
     assert (model.get('encoder_weights'), model.get('backbone', {}).get('weights')) == (None, None)
 
 
-def test_init_cfg_keeps_what_is_no_file(train):
+def test_init_cfg_keeps_what_is_no_file():
     normal, file = dict(type='Normal', std=0.01), dict(type='Pretrained', checkpoint='a.pth')
     model = ConfigDict(
         backbone=dict(type='X', init_cfg=file, pretrained='b.pth', weights=[1, 2]),
+        neck=dict(pretrained=True),
         heads=[dict(init_cfg=[normal, file]), dict(init_cfg=normal), dict(init_cfg=None)],
     )
-    found = train.leave_out_pretrained(model)
+    found = leave_out_pretrained(model)
     assert found == {
         'model.backbone.init_cfg': file,
         'model.backbone.pretrained': 'b.pth',
         'model.heads.0.init_cfg': [normal, file],
+        'model.neck.pretrained': True,
     }
     assert model.to_dict() == dict(
         backbone=dict(type='X', init_cfg=None, pretrained=None, weights=[1, 2]),
+        neck=dict(pretrained=False),
         heads=[dict(init_cfg=[normal]), dict(init_cfg=normal), dict(init_cfg=None)],
     )
 

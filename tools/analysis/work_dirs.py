@@ -5,19 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import pandas as pd
 from mmengine.config import Config
-from train import leave_out_pretrained
 
 from lale_mmseg.engine.hooks.diagnostics import read_diagnostics
+from lale_mmseg.engine.pretrained import leave_out_pretrained
 from lale_mmseg.engine.provenance import config_hash
 from lale_mmseg.errors import DataError
 from lale_mmseg.evaluation.plots import read_curves
@@ -117,7 +114,8 @@ def _initial_weights(config: Mapping[str, Any]) -> str:
     if config.get('load_from'):
         return Path(str(config['load_from'])).name
     names = []
-    for value in leave_out_pretrained(copy.deepcopy(config.get('model') or {})).values():
+    for path, value in leave_out_pretrained(copy.deepcopy(config.get('model') or {})).items():
+        value = path if value is True else value
         for entry in value if isinstance(value, list | tuple) else [value]:
             names.append(Path(str(entry.get('checkpoint', entry) if isinstance(entry, Mapping) else entry)).name)
     return ', '.join(dict.fromkeys(names)) or 'random'
