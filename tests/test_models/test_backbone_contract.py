@@ -48,11 +48,11 @@ DROPS_NOTHING = {'GhostNet'}
 #: Networks with other strides and sizes: see test_unet.py and test_sam_vit.py.
 OF_OTHER_STRIDES = {'DropoutUNet', 'SAMViT'}
 every_backbone = pytest.mark.parametrize('name', BACKBONES)
-#: For what takes seconds in the deep networks, whose kinds of blocks the small ones have, too.
+#: For what takes seconds.
 every_backbone_slowly = pytest.mark.parametrize(
     'name',
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ('lrformer-t', 'lemevit-tiny', 'ghostnet-x1.0') else ())
+        pytest.param(name, marks=pytest.mark.slow if name not in ('lale', 'lale-lrsa', 'lale-meta') else ())
         for name in BACKBONES
     ],
 )
@@ -198,6 +198,7 @@ def test_exports_with_any_batch_size(name):
     close(run(program.module(), x), run(model, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['lale-meta', 'lemevit-two-c-blocks'])
 def test_meta_tokens_export_with_any_height_and_width(name):
     model = build(name)

@@ -33,6 +33,8 @@ NETWORKS = {
 }
 #: The first two are parts of the third, and test_body_edge_reference.py compares them with the published ones.
 every_network = pytest.mark.parametrize('name', ['ued-bes-sfm', 'lale'])
+#: For what takes seconds.
+one_network = pytest.mark.parametrize('name', [pytest.param('ued-bes-sfm', marks=pytest.mark.slow), 'lale'])
 
 
 def network(name: str, size: int = 96, **head) -> nn.Module:
@@ -252,7 +254,7 @@ def test_channels_last_changes_nothing_but_the_layout(name):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-@every_network
+@one_network
 def test_compiles_without_graph_breaks(name):
     torch._dynamo.reset()
     model, x = whole(name), torch.randn(1, 3, 64, 95)
@@ -261,7 +263,7 @@ def test_compiles_without_graph_breaks(name):
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-@every_network
+@one_network
 def test_exports_with_any_height_and_width(name):
     model = whole(name)
     height, width = (torch.export.Dim(side, min=64, max=1024) for side in ('height', 'width'))
