@@ -17,7 +17,8 @@ import pytest
 import rasterio
 
 import data_prep.datasets.isprs.prepare as module
-from data_prep.core.prepared import read_markers
+from data_prep.core.prepared import Prepared, read_markers
+from data_prep.core.sources import scratch_beside
 from data_prep.core.tiles import starts
 from data_prep.datasets.isprs.prepare import prepare
 from data_prep.datasets.isprs.request import Request
@@ -254,6 +255,15 @@ def test_interrupted_run_is_continued(prepared, source, tmp_path, monkeypatch):
     assert files(out) == files(prepared)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert {path.name for path in tmp_path.iterdir()} == {'out'}
+
+
+def test_a_second_process_is_refused_and_keeps_the_unpacked_archives(source, tmp_path):
+    out = tmp_path / 'out'
+    with Prepared(out, 'isprs-potsdam').locked(), scratch_beside(out) as scratch:
+        scratch.mkdir()
+        with pytest.raises(InputError, match='another process is preparing this folder'):
+            prepare(potsdam(), source, out, workers=1)
+        assert scratch.is_dir()
 
 
 def test_earlier_settings_are_not_taken_for_finished(prepared, source, tmp_path):

@@ -107,7 +107,7 @@ def test_the_data_set_says_what_it_is_of(root):
     assert meta['classes'] == ('background', 'building')
     assert meta['palette'] == [list(color) for color in inria.COLORS]
     assert meta['source'] == dict(
-        city='inria',
+        dataset='inria',
         protocol='few-shot',
         split='val',
         clean=False,
