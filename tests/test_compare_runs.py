@@ -1,4 +1,4 @@
-"""Trainings side by side: groups of seeds, test scores, differing configs and data, curves and pictures."""
+"""Training runs side by side: groups of seeds, test scores, differing configs and data, curves and pictures."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def test_machine_and_resume_make_no_other_group(compare, tmp_path):
     loader = dict(batch_size=4, num_workers=0, dataset=dict(type='InriaDataset', data_root='/elsewhere'))
     a = write_run(tmp_path / 'a_0', [50.0, 60.0])
     b = write_run(tmp_path / 'a_1', [50.0], randomness=dict(seed=1), train_dataloader=loader, work_dir='/b')
-    # The second start names a checkpoint and another seed; the training has those of its first start.
+    # The second start names a checkpoint and another seed; the run has those of its first start.
     write_log(b, [70.0], '20260102_000000', first=2, resume=True, load_from='epoch_1.pth', randomness=dict(seed=9))
     _, content = compare(a, b)
     assert list(content['groups']) == ['a']
@@ -143,7 +143,7 @@ def test_published_results_are_the_same_everywhere(monkeypatch):
 
 
 def test_what_a_work_dir_lacks_is_named(compare, tmp_path):
-    with pytest.raises(DataError, match=r'none: no log of a training'):
+    with pytest.raises(DataError, match=r'none: no log of a training run'):
         compare(tmp_path / 'none')
     with pytest.raises(ConfigError, match='--labels: expected 1 different names, got x, y'):
         compare(tmp_path / 'none', '--labels', 'x', 'y')
