@@ -170,7 +170,7 @@ def test_unknown_options_are_errors(root, options, message):
         build(root, **options)
 
 
-def test_a_folder_that_is_not_prepared_says_how(tmp_path):
+def test_an_unprepared_folder_is_an_error_with_the_command(tmp_path):
     with pytest.raises(DataError, match=r'labels_full: no such folder|images: no such folder.*data_prep/isprs.py'):
         build(tmp_path)
     with pytest.raises(DataError, match=r'data_prep/isprs\.py vaihingen'):
@@ -206,7 +206,7 @@ def test_missing_statistics_are_an_error(root):
         build(root, lazy_init=True).class_pixels()
 
 
-def test_the_data_set_says_what_it_is_of(root):
+def test_source_of_the_dataset(root):
     assert build(root, protocol='B', split='val', clean=True).metainfo['source'] == dict(
         dataset='vaihingen', protocol='mmseg', split='val', clean=True, labels='eroded', tiles=['30'], missing_tiles=[]
     )
