@@ -45,12 +45,12 @@ def print_summary(dataset: str, out: Path, made: Mapping[str, Mapping[str, Any]]
                         f'{marker["mapped_colors"]:,} colours outside the palette were mapped to the nearest class '
                         f'(largest distance {marker["largest_distance"]:g})'
                     )
-    published, there = isprs.TILES[dataset], {marker['tile'] for marker in made.values()}
+    published, made_tiles = isprs.TILES[dataset], {marker['tile'] for marker in made.values()}
     images = [marker for marker in made.values() if marker['content'] == IMAGE and 'stride' in marker['settings']]
     windows = sum(len(names) for marker in images for names in marker['files'].values())
-    title = f'{out}: {len(there)} of {len(published)} tiles, {windows:,} windows'
+    title = f'{out}: {len(made_tiles)} of {len(published)} tiles, {windows:,} windows'
     print_table(title, isprs.CLASSES, rows, unit='tiles')
-    missing = [tile for tile in published if tile not in there]
+    missing = [tile for tile in published if tile not in made_tiles]
     if missing:
         print(f'not prepared: {some_of(missing)}')
 

@@ -93,8 +93,8 @@ def make_toy(
         if counts.get(part)
     }
     units = [_unit(recipe) for recipe in recipes.values()]
-    with folder.writing(units, overwrite) as unmade:
-        for unit in unmade:
+    with folder.locked():
+        for unit in folder.unmade(units, overwrite):
             with folder.making(unit) as output:
                 _make_part(output, recipes[unit.name], workers)
         markers = read_markers(folder.root)

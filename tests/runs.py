@@ -28,7 +28,7 @@ def run_in_process(tool: str, monkeypatch, *words):
 def write_split(folder: Path, tiles, by: int, split: str = 'val', side: int = 64) -> None:
     """Scores and pictures of predictions of squares that are off by some pixels."""
     metric = SegmentationMetric(protocol='few-shot', per_tile=True, output_dir=str(folder))
-    source = dict(city='inria', protocol='few-shot', split=split, clean=False, labels='full')
+    source = dict(dataset='inria', protocol='few-shot', split=split, clean=False, labels='full')
     source.update(tiles=list(tiles), missing_tiles=[])
     colors = [list(color) for color in inria.COLORS]
     metric.dataset_meta = dict(classes=inria.CLASSES, palette=colors, source=source, tile_pattern=inria.TILE_PATTERN)

@@ -33,11 +33,9 @@ D boundary: full, row X and column X left out: rows B 15, T 11, sum 58; 2 of 60 
 
 import json
 import re
-import subprocess
 import tempfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -48,7 +46,8 @@ from lale_mmseg.evaluation import SegmentationMetric
 from lale_mmseg.files import save_png
 from lale_mmseg.metainfo import isprs
 from lale_mmseg.metainfo.protocols import find_protocol
-from tests.support import REPO, run_tool
+from tests.runs import run_in_process
+from tests.support import run_tool
 
 LETTERS = 'IBLTCX'
 IOU = {
@@ -109,39 +108,9 @@ def make_root(root, tile='area2', kinds=('full', 'eroded'), rgb=False):
     return root
 
 
-def compare(root, *options, check=True, dataset='vaihingen') -> subprocess.CompletedProcess:
-    command = ('python', TOOL, root / 'pred', root / 'data', '--dataset', dataset, *options)
-    return run_tool(*command, check=check)
-
-
-def in_process(monkeypatch, capsys, root, *options, dataset='vaihingen'):
-    """The tool without a process of its own: (its module, what it prints)."""
-    from tests.test_docs import load_script
-
-    monkeypatch.syspath_prepend(str(REPO / 'tools'))
-    module = load_script(TOOL)
-    words = [TOOL, str(root / 'pred'), str(root / 'data'), '--dataset', dataset, *map(str, options)]
-    monkeypatch.setattr('sys.argv', words)
-    module.main()
-    return capsys.readouterr().out
-
-
 def table_rows(text: str) -> list[list[str]]:
     """Words of the four rows of the printed table."""
     return [line.split() for line in text.splitlines() if line[:2] in ('A ', 'B ', 'C ', 'D ')][:4]
-
-
-def test_the_maps_have_the_matrix_of_the_docstring():
-    metric = metric_of(MAPS['full'], MAPS['prediction'])
-    assert metric.saved['matrix'] == FULL_MATRIX
-    assert metric_of(MAPS['eroded'], MAPS['prediction']).saved['matrix'] == [
-        [9, 0, 0, 0, 0, 0],
-        [0, 11, 0, 0, 0, 1],
-        [0, 0, 11, 1, 0, 0],
-        [0, 0, 0, 7, 0, 1],
-        [1, 0, 0, 0, 3, 0],
-        [1, 0, 0, 1, 0, 2],
-    ]
 
 
 @pytest.mark.parametrize('letter', 'ABCD')
@@ -187,8 +156,6 @@ def test_class_whose_pixels_are_all_dropped_scores_zero():
 
 
 def test_protocols_that_cannot_be():
-    with pytest.raises(ConfigError, match=r"protocol 'Z' is not known; known: A 'geoseg' .* D 'boundary'"):
-        SegmentationMetric(protocol='Z')
     with pytest.raises(ConfigError, match=r"protocol='A' and score_classes=\['car'\].*set one of the two"):
         SegmentationMetric(protocol='A', score_classes=['car'])
     with pytest.raises(ConfigError, match=r"'boundary' \(D\) scores the classes .*, but the dataset has"):
@@ -199,40 +166,39 @@ def test_protocols_that_cannot_be():
         metric_of(np.full((8, 8), 5, np.uint8), MAPS['prediction'], protocol='D')
 
 
+@pytest.fixture
+def compare(tmp_path, monkeypatch, capsys):
+    """Runs the tool in this process on `tmp_path`; returns what it prints."""
+
+    def run(*options, dataset='vaihingen') -> str:
+        run_in_process(TOOL, monkeypatch, tmp_path / 'pred', tmp_path / 'data', '--dataset', dataset, *options)
+        return capsys.readouterr().out
+
+    return run
+
+
 @pytest.fixture(scope='module')
 def compared(tmp_path_factory):
     """The tool run on the docstring's tile: its folder, output and JSON."""
     root = make_root(tmp_path_factory.mktemp('compare'))
-    done = compare(root, '--boundary-tolerance', 1, '--out', root / 'out')
+    options = ['--dataset', 'vaihingen', '--boundary-tolerance', 1, '--out', root / 'out']
+    done = run_tool('python', TOOL, root / 'pred', root / 'data', *options)
     return root, done.stdout, json.loads((root / 'out' / 'protocols.json').read_text())
 
 
-def test_four_different_correct_rows(compared):
-    _, _, saved = compared
-    assert list(saved['protocols']) == list('ABCD')
-    for letter, row in saved['protocols'].items():
-        assert row['protocol'] == find_protocol(letter).to_dict()
-        assert (row['summary']['mIoU'], row['summary']['mF1']) == pytest.approx(means(letter))
-        assert row['summary']['OA'] == pytest.approx(100 * OA[letter])
-        ious = [row['per_class'][name]['IoU'] for name in isprs.CLASSES]
-        assert ious == [None if iou is None else pytest.approx(100 * iou) for iou in IOU[letter]]
-    assert len({row['summary']['mIoU'] for row in saved['protocols'].values()}) == 4
-    assert saved['protocols']['D']['matrix'] == FULL_MATRIX
-    assert saved['protocols']['D']['dropped']['pixels'] == 2
-    assert saved['tiles'] == ['2']
+@pytest.mark.parametrize('letter', 'ABCD')
+def test_rows_are_those_of_the_metric(compared, letter):
+    protocol, row = find_protocol(letter), compared[2]['protocols'][letter]
+    full = protocol.test_labels == 'full'
+    options = dict(boundary_tolerance=1) if full else {}
+    metric = metric_of(MAPS[protocol.test_labels], MAPS['prediction'], protocol=letter, **options)
+    for name in ('protocol', 'matrix', 'summary', 'per_class', 'dropped', 'boundary'):
+        assert row[name] == metric.saved[name]
+    assert ({'mBF1', 'mBIoU'} <= set(row['summary'])) == full
+    assert not full or row['matrix'] == FULL_MATRIX
 
 
-@pytest.mark.parametrize('letter', 'CD')
-def test_boundaries_are_those_of_the_metric(compared, letter):
-    row = compared[2]['protocols'][letter]
-    metric = metric_of(MAPS['full'], MAPS['prediction'], protocol=letter, boundary_tolerance=1)
-    assert row['summary'] == pytest.approx(metric.saved['summary'])
-    assert {'mBF1', 'mBIoU'} <= set(row['summary'])
-    assert row['boundary'] == metric.saved['boundary']
-    assert not {'mBF1', 'mBIoU'} & set(compared[2]['protocols']['A']['summary'])
-
-
-def test_tiles_of_each_protocol_are_told(compared):
+def test_tiles_of_each_protocol(compared):
     rows, text = compared[2]['protocols'], compared[1]
     assert [rows[letter]['test_tiles'] for letter in 'ABCD'] == [1, 1, 1, 0]
     assert rows['D']['training_tiles'] == ['2']
@@ -243,50 +209,47 @@ def test_tiles_of_each_protocol_are_told(compared):
     assert '0 of 5' in text
 
 
-def test_table_and_picture(compared):
+def test_table_and_files(compared):
     root, text, _ = compared
     for words, letter in zip(table_rows(text), 'ABCD', strict=True):
         numbers = [word for word in words if re.fullmatch(r'[\d.]+|-', word)]
         assert numbers[-6:] == ['-' if iou is None else f'{100 * iou:.2f}' for iou in IOU[letter]]
         assert f'{means(letter)[0]:.2f}' in numbers
-    picture = cv2.imread(str(root / 'out' / 'protocols.png'))
-    assert picture.shape[0] > 300
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
     assert sorted(path.name for path in (root / 'out').iterdir()) == ['protocols.json', 'protocols.png']
 
 
-def test_colours_and_published_names_give_the_same(tmp_path, monkeypatch, capsys, compared):
+def test_colours_and_published_names_give_the_same(tmp_path, compare, compared):
     make_root(tmp_path, rgb=True)
     Image.open(tmp_path / 'pred' / 'area2.png').save(tmp_path / 'pred' / 'top_mosaic_09cm_area2.tif')
     (tmp_path / 'pred' / 'area2.png').unlink()
-    text = in_process(monkeypatch, capsys, tmp_path, '--boundary-tolerance', 1)
+    text = compare('--boundary-tolerance', 1)
     assert table_rows(text) == table_rows(compared[1])
 
 
-def test_results_of_predict_are_taken_as_they_are(tmp_path, monkeypatch, capsys):
+def test_results_of_predict_are_taken_as_they_are(tmp_path, compare):
     """Beside the PNG it writes an overlay and, of georeferenced tiles, a TIFF with the same classes."""
     make_root(tmp_path, tile='2_13')
-    expected = in_process(monkeypatch, capsys, tmp_path, dataset='potsdam')
+    expected = compare(dataset='potsdam')
     save_png(tmp_path / 'pred' / '2_13_overlay.png', np.zeros((8, 8, 3), np.uint8))
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'pred' / '2_13.tif')  # would score otherwise
-    assert in_process(monkeypatch, capsys, tmp_path, dataset='potsdam') == expected
+    assert compare(dataset='potsdam') == expected
     (tmp_path / 'pred' / '2_13.png').unlink()
     Image.fromarray(MAPS['prediction']).save(tmp_path / 'pred' / '2_13.tif')
-    assert in_process(monkeypatch, capsys, tmp_path, dataset='potsdam') == expected
+    assert compare(dataset='potsdam') == expected
 
 
-def test_potsdam_has_d_as_a_rule_only(tmp_path, monkeypatch, capsys):
+def test_potsdam_has_d_as_a_rule_only(tmp_path, compare):
     make_root(tmp_path, tile='2_13')
     (tmp_path / 'pred' / '2_13.png').rename(tmp_path / 'pred' / 'top_potsdam_2_13_label.png')
-    text = in_process(monkeypatch, capsys, tmp_path, '--no-boundary', '--tiles', '2_13', dataset='potsdam')
+    text = compare('--no-boundary', '--tiles', '2_13', dataset='potsdam')
     assert 'rule only, the protocol defines no tiles of potsdam' in text
     assert '1 of 14' in text
     assert 'mBF1' not in text
 
 
-def test_a_missing_kind_of_labels_leaves_its_protocols_out(tmp_path, monkeypatch, capsys):
+def test_a_missing_kind_of_labels_leaves_its_protocols_out(tmp_path, compare):
     make_root(tmp_path, kinds=('full',))
-    text = in_process(monkeypatch, capsys, tmp_path, '--out', tmp_path / 'out')
+    text = compare('--out', tmp_path / 'out')
     assert 'A: not scored, no eroded labels' in text
     saved = json.loads((tmp_path / 'out' / 'protocols.json').read_text())
     assert list(saved['protocols']) == ['C', 'D']
@@ -312,6 +275,10 @@ def two_of_one_tile(root):
     save_png(root / 'pred' / 'top_mosaic_09cm_area2.png', MAPS['prediction'])
 
 
+def eroded_for_full(root):
+    save_png(root / 'data' / 'tiles' / 'labels_full' / 'area2.png', isprs.PALETTE.encode(MAPS['eroded']))
+
+
 def second_tile_without_eroded_label(root):
     save_png(root / 'pred' / 'area4.png', MAPS['prediction'])
     save_png(root / 'data' / 'tiles' / 'labels_full' / 'area4.png', MAPS['full'])
@@ -323,17 +290,17 @@ def second_tile_without_eroded_label(root):
         (without_labels, (), r'no labels of these tiles in tiles/labels_full or tiles/labels_eroded'),
         (other_size, (), r'area2\.png: \(height, width\) is \(7, 8\), that of its label .*area2\.png \(8, 8\)'),
         (rename('2_13.png'), (), r'2_13\.png: expected the name of a whole vaihingen tile, such as area1\.png'),
-        (rename('area2_0_0_512_512.png'), (), r'expected the name of a whole vaihingen tile'),
+        (eroded_for_full, (), r'labels_full/area2\.png: colour \(0, 0, 0\) .* is not in the palette'),
         (two_of_one_tile, (), r'area2\.png and top_mosaic_09cm_area2\.png are both of tile 2'),
         (second_tile_without_eroded_label, (), r'labels_eroded: no label of tile 4; choose tiles with --tiles'),
         (rename('area2_overlay.png'), (), r'pred: no predictions'),
         (None, ('--tiles', '2', '4'), r'--tiles 4: no such predictions; there are 2'),
     ],
 )
-def test_bad_input_is_named(change, options, message, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_named(change, options, message, tmp_path, compare):
     make_root(tmp_path)
     if change:
         change(tmp_path)
     with pytest.raises((ConfigError, DataError), match=message):
-        in_process(monkeypatch, capsys, tmp_path, '--out', tmp_path / 'out', *options)
+        compare('--out', tmp_path / 'out', *options)
     assert not (tmp_path / 'out').exists()

@@ -1,4 +1,4 @@
-"""Trainings side by side: groups of seeds, test scores, differing configs and data, curves and pictures."""
+"""Training runs side by side: groups of seeds, test scores, differing configs and data, curves and pictures."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def test_seeds_are_averaged_and_sorted_by_validation(compare, tmp_path):
         for seed, best in ((0, 60.0), (1, 64.0))
     ]
     high = write_run(tmp_path / 'high', [70.0, 40.0], test=5, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
-    said, content = compare(*seeds, high, '--baseline', 'low')
+    printed, content = compare(*seeds, high, '--baseline', 'low')
     assert list(content['groups']) == ['high', 'low']
     low = content['groups']['low']
     assert (low['val mIoU mean'], low['val mIoU std']) == (62.0, pytest.approx(8**0.5))
@@ -58,21 +58,21 @@ def test_seeds_are_averaged_and_sorted_by_validation(compare, tmp_path):
         'optim_wrapper.optimizer.type': {'"SGD"': ['high'], '"AdamW"': ['low']},
         'optim_wrapper.optimizer.lr': {'0.1': ['high'], '0.001': ['low']},
     }
-    assert 'config: optim_wrapper.optimizer.lr: 0.1 (high); 0.001 (low)' in said
-    assert 'NOT COMPARABLE' not in said
+    assert 'config: optim_wrapper.optimizer.lr: 0.1 (high); 0.001 (low)' in printed
+    assert 'NOT COMPARABLE' not in printed
 
 
 def test_duplicate_seeds_are_not_averaged(compare, tmp_path):
-    said, content = compare(write_run(tmp_path / 'a', [50.0]), write_run(tmp_path / 'b', [60.0]))
+    printed, content = compare(write_run(tmp_path / 'a', [50.0]), write_run(tmp_path / 'b', [60.0]))
     assert list(content['groups']) == ['b', 'a']
-    assert 'duplicate seeds, not averaged: a, b' in said
+    assert 'duplicate seeds, not averaged: a, b' in printed
 
 
 def test_machine_and_resume_make_no_other_group(compare, tmp_path):
     loader = dict(batch_size=4, num_workers=0, dataset=dict(type='InriaDataset', data_root='/elsewhere'))
     a = write_run(tmp_path / 'a_0', [50.0, 60.0])
     b = write_run(tmp_path / 'a_1', [50.0], randomness=dict(seed=1), train_dataloader=loader, work_dir='/b')
-    # The second start names a checkpoint and another seed; the training has those of its first start.
+    # The second start names a checkpoint and another seed; the run has those of its first start.
     write_log(b, [70.0], '20260102_000000', first=2, resume=True, load_from='epoch_1.pth', randomness=dict(seed=9))
     _, content = compare(a, b)
     assert list(content['groups']) == ['a']
@@ -92,8 +92,8 @@ def test_machine_and_resume_make_no_other_group(compare, tmp_path):
     ],
 )
 def test_unusual_tests_are_noted(compare, tmp_path, run, kept, note):
-    said, content = compare(write_run(tmp_path / 'a', [50.0, 60.0], test=1, run=run))
-    assert re.search(f'a: .*{note}', said)
+    printed, content = compare(write_run(tmp_path / 'a', [50.0, 60.0], test=1, run=run))
+    assert re.search(f'a: .*{note}', printed)
     assert ('test mIoU' in content['runs'][0]) == kept
 
 
@@ -104,15 +104,15 @@ def test_tests_predicted_differently_are_not_averaged(compare, tmp_path):
         )
         for seed, views in enumerate(('none', 'd4'))
     ]
-    said, content = compare(*runs)
-    assert 'a: tests were predicted in different ways' in said
+    printed, content = compare(*runs)
+    assert 'a: tests were predicted in different ways' in printed
     assert 'test mIoU mean' not in content['groups']['a']
 
 
 def test_scores_on_other_data_are_not_comparable(compare, tmp_path):
     a, b = write_run(tmp_path / 'a', [50.0]), write_run(tmp_path / 'b', [60.0], tiles=('austin1',))
-    said, content = compare(a, b)
-    assert said.startswith('NOT COMPARABLE')
+    printed, content = compare(a, b)
+    assert printed.startswith('NOT COMPARABLE')
     assert content['data_differences']['val']['images'] == {'2': ['a'], '1': ['b']}
     with pytest.raises(ConfigError, match='a was not validated on the 6 crops of 1024x1024 pixels'):
         compare(a, '--published')
@@ -142,8 +142,8 @@ def test_published_results_are_the_same_everywhere(monkeypatch):
     ]
 
 
-def test_what_a_work_dir_lacks_is_named(compare, tmp_path):
-    with pytest.raises(DataError, match=r'none: no log of a training'):
+def test_incomplete_work_dirs_are_errors(compare, tmp_path):
+    with pytest.raises(DataError, match=r'none: no log of a training run'):
         compare(tmp_path / 'none')
     with pytest.raises(ConfigError, match='--labels: expected 1 different names, got x, y'):
         compare(tmp_path / 'none', '--labels', 'x', 'y')

@@ -163,19 +163,23 @@ def test_the_metafile_lists_every_config_with_its_size(family):
 @named('_(inria|potsdam|vaihingen)-')
 def test_configs_keep_to_their_protocol(path):
     cfg = Config.fromfile(path)
-    city, name = re.search(r'_(inria|potsdam|vaihingen)-([a-z-]+)-\d', path.stem).groups()
+    benchmark, name = re.search(r'_(inria|potsdam|vaihingen)-([a-z-]+)-\d', path.stem).groups()
     # The labels of the full protocol's test tiles are hidden: its validation tiles are scored.
     splits = dict(train='train', val='val', test='val' if name == 'full' else 'test')
     for phase in PHASES:
         for _, dataset in leaf_datasets(cfg, phase):
-            assert (dataset.get('city', 'inria'), dataset.protocol, dataset.split) == (city, name, splits[phase])
+            assert (dataset.get('benchmark', 'inria'), dataset.protocol, dataset.split) == (
+                benchmark,
+                name,
+                splits[phase],
+            )
     for evaluators in (cfg.val_evaluator, cfg.test_evaluator):
         assert (evaluators[0] if isinstance(evaluators, list) else evaluators).protocol == name
-    if city != 'inria':
-        assert cfg.data_root == f'data/{city}'
+    if benchmark != 'inria':
+        assert cfg.data_root == f'data/{benchmark}'
         assert tuple(cfg.model.test_cfg.crop_size) == tuple(cfg.model.data_preprocessor.size) == (512, 512)
         # Where the protocol validates on its test tiles, one option makes it clean.
-        assert cfg.get('clean') == (False if find_protocol(name).selects_on_test(city) else None)
+        assert cfg.get('clean') == (False if find_protocol(name).selects_on_test(benchmark) else None)
 
 
 @named('_(potsdam|vaihingen)-(mmseg|rsp|boundary)-')
@@ -218,7 +222,7 @@ def test_attempts_run_on_palette_data_by_one_word(path):
         for _, dataset in leaf_datasets(cfg, phase):
             assert (dataset.type, dataset.binary_class) == ('PaletteDataset', 'building')
     steps = [step.type for step in cfg.train_dataloader.dataset.pipeline]
-    assert ('LaplacianEdges' in steps) == path.stem.startswith('ued-')
+    assert ('LabelEdges' in steps) == path.stem.startswith('ued-')
 
 
 @each(sorted((REPO / 'configs/_base_/schedules').glob('*.py')))

@@ -64,7 +64,7 @@ def config(tmp_path) -> Path:
 
 @pytest.fixture
 def study(config, tmp_path, monkeypatch, capsys):
-    """Runs a study with made-up trainings; returns the exit status and what was printed."""
+    """Runs a study with made-up runs; returns the exit status and what was printed."""
     monkeypatch.syspath_prepend(str(REPO / 'tools'))
     monkeypatch.syspath_prepend(str(REPO / 'tools' / 'analysis'))
     (tmp_path / 'train.py').write_text(TRAINS)
@@ -85,7 +85,7 @@ def calls(folder: Path) -> list[dict]:
 
 def test_a_study(study, tmp_path):
     """The score is 50 + 2 tiles + seed: 54, 55 and 58, 59 with means 54.5 and 58.5 and a deviation of sqrt(1/2)."""
-    status, said = study('--jobs', 2, '--random-init', '--cfg-options', 'optim_wrapper.optimizer.lr=0.5')
+    status, printed = study('--jobs', 2, '--random-init', '--cfg-options', 'optim_wrapper.optimizer.lr=0.5')
     out = tmp_path / 'study'
     assert status == 0
     result = json.loads((out / 'data_budget.json').read_text())
@@ -98,7 +98,7 @@ def test_a_study(study, tmp_path):
     assert rows[['tiles', 'seed', 'score', 'best']].to_numpy().tolist() == [
         [2, 0, 54, 2], [2, 1, 55, 2], [4, 0, 58, 2], [4, 1, 59, 2],
     ]  # fmt: skip
-    assert '54.5' in said.out
+    assert '54.5' in printed.out
     names = {}
     for row in rows.itertuples():
         (call,) = calls(out / f'tiles-{row.tiles:02d}_seed-{row.seed}')
@@ -115,10 +115,10 @@ def test_a_study(study, tmp_path):
 
 def test_finished_runs_are_kept_and_failed_ones_repeated(study, tmp_path, monkeypatch):
     monkeypatch.setenv('FAIL', 'tiles-04_seed-1')
-    status, said = study()
+    status, printed = study()
     assert status == 1
-    assert 'tiles-04_seed-1: training ended with status 3' in said.err
-    assert 'loss is nan at step 7' in said.err
+    assert 'tiles-04_seed-1: training ended with status 3' in printed.err
+    assert 'loss is nan at step 7' in printed.err
     assert len(pd.read_csv(tmp_path / 'study' / 'data_budget.csv')) == 3
     monkeypatch.delenv('FAIL')
     assert study()[0] == 0

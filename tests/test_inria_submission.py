@@ -1,6 +1,6 @@
 """Masks of Inria's hidden tiles: predicted as tools/test.py predicts, written atomically, continued, packed.
 
-Tiles have 96x96 pixels here, but for the slow test, and the network is a tiny one with random weights.
+Tiles have 96x96 pixels here, and the network is a tiny one with random weights.
 """
 
 import json
@@ -22,7 +22,7 @@ from lale_mmseg.errors import CheckpointError, ConfigError, DataError
 from lale_mmseg.files import save_png
 from lale_mmseg.metainfo import inria
 from tests.runs import run_in_process
-from tests.support import REPO, run_tool
+from tests.support import REPO
 
 TOOL = 'tools/analysis/inria_submission.py'
 TILES = ('bellingham1', 'bellingham2', 'sfo36')
@@ -44,7 +44,7 @@ model = dict(
         type='FCNHead', in_channels=4, in_index=1, channels=4, num_convs=0, concat_input=False, num_classes=2,
         norm_cfg=norm_cfg, align_corners=False, dropout_ratio=0.0,
     ),
-    test_cfg=dict(mode='slide', crop_size=({window}, {window}), stride=({stride}, {stride})),
+    test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(40, 40)),
 )
 test_dataloader = dict(
     batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
@@ -77,18 +77,18 @@ def write_checkpoint(root: Path, seed: int = 0, classes=inria.CLASSES) -> None:
     torch.save({'state_dict': model.state_dict(), 'meta': {}, DESCRIPTION_KEY: description}, root / 'weights.pth')
 
 
-def make(root: Path, side: int, tiles=TILES, window: int = 64, stride: int = 40) -> Path:
+def make(root: Path, side: int) -> Path:
     """Hidden tiles, the first of them with labels as well, config and checkpoint."""
-    for seed, name in enumerate(tiles):
+    for seed, name in enumerate(TILES):
         write_tile(root / 'images' / f'{name}.tif', side, seed)
     labelled = root / 'labelled'
-    write_tile(labelled / 'images' / f'{tiles[0]}.tif', side, 0)
+    write_tile(labelled / 'images' / f'{TILES[0]}.tif', side, 0)
     mask = np.zeros((side, side, 3), np.uint8)
     mask[: side // 2] = (255, 0, 0)
-    save_png(labelled / 'masks' / f'{tiles[0]}.png', mask)
+    save_png(labelled / 'masks' / f'{TILES[0]}.png', mask)
     (labelled / 'classes.csv').write_text('index,name,r,g,b\n0,background,0,0,0\n1,building,255,0,0\n')
-    (labelled / 'test.txt').write_text(f'{tiles[0]}\n')
-    (root / 'config.py').write_text(CONFIG.format(repo=REPO, root=labelled, window=window, stride=stride))
+    (labelled / 'test.txt').write_text(f'{TILES[0]}\n')
+    (root / 'config.py').write_text(CONFIG.format(repo=REPO, root=labelled))
     write_checkpoint(root)
     return root
 
@@ -118,9 +118,9 @@ def read(path: Path):
 
 @pytest.mark.parametrize('tta', [(), ('--tta',)], ids=['plain', 'tta'])
 def test_masks_are_those_of_the_test(small, submit, monkeypatch, tta):
-    status, said = submit(*tta)
+    status, printed = submit(*tta)
     assert status == 0
-    assert '3 of 180 masks finished; missing: bellingham3' in said.out
+    assert '3 of 180 masks finished; missing: bellingham3' in printed.out
     pixels, crs, transform, compression = read(small / 'out' / 'bellingham1.tif')
     assert (pixels.shape, pixels.dtype, set(np.unique(pixels))) == ((1, 96, 96), np.uint8, {0, 255})
     assert (crs, transform) == read(small / 'images' / 'bellingham1.tif')[1:3]
@@ -176,10 +176,10 @@ def test_bad_input_is_named(small, submit):
 def test_an_unreadable_or_wrong_tile_does_not_stop_the_others(small, submit):
     (small / 'images' / 'bellingham1.tif').write_bytes(b'II*\x00' + bytes(100))
     write_tile(small / 'images' / 'bellingham2.tif', 88, 0)
-    status, said = submit()
+    status, printed = submit()
     assert status == 1
-    assert 'bellingham1.tif' in said.err
-    assert 'bellingham2.tif: expected 96 x 96 x 3 pixels, got (88, 88, 3)' in said.err
+    assert 'bellingham1.tif' in printed.err
+    assert 'bellingham2.tif: expected 96 x 96 x 3 pixels, got (88, 88, 3)' in printed.err
     assert (small / 'out' / 'sfo36.tif').is_file()
 
 
@@ -194,14 +194,3 @@ def test_the_archive_holds_all_masks_or_is_not_written(small, submit):
     assert submit('--zip', small / 'a.zip')[0] == 0
     with zipfile.ZipFile(small / 'a.zip') as archive:
         assert sorted(archive.namelist()) == sorted(f'{tile}.tif' for tile in inria.HIDDEN_TILES)
-
-
-@pytest.mark.slow
-def test_a_whole_tile_in_a_process_of_its_own(tmp_path):
-    """5000x5000 pixels through the command line."""
-    make(tmp_path, 5000, tiles=('bellingham1',), window=1024, stride=768)
-    done = run_tool(
-        'python', TOOL, tmp_path / 'weights.pth', '--images', tmp_path / 'images', '--out', tmp_path / 'out'
-    )
-    assert '1 of 180 masks finished' in done.stdout
-    assert read(tmp_path / 'out' / 'bellingham1.tif')[0].shape == (1, 5000, 5000)

@@ -35,8 +35,8 @@ def vaihingen(tmp_path_factory) -> Path:
     return prepared('vaihingen', root, VAIHINGEN_TILES)
 
 
-def prepared(city: str, root: Path, tiles: tuple[str, ...]) -> Path:
-    run_tool('python', 'data_prep/isprs.py', city, root / 'downloads', root / 'data', '--tiles', *tiles)
+def prepared(dataset: str, root: Path, tiles: tuple[str, ...]) -> Path:
+    run_tool('python', 'data_prep/isprs.py', dataset, root / 'downloads', root / 'data', '--tiles', *tiles)
     checked = run_tool('python', 'data_prep/verify.py', root / 'data')
     assert 'no fault' in checked.stdout.lower() + checked.stderr.lower()
     return root / 'data'
@@ -62,20 +62,20 @@ def trained_and_tested(config: Path, data: Path, work_dir: Path) -> dict:
     return json.loads((work_dir / 'test' / 'metrics.json').read_text())
 
 
-def check(city: str, letter: str, data: Path, work_dir: Path, tiles: tuple[str, ...]) -> None:
+def check(dataset: str, letter: str, data: Path, work_dir: Path, tiles: tuple[str, ...]) -> None:
     protocol = find_protocol(letter)
-    config = REPO / 'configs' / 'lale' / f'lale_s1_1xb8-80k_{city}-{protocol.name}-512x512.py'
+    config = REPO / 'configs' / 'lale' / f'lale_s1_1xb8-80k_{dataset}-{protocol.name}-512x512.py'
     scores = trained_and_tested(config, data, work_dir)
     assert scores['protocol']['letter'] == letter
     assert scores['score_classes'] == list(protocol.averaged)
-    tested = [tile for tile in protocol.split(city).test if tile in tiles]
+    tested = [tile for tile in protocol.split(dataset).test if tile in tiles]
     assert scores['num_images'] == len(tested) > 0
     # Every labelled pixel once: the matrix has as many as the labels of the protocol.
     counted = json.loads((data / 'statistics.json').read_text())['tiles']
     pixels = np.sum([counted[tile][protocol.test_labels] for tile in tested], axis=0)
     assert np.sum(scores['matrix'], axis=1).tolist() == pixels[: len(protocol.classes)].tolist()
     predicted = sorted(path.stem for path in (work_dir / 'predictions').glob('*.png'))
-    assert predicted == sorted(isprs.tile_stem(city, tile) for tile in tested)
+    assert predicted == sorted(isprs.tile_stem(dataset, tile) for tile in tested)
 
 
 @pytest.mark.parametrize('letter', ['A', 'B', 'C'])

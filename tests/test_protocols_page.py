@@ -8,8 +8,9 @@ from lale_mmseg.errors import ConfigError
 from lale_mmseg.evaluation import SegmentationMetric
 from lale_mmseg.evaluation.confusion import protocol_rules
 from lale_mmseg.metainfo import inria, isprs
+from tests.runs import run_in_process
 from tests.support import REPO
-from tests.test_compare_protocols import MAPS, in_process, make_root, maps_of, table_rows
+from tests.test_compare_protocols import MAPS, TOOL, make_root, maps_of, table_rows
 
 PROTOCOLS = {protocol.name: protocol for protocol in isprs.PROTOCOLS}
 PAGE = (REPO / 'docs' / 'protocols.md').read_text()
@@ -85,7 +86,10 @@ def test_the_worked_example_is_what_the_tool_prints(tmp_path, monkeypatch, capsy
     text = section('Why the numbers differ')
     for name, drawn in maps_of(text).items():
         assert drawn.tolist() == MAPS[name].tolist()
-    printed = table_rows(in_process(monkeypatch, capsys, make_root(tmp_path), '--no-boundary'))
+    root = make_root(tmp_path)
+    options = ['--dataset', 'vaihingen', '--no-boundary']
+    run_in_process(TOOL, monkeypatch, root / 'pred', root / 'data', *options)
+    printed = table_rows(capsys.readouterr().out)
     for row, words in zip(rows('Why the numbers differ'), printed, strict=True):
         # letter, name, labels, 'n of m' test tiles, then the scores
         assert row[:3] + row[4:] == words[:3] + words[6:]

@@ -66,7 +66,9 @@ def find_images(names: list[str]) -> list[Path]:
     stems: dict[str, Path] = {}
     for path in found:
         if path.stem in stems:
-            raise DataError(f'{stems[path.stem]} and {path} have the same stem, so their results would overwrite')
+            raise DataError(
+                f'{stems[path.stem]} and {path} have the same stem: their results would overwrite each other'
+            )
         stems[path.stem] = path
     return found
 

@@ -9,5 +9,5 @@ model = dict(
     decode_head=dict(loss_body=dict(class_weight='data')),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
-train_pipeline = [*_base_.train_pipeline[:-1], dict(type='LaplacianEdges'), dict(type='PackSegInputs')]
+train_pipeline = [*_base_.train_pipeline[:-1], dict(type='LabelEdges'), dict(type='PackSegInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -6,5 +6,5 @@ _base_ = [
     '../_base_/schedules/schedule_onecycle_400.py',
 ]
 model = dict(data_preprocessor=dict(size=(256, 256)))
-train_pipeline = [*_base_.train_pipeline[:-1], dict(type='LaplacianEdges'), dict(type='PackSegInputs')]
+train_pipeline = [*_base_.train_pipeline[:-1], dict(type='LabelEdges'), dict(type='PackSegInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

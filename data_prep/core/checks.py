@@ -117,7 +117,7 @@ def check_item(item: Item) -> ItemReport:
 def decode(path: Path) -> np.ndarray:
     """(H, W, bands) array of an image file; a PNG with a colour table becomes RGB."""
     with warnings.catch_warnings():
-        # Whole orthophotos are larger than Pillow expects of honest images, and masks have no place on the map.
+        # Whole orthophotos exceed Pillow's size limit; masks are not georeferenced.
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         if path.suffix.lower() in TIFF:
@@ -176,16 +176,16 @@ def _check_values(path: Path, labels: np.ndarray, expected: Expected, report: It
     classes = list(LABEL_VALUES) if expected.masks == 'binary' else list(range(expected.palette.num_classes))
     ignored = [IGNORE_INDEX] if expected.masks == 'index' and expected.palette.ignore_colors else []
     counts = count_values(labels)
-    strange = counts.copy()
-    strange[classes + ignored] = 0
-    if strange.any():
-        value = int(strange.argmax())
+    unknown = counts.copy()
+    unknown[classes + ignored] = 0
+    if unknown.any():
+        value = int(unknown.argmax())
         row, column = np.argwhere(labels == value)[0]
         known = ' and '.join(map(str, classes)) if expected.masks == 'binary' else f'0 to {classes[-1]}'
         report.add(
             'unknown value',
             path,
-            f'value {value} at row {row}, column {column} is no class ({int(strange.sum()):,} such pixels); '
+            f'value {value} at row {row}, column {column} is no class ({int(unknown.sum()):,} such pixels); '
             f'expected {known}{f" or {IGNORE_INDEX}" if ignored else ""}',
         )
     report.pixels = counts[classes]
@@ -276,10 +276,10 @@ def check_files(root: Path, markers: Mapping[str, Mapping[str, Any]], split_of: 
     Returns:
         Faults for files that are missing, and for files that no marker lists: those of an unfinished unit, and others.
     """
-    there, faults = Listing(root), []
+    listing, faults = Listing(root), []
     listed: dict[str, set[str]] = {}
     for name, marker in markers.items():
-        for path in there.missing(marker['files']):
+        for path in listing.missing(marker['files']):
             kind = 'missing image' if '/images/' in path else 'missing mask'
             message = f'belongs to {name}, which is finished; run the same command again to make it'
             faults.append(Fault(kind, split_of[name], str(root / path), message))
@@ -287,7 +287,7 @@ def check_files(root: Path, markers: Mapping[str, Mapping[str, Any]], split_of: 
             listed.setdefault(folder, set()).update(names)
     tops = {folder.partition('/')[0] for folder in listed}
     for folder in sorted(path.relative_to(root).as_posix() for top in tops for path in (root / top).iterdir()):
-        for name in sorted(there.names(folder) - listed.get(folder, set())):
+        for name in sorted(listing.names(folder) - listed.get(folder, set())):
             if not name.startswith('.'):
                 message = f'no marker in {MARKERS}/ lists it; an unfinished run continues with the same command'
                 faults.append(Fault('stray file', folder.partition('/')[0], str(root / folder / name), message))

@@ -80,23 +80,18 @@ class Prepared:
     kind: str
 
     @contextmanager
-    def writing(self, units: Sequence[Unit], overwrite: bool = False) -> Iterator[list[Unit]]:
-        """Locks the folder and yields the units that have to be made.
-
-        Args:
-            units: Units of this run.
-            overwrite: Make all of them again, and remove units of another kind.
+    def locked(self) -> Iterator[None]:
+        """Locks the folder against other processes, and creates it.
 
         Raises:
-            InputError: The folder holds something else, units with other settings that this run leaves alone, or
-                another process is writing to it.
+            InputError: The folder holds something else, or another process is writing to it.
         """
         if self.root.is_dir() and any(self.root.iterdir()) and not (self.root / MARKERS).is_dir():
             raise InputError(f'{self.root}: is not empty and was not made by this command; choose a new folder')
         (self.root / MARKERS).mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.root / LOCK, timeout=0):
-                yield self._unmade(units, overwrite)
+                yield
         except Timeout:
             raise InputError(f'{self.root}: another process is preparing this folder; wait until it ends') from None
 
@@ -107,9 +102,9 @@ class Prepared:
 
     def missing(self, hashes: Mapping[str, str]) -> list[str]:
         """Names of units without a marker of this hash, or whose files do not all exist."""
-        markers, there = read_markers(self.root), Listing(self.root)
+        markers, listing = read_markers(self.root), Listing(self.root)
         finished = [name for name, value in hashes.items() if markers.get(name, {}).get('hash') == value]
-        return [name for name in hashes if name not in finished or there.missing(markers[name]['files'])]
+        return [name for name in hashes if name not in finished or listing.missing(markers[name]['files'])]
 
     @contextmanager
     def making(self, unit: Unit) -> Iterator[Output]:
@@ -134,7 +129,16 @@ class Prepared:
         """Writes the manifest, a summary of the finished parts for readers of the data."""
         write_json(self.root / MANIFEST, manifest(parts, **notes))
 
-    def _unmade(self, units: Sequence[Unit], overwrite: bool) -> list[Unit]:
+    def unmade(self, units: Sequence[Unit], overwrite: bool = False) -> list[Unit]:
+        """Units that have to be made; removes those that they replace. The folder must be locked.
+
+        Args:
+            units: Units of this run.
+            overwrite: Make all of them again, and remove units of another kind.
+
+        Raises:
+            InputError: The folder holds another kind of data, or units with other settings that this run leaves alone.
+        """
         markers = read_markers(self.root)
         foreign = {marker['kind'] for marker in markers.values()} - {self.kind}
         if foreign and not overwrite:
@@ -217,6 +221,6 @@ def _remove(root: Path, name: str, patterns: Sequence[str] = ()) -> None:
             (root / folder / file).unlink(missing_ok=True)
     for pattern in patterns:
         folder, _, file = pattern.rpartition('/')
-        there = os.listdir(root / folder) if (root / folder).is_dir() else []
-        for found in [*fnmatch.filter(there, file), *fnmatch.filter(there, f'.{file}*{TEMPORARY}')]:
+        existing = os.listdir(root / folder) if (root / folder).is_dir() else []
+        for found in [*fnmatch.filter(existing, file), *fnmatch.filter(existing, f'.{file}*{TEMPORARY}')]:
             (root / folder / found).unlink()

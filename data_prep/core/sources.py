@@ -167,7 +167,7 @@ def reading(name: str, *errors: type[Exception]) -> Iterator[None]:
 def scratch_beside(out: Path) -> Iterator[Path]:
     """Yields a folder for copies out of archives, which is removed in the end, also after an error.
 
-    Inside the block, all threads are silent about rasters without a place on the map: labels have none.
+    Inside the block, all threads are silent about rasters without georeferencing: labels have none.
     """
     out = out.resolve()
     scratch = out.with_name(f'.{out.name}.unpacked')

@@ -96,7 +96,7 @@ class InriaDataset(ProtocolDataset):
         default_unit = 'windows' if split == 'train' else 'tiles'
         folder = 'crops' if found.name == FEW_SHOT else unit or default_unit
         super().__init__(
-            city=inria.DATASET,
+            benchmark=inria.DATASET,
             protocol=found,
             split=split,
             clean=False,

@@ -27,14 +27,14 @@ class ISPRSProtocolDataset(ProtocolDataset):
           windows/{images,labels_full,labels_eroded}/TILE_X0_Y0_X1_Y1.png     for training
           tiles/{images,labels_full,labels_eroded}/TILE.tif                   for validation and test
 
-    `metainfo['source']` has city, protocol, split, clean, kind of labels, tiles and missing tiles, so that saved scores
-    state which data they belong to.
+    `metainfo['source']` has dataset, protocol, split, clean, kind of labels, tiles and missing tiles, so that saved
+    scores state which data they belong to.
 
     Citation: ISPRS 2D Semantic Labeling Contest, https://www.isprs.org/education/benchmarks/UrbanSemLab/.
 
     Args:
         data_root: Folder of the dataset; filled in from the config's top-level `data_root` if left out.
-        city: 'potsdam' or 'vaihingen'.
+        benchmark: 'potsdam' or 'vaihingen'.
         protocol: Name or letter of a protocol of `lale_mmseg.metainfo.protocols`.
         split: 'train', 'val' or 'test'.
         clean: Take validation tiles out of the training tiles where the published protocol validates on its test tiles.
@@ -50,7 +50,7 @@ class ISPRSProtocolDataset(ProtocolDataset):
         test_mode, indices, serialize_data, lazy_init: See `PaletteDataset`.
 
     Raises:
-        ConfigError: An argument is not one of the known values, or the protocol is not defined for the city.
+        ConfigError: An argument is not one of the known values, or the protocol is not defined for the benchmark.
         DataError: Files are missing, empty, duplicated or of unequal size; names them.
     """
 
@@ -59,7 +59,7 @@ class ISPRSProtocolDataset(ProtocolDataset):
     def __init__(
         self,
         data_root: str | None = None,
-        city: Literal['potsdam', 'vaihingen'] = 'potsdam',
+        benchmark: Literal['potsdam', 'vaihingen'] = 'potsdam',
         protocol: str = 'geoseg',
         split: Literal['train', 'val', 'test'] = 'train',
         clean: bool = False,
@@ -76,7 +76,7 @@ class ISPRSProtocolDataset(ProtocolDataset):
         serialize_data: bool = True,
         lazy_init: bool = False,
     ) -> None:
-        require('city', city, isprs.TILES)
+        require('benchmark', benchmark, isprs.TILES)
         require('split', split, SPLITS)
         require('unit', unit, (None, *UNITS))
         require('missing_tiles', missing_tiles, ('error', 'skip'))
@@ -87,7 +87,7 @@ class ISPRSProtocolDataset(ProtocolDataset):
         folder = unit or ('windows' if split == 'train' else 'tiles')
         count = len(found.classes)
         super().__init__(
-            city=city,
+            benchmark=benchmark,
             protocol=found,
             split=split,
             clean=clean,
@@ -98,7 +98,7 @@ class ISPRSProtocolDataset(ProtocolDataset):
             missing_tiles=missing_tiles,
             header_checks=header_checks,
             counts=('statistics.json', 'tiles', labels),
-            prepare_hint=f'prepare it with "python data_prep/isprs.py {city} DOWNLOADS OUT"',
+            prepare_hint=f'prepare it with "python data_prep/isprs.py {benchmark} DOWNLOADS OUT"',
             metainfo=dict(classes=isprs.CLASSES[:count], palette=[list(color) for color in isprs.COLORS[:count]]),
             reduce_zero_label=reduce_zero_label,
             pipeline=list(pipeline),
@@ -124,9 +124,8 @@ class ISPRSProtocolDataset(ProtocolDataset):
     def get_data_info(self, idx: int) -> dict:
         """Data info of one sample, with the fields that `LoadLabels` reads."""
         info = super().get_data_info(idx)
-        palette = isprs.FULL_PALETTE if self.label_kind == 'full' else isprs.PALETTE
-        return {**info, 'seg_fields': [], 'palette': palette, 'unknown': self.unknown}
+        return {**info, 'seg_fields': [], 'palette': isprs.palette_of(self.label_kind), 'unknown': self.unknown}
 
     def tile_of(self, stem: str) -> str | None:
         """Tile of a prepared file, or of one written by mmsegmentation's converters."""
-        return isprs.tile_of(self.city, stem)
+        return isprs.tile_of(self.benchmark, stem)

@@ -26,12 +26,12 @@ class ProtocolDataset(BaseSegDataset):
     """Files of a prepared folder that belong to the tiles of a split.
 
     The tile follows from the file name, so one prepared folder serves every protocol, and no window of a validation
-    or test tile can get into training. `metainfo['source']` describes the data: `city`, `protocol` (its name),
+    or test tile can get into training. `metainfo['source']` describes the data: `dataset`, `protocol` (its name),
     `split`, `clean` (whether validation tiles were taken out of the training tiles) and `labels` ('full' or 'eroded').
     Listing the files adds `tiles`, those of the samples, and `missing_tiles` of the split.
 
     Args:
-        city: Dataset name in `Protocol.splits`, such as 'potsdam'.
+        benchmark: Name in `Protocol.splits`, such as 'potsdam'; `dataset` is the key of wrappers in configs.
         protocol: The protocol.
         split: 'train', 'val' or 'test'.
         clean: Use the clean variant of the protocol's splits.
@@ -56,7 +56,7 @@ class ProtocolDataset(BaseSegDataset):
     def __init__(
         self,
         *,
-        city: str,
+        benchmark: str,
         protocol: Protocol,
         split: str,
         clean: bool,
@@ -75,10 +75,10 @@ class ProtocolDataset(BaseSegDataset):
             raise DataError(f'{type(self).__name__}: data_root is not set: {prepare_hint}')
         if not Path(data_root).is_dir():
             raise DataError(f'data_root {data_root!r} does not exist: {prepare_hint}')
-        self.city = city
+        self.benchmark = benchmark
         self.protocol = protocol
         self.split = split
-        self.tiles: tuple[str, ...] = getattr(protocol.split(city, clean), split)
+        self.tiles: tuple[str, ...] = getattr(protocol.split(benchmark, clean), split)
         self.held_out = split in protocol.held_out
         self.label_kind = protocol.train_labels if split == 'train' else protocol.test_labels
         self.unit = unit
@@ -88,8 +88,8 @@ class ProtocolDataset(BaseSegDataset):
         self.header_checks = header_checks
         self.counts = counts
         self.prepare_hint = prepare_hint
-        self.where = f'split {split!r} of {city} under protocol {protocol.name!r}{", clean" if clean else ""}'
-        source = dict(city=city, protocol=protocol.name, split=split, clean=clean, labels=self.label_kind)
+        self.where = f'split {split!r} of {benchmark} under protocol {protocol.name!r}{", clean" if clean else ""}'
+        source = dict(dataset=benchmark, protocol=protocol.name, split=split, clean=clean, labels=self.label_kind)
         super().__init__(
             data_root=str(data_root),
             metainfo={**(metainfo or {}), 'source': source},
@@ -106,7 +106,7 @@ class ProtocolDataset(BaseSegDataset):
     @property
     def source_tiles(self) -> frozenset[str]:
         """Tiles of the split, such as 'potsdam/2_10'; with `indices`, those of the remaining samples."""
-        return frozenset(f'{self.city}/{tile}' for tile in self._remaining_tiles())
+        return frozenset(f'{self.benchmark}/{tile}' for tile in self._remaining_tiles())
 
     def full_init(self) -> None:
         """Lists the files; with `indices`, `metainfo['source']` then has the tiles of the remaining samples."""
@@ -149,11 +149,11 @@ class ProtocolDataset(BaseSegDataset):
             DataError: Files are missing, duplicated or of unequal size, or a tile of the split has none.
         """
         images, labels = (self._files_of_tiles(folder) for folder in (self.image_dir, self.label_dir))
-        lonely = sorted(set(images) - set(labels))
-        if lonely:
+        unpaired = sorted(set(images) - set(labels))
+        if unpaired:
             raise DataError(
-                f'{Path(self.data_root) / self.label_dir}: no label for {len(lonely)} of {len(images)} images of '
-                f'{self.image_dir}, the first is {lonely[0]!r}'
+                f'{Path(self.data_root) / self.label_dir}: no label for {len(unpaired)} of {len(images)} images of '
+                f'{self.image_dir}, the first is {unpaired[0]!r}'
             )
         found = {self.tile_of(stem) for stem in images}
         missing = [tile for tile in self.tiles if tile not in found]

@@ -41,7 +41,7 @@ def held_out_splits(cfg: Config, phase: str) -> list[HeldOutSplit]:
         built = built_lazily(dataset)
         if getattr(built, 'held_out', False):
             source = built.metainfo['source']
-            name = f'{source["city"]} {source["split"]} ({source["protocol"]})'
+            name = f'{source["dataset"]} {source["split"]} ({source["protocol"]})'
             found.append(HeldOutSplit(path, name, built.data_root))
     return found
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from os import PathLike
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..files import save_png
-from ..metainfo import IGNORE_INDEX
-
-__all__ = ['overlay', 'panel', 'save_png', 'to_display']
+__all__ = ['overlay', 'panel', 'to_display']
 
 #: Range of the longer side of a picture in a panel, in pixels; images are scaled to fit.
 MAX_SIDE = 1024
@@ -53,21 +49,14 @@ def to_display(image: np.ndarray, bgr: bool = False) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
-def overlay(
-    image: np.ndarray,
-    labels: np.ndarray,
-    palette: Palette,
-    alpha: float = 0.5,
-    ignore_index: int = IGNORE_INDEX,
-) -> np.ndarray:
+def overlay(image: np.ndarray, labels: np.ndarray, palette: Palette, alpha: float = 0.5) -> np.ndarray:
     """Paints classes over an image.
 
     Args:
         image: (H, W, 3) uint8 array, RGB.
-        labels: (H, W) class indexes; pixels with `ignore_index` or any value that is not a class stay unpainted.
+        labels: (H, W) class indexes; pixels with any other value stay unpainted.
         palette: (r, g, b) of each class.
         alpha: Weight of the class colour, 0 (image alone) to 1 (colour alone).
-        ignore_index: Label of pixels to leave unpainted, even if it is the index of a class.
 
     Returns:
         (H, W, 3) uint8 array, RGB.
@@ -75,7 +64,7 @@ def overlay(
     colors = np.asarray(palette, np.uint8).reshape(-1, 3)
     table = np.zeros((len(colors) + 1, 3), np.uint8)
     table[:-1] = colors
-    painted = (labels >= 0) & (labels < len(colors)) & (labels != ignore_index)
+    painted = (labels >= 0) & (labels < len(colors))
     color = table.take(np.where(painted, labels, len(colors)), axis=0)
     mixed = cv2.addWeighted(color, alpha, image, 1 - alpha, 0)
     return cv2.copyTo(mixed, painted.view(np.uint8), image.copy())
@@ -87,9 +76,6 @@ def panel(
     pred: np.ndarray,
     classes: Sequence[str],
     palette: Palette,
-    path: str | PathLike[str] | None = None,
-    alpha: float = 0.5,
-    ignore_index: int = IGNORE_INDEX,
 ) -> np.ndarray:
     """Draws image, ground truth and prediction side by side, with titles and a legend of class colours below.
 
@@ -99,16 +85,13 @@ def panel(
         pred: (H, W) predicted class indexes.
         classes: Name of each class.
         palette: (r, g, b) of each class.
-        path: PNG file to write; none by default.
-        alpha: Weight of the class colour.
-        ignore_index: Label of pixels that stay unpainted.
 
     Returns:
         (height, width, 3) uint8 array, RGB.
     """
     shown, resized = _fit(to_display(image), *([] if label is None else [label]), pred)
     titles = ['Image', *([] if label is None else ['Ground truth']), 'Prediction']
-    pictures = [shown, *(overlay(shown, labels, palette, alpha, ignore_index) for labels in resized)]
+    pictures = [shown, *(overlay(shown, labels, palette) for labels in resized)]
 
     font = _font(15)
     cell_height, width = shown.shape[:2]
@@ -128,10 +111,7 @@ def panel(
     for (name, color), (x, y) in zip(entries, places, strict=True):
         draw.rectangle((x, legend_top + y, x + 15, legend_top + y + 15), color, _FRAME)
         draw.text((x + 22, legend_top + y + 13), name, _INK, _font(14), anchor='ls')
-    drawn = np.asarray(canvas).copy()
-    if path is not None:
-        save_png(path, drawn)
-    return drawn
+    return np.asarray(canvas).copy()
 
 
 def _stretch(band: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ class EvaluationReport:
         rules: Which classes are averaged and which pixels are excluded.
         protocol: The published protocol that defines the rules, or None.
         boundary: Boundary counts, or None.
-        source: The dataset's own description (city, protocol, split, tiles), or None.
+        source: The dataset's own description (dataset, protocol, split, tiles), or None.
         tiles: Scores of each tile and city, or None.
     """
 
@@ -259,7 +259,7 @@ def _source_lines(source: Mapping[str, Any] | None) -> Sequence[str]:
         return []
     tiles, missing = source['tiles'], source['missing_tiles']
     clean = ', clean' if source['clean'] else ''
-    line = f'{source["city"]}, split {source["split"]!r} of {source["protocol"]!r}{clean}, {source["labels"]} labels'
+    line = f'{source["dataset"]}, split {source["split"]!r} of {source["protocol"]!r}{clean}, {source["labels"]} labels'
     if not missing:
         return [f'{line}: all {len(tiles)} tiles']
     return [f'{line}: ONLY {len(tiles)} of {len(tiles) + len(missing)} tiles; missing: {", ".join(missing)}']

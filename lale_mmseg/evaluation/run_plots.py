@@ -1,4 +1,4 @@
-"""Charts that set trainings side by side, as PNG: scores over epochs, over the number of tiles, and image by image."""
+"""Charts that compare training runs, as PNG: scores over epochs, over the number of tiles, and image by image."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _CELL = 2.5
 
 @dataclass(frozen=True)
 class RunCurves:
-    """Curves of one training; each series is indexed by epoch or iteration.
+    """Curves of one run; each series is indexed by epoch or iteration.
 
     Attributes:
-        group: Trainings of one group, which differ in their seed, share a colour and an entry in the legend.
+        group: Runs of one group, which differ in their seed, share a colour and an entry in the legend.
         scores: Validation score in percent.
         losses: Training loss.
     """
@@ -55,7 +55,7 @@ def plot_run_curves(
     """Draws validation scores and training losses of runs; a star marks the best validation of each.
 
     Args:
-        runs: The trainings, those of one group in any place.
+        runs: The runs, those of one group in any place.
         path: PNG file to write.
         score: Name of the score, such as 'mIoU'.
         loss: What the losses are the sum of, such as 'loss_bce + loss_dice'.

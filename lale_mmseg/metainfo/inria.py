@@ -26,8 +26,6 @@ COLORS = ((200, 200, 200), (20, 80, 255))
 LABEL_VALUES = (0, 255)
 #: Side of every tile, in pixels.
 TILE_SIZE = 5000
-#: Metres.
-GROUND_SAMPLE_DISTANCE = 0.3
 
 #: Name of the dataset in `splits` of a protocol.
 DATASET = 'inria'

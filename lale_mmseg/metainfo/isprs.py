@@ -22,15 +22,10 @@ CLUTTER = 'clutter'
 
 #: The published labels: boundary pixels, which only eroded labels have, are ignored.
 PALETTE = Palette(CLASSES, COLORS, ignore_colors=(BOUNDARY_COLOR,))
-#: Full labels have no boundary pixels.
-FULL_PALETTE = Palette(CLASSES, COLORS)
+_FULL_PALETTE = Palette(CLASSES, COLORS)
 
-#: Ground sample distance in metres.
-GROUND_SAMPLE_DISTANCE = {'potsdam': 0.05, 'vaihingen': 0.09}
 #: Side of every Potsdam tile, in pixels; those of Vaihingen differ.
 POTSDAM_TILE_SIZE = 6000
-#: Potsdam tiles with known errors in their labels.
-FAULTY_LABELS = ('7_10',)
 
 
 def _tiles(text: str) -> tuple[str, ...]:
@@ -52,6 +47,11 @@ TILES: dict[str, tuple[str, ...]] = {
 }
 
 _STEMS = {'potsdam': re.compile(r'\d+_\d+'), 'vaihingen': re.compile(r'area(\d+)')}
+
+
+def palette_of(kind: str) -> Palette:
+    """Palette of 'full' labels, or of 'eroded' ones, in which boundary pixels are ignored."""
+    return _FULL_PALETTE if kind == 'full' else PALETTE
 
 
 def tile_stem(dataset: str, tile: str) -> str:
@@ -77,6 +77,7 @@ def _clean(split: Split, tile: str) -> Split:
     return Split(_without(split.train, tile), (tile,), split.test)
 
 
+# 7_10 has known errors in its labels; GeoSeg does not use it.
 _GEOSEG: Mapping[str, Split] = {
     'potsdam': Split(_without(_POTSDAM_24, '2_10', '7_10'), ('2_10',), _POTSDAM_14),
     'vaihingen': Split(_without(_VAIHINGEN_16, '30'), ('30',), _VAIHINGEN_17),

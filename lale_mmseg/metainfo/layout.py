@@ -69,20 +69,15 @@ def find_layout(root: Path, split: str, image_dir: str = 'images', mask_dir: str
     )
 
 
-def list_pairs(layout: SplitLayout, require_masks: bool = True) -> list[Pair]:
+def list_pairs(layout: SplitLayout) -> list[Pair]:
     """Lists the images of a split with their masks, in the order of the text file or by name.
-
-    Args:
-        layout: From `find_layout`.
-        require_masks: Whether an image without mask is an error.
 
     Raises:
         DataError: The split is empty, lists a stem twice, or lacks an image or a mask.
     """
     pairs, problems = inspect_split(layout)
     # Masks without an image in a folder are harmless.
-    harmless = {'mask without image'} | (set() if require_masks else {'missing mask'})
-    problems = [problem for problem in problems if problem.kind not in harmless]
+    problems = [problem for problem in problems if problem.kind != 'mask without image']
     if problems:
         others = [problem.stem for problem in problems[1:] if problem.kind == problems[0].kind]
         message = ', '.join([f'{layout.origin}: {problems[0].message}', *others[: _SHOWN - 1]])
@@ -103,14 +98,14 @@ def inspect_split(layout: SplitLayout) -> tuple[list[Pair], list[Problem]]:
     if layout.stems_file is not None:
         stems, stem_problems = _read_stems(layout.stems_file)
         problems += stem_problems
-        lonely = []
+        unpaired = []
     else:
-        lonely = sorted(set(masks) - set(images))
-    if not stems and not lonely:
+        unpaired = sorted(set(masks) - set(images))
+    if not stems and not unpaired:
         message = f'the split is empty; images end in {", ".join(IMAGE_SUFFIXES)}'
         problems.append(Problem('empty split', '', layout.origin, message))
     problems += _missing('image', stems, images, layout.images) + _missing('mask', stems, masks, layout.masks)
-    for stem in lonely:
+    for stem in unpaired:
         message = f'no image in {layout.images} for {stem}'
         problems.append(Problem('mask without image', stem, masks[stem], message))
     return [Pair(stem, images[stem], masks.get(stem)) for stem in stems if stem in images], problems

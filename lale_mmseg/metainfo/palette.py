@@ -49,10 +49,10 @@ def unpack_color(value: int) -> Color:
 
 
 @lru_cache(maxsize=8)
-def _lookup_table(colors: tuple[Color, ...], ignore_colors: tuple[Color, ...], ignore_index: int) -> np.ndarray:
+def _lookup_table(colors: tuple[Color, ...], ignore_colors: tuple[Color, ...]) -> np.ndarray:
     table = np.full(1 << 24, _UNKNOWN, np.uint8)
     for red, green, blue in ignore_colors:
-        table[red | green << 8 | blue << 16] = ignore_index
+        table[red | green << 8 | blue << 16] = IGNORE_INDEX
     for index, (red, green, blue) in enumerate(colors):
         table[red | green << 8 | blue << 16] = index
     return table
@@ -119,22 +119,17 @@ class Palette:
         return dict(classes=self.classes, palette=[list(color) for color in self.colors])
 
     def decode(
-        self,
-        rgb: np.ndarray,
-        unknown: Literal['error', 'ignore'] = 'error',
-        ignore_index: int = IGNORE_INDEX,
-        source: str = 'mask',
+        self, rgb: np.ndarray, unknown: Literal['error', 'ignore'] = 'error', source: str = 'mask'
     ) -> np.ndarray:
         """Converts an RGB mask to class indexes.
 
         Args:
             rgb: (H, W, 3) uint8 array in RGB order.
-            unknown: How to treat a colour outside the palette: 'error', or 'ignore' to map it to `ignore_index`.
-            ignore_index: Label of ignored pixels.
+            unknown: How to treat a colour outside the palette: 'error', or 'ignore' to map it to IGNORE_INDEX.
             source: Name of the mask, for error messages.
 
         Returns:
-            (H, W) uint8 array of class indexes and `ignore_index`.
+            (H, W) uint8 array of class indexes and IGNORE_INDEX.
 
         Raises:
             DataError: The mask is not (H, W, 3) uint8, or has an unknown colour (the message gives its first pixel).
@@ -146,14 +141,14 @@ class Palette:
             )
         if unknown not in ('error', 'ignore'):
             raise DataError(f"unknown={unknown!r}: must be 'error' or 'ignore'")
-        table = _lookup_table(self.colors, self.ignore_colors, ignore_index)
+        table = _lookup_table(self.colors, self.ignore_colors)
         packed = pack_rgb(rgb)
         labels = table.take(packed, mode='clip')
         is_unknown = labels == _UNKNOWN
         if is_unknown.any():
             if unknown == 'error':
                 raise DataError(self._unknown_message(packed, is_unknown, source))
-            labels[is_unknown] = ignore_index
+            labels[is_unknown] = IGNORE_INDEX
         return labels
 
     def encode(self, labels: np.ndarray, ignore_color: Color = (0, 0, 0)) -> np.ndarray:

@@ -1,8 +1,6 @@
 """Unpacking ARAS400k from archives and parquet shards: checks, safety, continuing, counts."""
 
 import hashlib
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -17,8 +15,6 @@ from data_prep.datasets.aras400k.archives import from_archives
 from data_prep.datasets.aras400k.parquet import ShardWriter, from_parquet, shard_names
 from lale_mmseg.errors import DataError, InputError
 from lale_mmseg.files import encode_png
-
-SCRIPT = Path(__file__).resolve().parents[2] / 'data_prep' / 'aras400k.py'
 
 
 def md5(path: Path) -> str:
@@ -92,46 +88,18 @@ def test_wrong_md5_names_file_and_both_sums_and_unpacks_nothing(tmp_path, make_z
     assert from_archives(path.parent, tmp_path / 'out', workers=1, verify=False)['train']['pairs'] == 3
 
 
-@pytest.mark.parametrize('share', [0.0, 0.5, 0.98])
-def test_truncated_archive(tmp_path, make_zip, share):
-    path = make_zip('train')
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(DataError, match=r'train\.zip: cannot be read'):
-        unpack(path, tmp_path / 'out')
-
-
-def test_damaged_member_leaves_no_file_under_its_name(tmp_path, make_zip, make_pair):
-    path = make_zip('train')
-    data = bytearray(path.read_bytes())
-    with zipfile.ZipFile(path) as zipped:
-        info = zipped.getinfo('images/N38E032_000_001.png')
-    start = info.header_offset + 30 + len(info.filename)
-    data[start + info.compress_size // 2] ^= 0xFF
-    path.write_bytes(data)
-    with pytest.raises(DataError, match=r'train\.zip, images/N38E032_000_001\.png: cannot be read'):
-        unpack(path, tmp_path / 'out')
-    assert 'train/images/N38E032_000_001.png' not in files(tmp_path / 'out')
-
-
 @pytest.mark.parametrize(
-    'name', ['../evil.png', '/tmp/evil.png', 'images/../../evil.png', '..\\evil.png', 'C:/evil.png']
+    'name', ['/tmp/evil.png', 'images/../../evil.png', '..\\evil.png', 'C:/evil.png', 'images/link']
 )
-def test_member_that_leads_out_of_the_folder(tmp_path, make_zip, name):
-    path = make_zip('train', extra={name: b'x'})
-    with pytest.raises(DataError, match='unsafe name'):
+def test_unsafe_member(tmp_path, make_zip, name):
+    path, member = make_zip('train'), zipfile.ZipInfo(name)
+    member.external_attr = (0o120777 if name.endswith('link') else 0o100644) << 16
+    with zipfile.ZipFile(path, 'a') as zipped:
+        zipped.writestr(member, '/etc/passwd')
+    with pytest.raises(DataError, match='has an unsafe name or is a link'):
         unpack(path, tmp_path / 'out')
     assert files(tmp_path / 'out') == []
     assert not list(tmp_path.glob('evil*'))
-
-
-def test_member_that_is_a_link(tmp_path, make_zip):
-    path = make_zip('train')
-    link = zipfile.ZipInfo('images/link.png')
-    link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(path, 'a') as zipped:
-        zipped.writestr(link, '/etc/passwd')
-    with pytest.raises(DataError, match=r"'images/link\.png' has an unsafe name or is a link"):
-        unpack(path, tmp_path / 'out')
 
 
 @pytest.mark.parametrize(
@@ -141,7 +109,6 @@ def test_member_that_is_a_link(tmp_path, make_zip):
         ({'masks/a.png': b'x'}, 'no image for 1 of 3 pairs: a'),
         ({'labels/a.png': b'x'}, r"'labels/a\.png': images must lie in images/ or masks/"),
         ({'train/images/N38E032_000_000.png': b'x'}, 'images with the same stem: N38E032_000_000'),
-        ({'images/N38E032_000_000.jpg': b'x'}, 'images with the same stem: N38E032_000_000'),
     ],
 )
 def test_archive_of_other_content(tmp_path, make_zip, extra, message):
@@ -168,7 +135,7 @@ def test_interrupted_unpacking_is_continued(tmp_path, make_zip, monkeypatch):
     content = path.read_bytes()
     at = info.header_offset + 30 + len(info.filename) + info.compress_size // 2
     path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
-    with pytest.raises(DataError, match='cannot be read'):
+    with pytest.raises(DataError, match=r'train\.zip, masks/N38E032_000_001\.png: cannot be read'):
         unpack(path, out)
     first = out / 'train' / 'images' / 'N38E032_000_000.png'
     assert files(out) == [f'train/{kind}/{first.name}' for kind in ('images', 'masks')]
@@ -288,12 +255,3 @@ def test_command_line_ends_with_counts_and_shares(tmp_path, make_zip, shard_dir,
     assert '33.33' in capsys.readouterr().out
     assert main(['parquet', str(shard_dir), str(tmp_path / 'b'), '--parts', 'val', '--workers', '1']) == 0
     assert '100.00' in capsys.readouterr().out
-
-
-def test_script_prints_one_line_for_bad_data(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, 'archives', tmp_path, tmp_path / 'out'], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith(f'error: {tmp_path}: train.zip, val.zip, test.zip, synth.zip missing')
-    assert done.stderr.count('\n') == 1

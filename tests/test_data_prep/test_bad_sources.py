@@ -19,7 +19,7 @@ from data_prep.datasets.isprs.verify import verify_isprs
 from data_prep.inria import main as inria_main
 from data_prep.isprs import main as isprs_main
 from lale_mmseg.errors import ConfigError, DataError
-from tests.inria_tiles import make_inria, picture, roofs
+from tests.inria_tiles import make_inria, roofs
 from tests.inria_tiles import write_tif as write_geotiff
 from tests.isprs_tiles import make_potsdam, tile_labels, write_labels, write_tif, zip_folder
 
@@ -43,12 +43,12 @@ def source(made, tmp_path):
     return shutil.copytree(made, tmp_path / 'source')
 
 
-def fails(request: Request, source: Path, message: str, workers: int = 1) -> None:
+def fails(request: Request, source: Path, message: str) -> None:
     """The run ends with the message; the labels have no files, and nothing is left beside the output."""
     before = {path.name for path in source.parent.iterdir()} - {'out'}
     out = source.parent / 'out'
     with pytest.raises(DataError, match=message):
-        prepare(request, source, out, workers=workers)
+        prepare(request, source, out, workers=1)
     assert {path.name for path in source.parent.iterdir()} - {'out'} == before
     assert not [path for path in out.rglob('*2_11_*.png') if 'labels_full' in path.parts]
 
@@ -73,13 +73,10 @@ def zeros(bands: int, dtype: type = np.uint8):
 @pytest.mark.parametrize(
     ('name', 'spoil', 'message'),
     [
-        (IMAGE, Path.unlink, r'missing tile 2_11: image \(top_potsdam_2_11_RGB\.tif\)\. Found 1 image files, 2 full '),
         (LABEL, Path.unlink, r'missing tile 2_11: full labels \(top_potsdam_2_11_label\.tif\)'),
         (IMAGE, zeros(4), r'_RGB\.tif: has 4 band\(s\) of type uint8, expected 3 of 8 bits \(uint8\)'),
-        (LABEL, zeros(1), r'_label\.tif: has 1 band\(s\) of type uint8, expected 3'),
         (LABEL, zeros(3, np.uint16), r'_label\.tif: has 3 band\(s\) of type uint16'),
-        (IMAGE, partial(truncate, share=0), r'_RGB\.tif: cannot be read \(.*\); the file is damaged or truncated'),
-        (LABEL, partial(truncate, share=0.5), r'_label\.tif: cannot be read'),
+        (LABEL, partial(truncate, share=0.5), r'_label\.tif: cannot be read \(.*\); the file is damaged or truncated'),
         (
             LABEL,
             lambda path: write_labels(path, tile_labels('2_11', 149, 140)),
@@ -95,10 +92,6 @@ def test_isprs_file(source, name, spoil, message):
 @pytest.mark.parametrize(
     ('request_', 'message'),
     [
-        (
-            replace(REQUEST, tiles=('2_10', '7_13')),
-            r'missing tile 7_13: labels .*, tile 7_13: image \(top_potsdam_7_13_RGB\.tif\)',
-        ),
         # 34 tiles of protocol A lack image and label; it does not use 7_10, and 2_10 is whole.
         (
             replace(REQUEST, protocols=('geoseg',)),
@@ -108,30 +101,23 @@ def test_isprs_file(source, name, spoil, message):
         (replace(REQUEST, size=141), r'140x150 pixels .* --size 141; use at most 140'),
     ],
 )
-def test_isprs_source_lacks_what_is_requested(source, request_, message):
+def test_isprs_source_without_requested_files(source, request_, message):
     fails(request_, source, message)
 
 
-@pytest.mark.parametrize('share', [0.0, 0.99])
-@pytest.mark.parametrize('nested', [False, True])
-def test_truncated_archive(source, share, nested):
+def test_truncated_archive(source):
     labels = source / 'Potsdam' / '5_Labels_all'
     archive = zip_folder(labels, labels.with_suffix('.zip'), keep_top=False)
     shutil.rmtree(labels)
-    truncate(archive, share)
-    if nested:
-        zip_folder(source / 'Potsdam', source / 'Potsdam.zip')
-        shutil.rmtree(source / 'Potsdam')
-    where = r'Potsdam\.zip/Potsdam' if nested else 'Potsdam'
-    fails(REQUEST, source, rf'{where}/5_Labels_all\.zip: cannot be read')
-    # The archive around it.
-    if nested:
-        truncate(source / 'Potsdam.zip', 0.99)
-        fails(REQUEST, source, r'Potsdam\.zip: cannot be read')
+    truncate(archive, 0.99)
+    zip_folder(source / 'Potsdam', source / 'Potsdam.zip')
+    shutil.rmtree(source / 'Potsdam')
+    fails(REQUEST, source, r'Potsdam\.zip/Potsdam/5_Labels_all\.zip: cannot be read')
+    truncate(source / 'Potsdam.zip', 0.99)
+    fails(REQUEST, source, r'Potsdam\.zip: cannot be read')
 
 
-@pytest.mark.parametrize('workers', [1, 2])
-def test_damaged_member_of_an_archive(source, workers):
+def test_damaged_member_of_an_archive(source):
     images = source / 'Potsdam' / '2_Ortho_RGB'
     archive = zip_folder(images, images.with_suffix('.zip'))
     shutil.rmtree(images)
@@ -142,7 +128,7 @@ def test_damaged_member_of_an_archive(source, workers):
     archive.write_bytes(data)
     out = source.parent / 'out'
     with pytest.raises(DataError, match=r'2_Ortho_RGB\.zip/2_Ortho_RGB/top_potsdam_2_11_RGB\.tif: cannot be read'):
-        prepare(REQUEST, source, out, workers=workers)
+        prepare(REQUEST, source, out, workers=2)
     # Labels are made first; of the damaged image nothing remains.
     assert not list(out.rglob('windows/images/2_11_*'))
     assert not list(source.parent.glob('.*'))
@@ -231,19 +217,10 @@ def test_finished_units_outlive_an_error(source, tmp_path):
     ('main', 'options', 'message'),
     [
         (isprs_main, 'potsdam --size 128 --stride 129', '--stride 129 with --size 128: expected at most 128'),
-        (isprs_main, 'potsdam --protocol geosex', r"protocol 'geosex' is not known; known: A 'geoseg' .*D 'boundary'"),
-        (isprs_main, 'potsdam --protocol boundary', r"'boundary' \(D\) has no tiles of 'potsdam'; .* vaihingen"),
         (isprs_main, 'potsdam --protocol geoseg --labels full', '--labels full: protocols geoseg need eroded and full'),
         (isprs_main, 'potsdam --protocol geoseg --tiles 7_10', '--tiles 7_10: not used by --protocol geoseg'),
         (isprs_main, 'potsdam --stride 0', 'argument --stride: 0: expected 1 to inf'),
-        (isprs_main, 'potsdam --tiles 2_9', "argument --tiles: invalid choice: '2_9'"),
-        (isprs_main, 'potsdam --tolerant --max-distance 128', 'argument --max-distance: 128: expected 0 to 127'),
-        (isprs_main, 'potsdam --workers 0', 'argument --workers: 0: expected 1 to inf'),
-        (inria_main, 'full --stride 513', '--stride 513 with --size 512'),
-        (inria_main, 'full --cities sfo', "argument --cities: invalid choice: 'sfo'"),
-        (inria_main, 'few-shot --size 3', 'argument --size: 3: expected 4 to inf'),
         (inria_main, 'few-shot --min-share 5', 'argument --min-share: 5: expected 0 to 1'),
-        (inria_main, 'few-shot --quality 0', 'argument --quality: 0: expected 1 to 100'),
     ],
 )
 def test_invalid_options(tmp_path, capsys, main, options, message):
@@ -281,22 +258,14 @@ def inria_fails(train: Path, message: str, **options) -> None:
     assert {path.stem for path in out.rglob('crops/*/*')} == {path.stem for path in out.glob('markers/*.json')}
 
 
-def blank(shape: tuple[int, ...], dtype: type = np.uint8):
-    return lambda path: write_geotiff(path, np.zeros(shape, dtype))
+def blank(*shape: int):
+    return lambda path: write_geotiff(path, np.zeros(shape, np.uint8))
 
 
-def put_value(path: Path, value: int) -> None:
+def put_value(path: Path) -> None:
     labels = roofs(path.stem, SIDE, 50)
-    labels[61, 17] = labels[61, 90] = labels[99, 99] = value
+    labels[61, 17] = labels[61, 90] = labels[99, 99] = 254
     write_geotiff(path, labels)
-
-
-def damage_inside(path: Path) -> None:
-    """A packed file with zeros in the middle."""
-    write_geotiff(path, picture('austin6', roofs('austin6', SIDE, 50)))
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
@@ -304,21 +273,15 @@ def damage_inside(path: Path) -> None:
     [
         (
             'gt/austin6.tif',
-            partial(put_value, value=254),
+            put_value,
             r'train/gt/austin6\.tif: label 254 at row 61, column 17 \(3 pixels with such labels\); expected 0 '
             r'\(background\) and 255 \(building\)',
         ),
-        ('gt/austin2.tif', blank((90, 90)), r'gt/austin2\.tif: has 90x90 pixels .*images/austin2\.tif has 100x100'),
-        ('images/austin2.tif', blank((SIDE, SIDE, 4)), r'images/austin2\.tif: has 4 band\(s\) .* expected 3'),
-        ('gt/austin2.tif', blank((SIDE, SIDE, 3)), r'gt/austin2\.tif: has 3 band\(s\) .* expected 1'),
-        ('gt/austin2.tif', blank((SIDE, SIDE), np.uint16), r'gt/austin2\.tif: has 1 band\(s\) of type uint16'),
+        ('gt/austin2.tif', blank(SIDE, SIDE, 3), r'gt/austin2\.tif: has 3 band\(s\) .* expected 1'),
         # Also where the damage is outside the crop.
         ('images/austin6.tif', partial(truncate, share=0.97), r'images/austin6\.tif: cannot be read'),
-        ('gt/austin6.tif', partial(truncate, share=0.97), r'gt/austin6\.tif: cannot be read'),
-        ('gt/austin6.tif', partial(truncate, share=0), r'gt/austin6\.tif: cannot be read'),
-        ('images/austin6.tif', damage_inside, r'images/austin6\.tif: cannot be read'),
-        ('images/austin37.tif', blank((SIDE, SIDE, 3)), r'austin37\.tif: austin has tiles 1 to 36, this is none of'),
-        ('more/train/gt/austin1.tif', blank((SIDE, SIDE)), r'gt/austin1\.tif are both the mask of austin1; keep one'),
+        ('images/austin37.tif', blank(SIDE, SIDE, 3), r'austin37\.tif: austin has tiles 1 to 36; no such tile'),
+        ('more/train/gt/austin1.tif', blank(SIDE, SIDE), r'gt/austin1\.tif are both the mask of austin1; keep one'),
     ],
 )
 def test_inria_file(train, name, spoil, message):
@@ -326,7 +289,7 @@ def test_inria_file(train, name, spoil, message):
     inria_fails(train, message)
 
 
-def test_inria_source_lacks_what_is_requested(train, tmp_path):
+def test_inria_source_without_requested_files(train, tmp_path):
     (train / 'gt' / 'austin2.tif').unlink()
     message = (
         r'files of 34 of 36 tiles are missing: austin2 \(no gt/austin2\.tif\), austin3, .* and 26 more; unpack all '
@@ -343,7 +306,6 @@ def test_inria_source_lacks_what_is_requested(train, tmp_path):
     ('name', 'message'),
     [
         ('aerialimagelabeling.7z.001', r'7z\.001: is a packed archive, or a part of one; unpack it first, .*7z x'),
-        ('NEW2.zip.002', r'NEW2\.zip\.002: is a packed archive'),
         ('a.zip', r'a\.zip: cannot be read'),
         ('read.me', r'no tile was found; expected, for example, AerialImageDataset/train/images/austin1\.tif'),
     ],

@@ -85,7 +85,7 @@ def test_values(root):
         assert (found[0]['file'], found[0]['message']) == (str(path), message)
 
 
-def test_files_that_lack_are_damaged_or_too_many(root):
+def test_missing_damaged_and_extra_files(root):
     full = root / 'full'
     (full / 'windows' / 'images' / 'austin6_0_0_32_32.png').unlink()
     (full / 'tiles' / 'masks' / 'austin5.tif').unlink()
@@ -120,7 +120,7 @@ def test_missing_and_unfinished_tiles(source, tmp_path):
 
 
 def test_shares_of_windows_and_of_tiles(both):
-    """What is said of the weights of classes is what they come from."""
+    """The note on class weights has the share that they come from."""
     found = report(both / 'full')[1]
     once = InriaDataset(str(both / 'full'), missing_tiles='skip', lazy_init=True).class_pixels()
     share = f'{100 * once[1] / once.sum():.2f} %'

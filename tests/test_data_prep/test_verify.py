@@ -81,15 +81,11 @@ def test_processes_find_the_same(root):
 
 
 @pytest.mark.parametrize('kind', ['images', 'masks'])
-@pytest.mark.parametrize('damage', ['empty', 'text', 'truncated', 'flipped'])
-def test_damaged_file(root, kind, damage):
+@pytest.mark.parametrize(('share', 'found'), [(0, 'empty file'), (0.6, 'unreadable')])
+def test_damaged_file(root, kind, share, found):
     path = root / kind / 'a1.png'
-    data = bytearray(path.read_bytes())
-    flipped = data.copy()
-    flipped[60] ^= 0xFF
-    path.write_bytes(dict(empty=b'', text=b'<html>', truncated=data[: len(data) * 2 // 3], flipped=flipped)[damage])
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     fault = only_fault(root)
-    found = 'empty file' if damage == 'empty' else 'unreadable'
     assert (fault.kind, fault.split, fault.file) == (found, 'train', str(path))
 
 
@@ -103,16 +99,12 @@ def test_other_formats_whole_and_truncated(root, suffix):
     assert kinds(root) == [('unreadable', 'train')]
 
 
-@pytest.mark.parametrize('mode', ['L', '1'])
-def test_index_mask_instead_of_colours(root, mode):
-    Image.fromarray(np.ones((SIZE, SIZE), np.uint8)).convert(mode).save(root / 'masks' / 'a2.png')
-    assert only_fault(root).kind == 'index mask'
-
-
-def test_mask_with_a_colour_table_or_alpha_is_fine(root):
+def test_modes_of_masks(root):
     Image.fromarray(mask()).convert('P', palette=Image.Palette.ADAPTIVE, colors=2).save(root / 'masks' / 'a2.png')
     Image.fromarray(mask()).convert('RGBA').save(root / 'masks' / 'a3.png')
     assert kinds(root) == []
+    Image.fromarray(np.ones((SIZE, SIZE), np.uint8)).save(root / 'masks' / 'a2.png')
+    assert only_fault(root).kind == 'index mask'
 
 
 @pytest.mark.parametrize('folder', ['images', 'masks'])
@@ -205,19 +197,13 @@ def test_folder_layouts(tmp_path, layout):
 def test_aras_folders(tmp_path, put_pair):
     for number, split in enumerate(('train', 'val', 'test', 'synth')):
         put_pair(tmp_path / split, 'N38E032_000_000', number, label=number)
+    put(tmp_path / 'train' / 'masks' / 'N38E032_000_000.png', np.zeros((4, 4, 3), np.uint8))
     palette = load_palette(tmp_path, None, None)
     report = verify(tmp_path, Expected(palette), workers=1)
     assert report.faults == []
+    assert report.splits['train']['ignored_pixels'] == 16  # black is no data
     assert list(report.splits) == ['train', 'val', 'test', 'synth']
     assert report.splits['test']['class_shares']['grass'] == 100
-
-
-def test_black_is_no_data_in_aras400k(tmp_path, put_pair):
-    put_pair(tmp_path / 'train', 'x', 1)
-    put(tmp_path / 'train' / 'masks' / 'x.png', np.zeros((4, 4, 3), np.uint8))
-    report = verify(tmp_path, Expected(load_palette(tmp_path, 'aras400k', None)), workers=1)
-    assert report.faults == []
-    assert report.splits['train']['ignored_pixels'] == 16
 
 
 def test_which_classes(root, tmp_path):
@@ -260,12 +246,8 @@ def test_status_output_and_json(root, tmp_path, capsys):
     assert saved['faults'][0].keys() == {'kind', 'split', 'file', 'message'}
 
 
-def test_bad_usage_is_status_2(root, tmp_path, capsys):
+def test_bad_data_is_one_line_and_status_2(tmp_path):
     done = subprocess.run([sys.executable, SCRIPT, tmp_path / 'nowhere'], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith(f'error: {tmp_path}/nowhere: no split found')
     assert done.stderr.count('\n') == 1
-    for options in (['--bands', '0'], ['--dtype', 'unit8'], ['--workers', '0'], ['--ignore-colors', '1,2']):
-        with pytest.raises(SystemExit):
-            main([str(root), *options])
-        assert f'argument {options[0]}: ' in capsys.readouterr().err

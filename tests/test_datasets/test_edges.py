@@ -75,7 +75,7 @@ def test_maps_are_added_to_the_fields_that_are_transformed_and_packed():
     results = dict(
         img=np.zeros((20, 24, 3), np.uint8), img_shape=(20, 24), gt_seg_map=labels, seg_fields=['gt_seg_map']
     )
-    for step in (dict(type='LaplacianEdges', window=3), dict(type='RandomFlip', prob=1.0, direction='horizontal')):
+    for step in (dict(type='LabelEdges', window=3), dict(type='RandomFlip', prob=1.0, direction='horizontal')):
         results = TRANSFORMS.build(step)(results)
     assert results['seg_fields'] == ['gt_seg_map', 'gt_edge_map']
     assert np.array_equal(results['gt_edge_map'], label_edges(labels[:, ::-1], window=3))
@@ -98,7 +98,7 @@ def test_transforms_that_move_pixels_move_edges_as_they_move_labels(step):
     np.random.seed(1)  # noqa: NPY002
     labels = np.kron(np.random.default_rng(0).integers(0, 4, (5, 6)), np.ones((4, 4), int)).astype(np.uint8)
     results = dict(img=np.zeros((20, 24, 3), np.uint8), img_shape=(20, 24), gt_seg_map=labels.copy())
-    results = TRANSFORMS.build(dict(type='LaplacianEdges'))({**results, 'seg_fields': ['gt_seg_map']})
+    results = TRANSFORMS.build(dict(type='LabelEdges'))({**results, 'seg_fields': ['gt_seg_map']})
     results['gt_edge_map'] = labels.copy()  # what it holds does not matter here
     moved = TRANSFORMS.build(step)(results)
     assert not np.array_equal(moved['gt_seg_map'], labels)
@@ -109,4 +109,4 @@ def test_transforms_that_move_pixels_move_edges_as_they_move_labels(step):
 
 def test_even_windows_are_refused():
     with pytest.raises(ConfigError, match='window=2: must be odd'):
-        TRANSFORMS.build(dict(type='LaplacianEdges', window=2))
+        TRANSFORMS.build(dict(type='LabelEdges', window=2))

@@ -101,13 +101,13 @@ def test_the_test_of_the_full_protocol_is_not_published(prepared):
         build(prepared, split='test', lazy_init=True)
 
 
-def test_the_data_set_says_what_it_is_of(root):
+def test_source_of_the_dataset(root):
     dataset = build(root, protocol='few-shot', split='val')
     meta = dataset.metainfo
     assert meta['classes'] == ('background', 'building')
     assert meta['palette'] == [list(color) for color in inria.COLORS]
     assert meta['source'] == dict(
-        city='inria',
+        dataset='inria',
         protocol='few-shot',
         split='val',
         clean=False,
@@ -163,7 +163,7 @@ def test_unknown_options_are_errors(prepared, options, message):
         build(prepared, lazy_init=True, **options)
 
 
-def test_a_folder_that_is_not_prepared_says_how(tmp_path):
+def test_an_unprepared_folder_is_an_error_with_the_command(tmp_path):
     with pytest.raises(DataError, match=r'crops/images: no such folder.*data_prep/inria\.py few-shot SOURCE OUT'):
         build(tmp_path, protocol='few-shot')
     with pytest.raises(DataError, match=r'does not exist: prepare it with "python data_prep/inria\.py full'):
@@ -201,7 +201,7 @@ def test_a_bad_mask_is_an_error_with_its_name(root, pixels, message):
         dataset[tiles_in(dataset).index('austin1')]
 
 
-def test_the_first_strange_label_is_named():
+def test_the_first_unknown_label_is_named():
     values = mask_of(9)
     values[3, 5] = values[6, 1] = 128
     with pytest.raises(DataError, match=r'x.png: label 128 at row 3, column 5 is neither.*\(2 such pixels\)'):

@@ -49,7 +49,7 @@ def root(tmp_path):
 
 def build(root, **options):
     init_default_scope('mmseg')
-    config = dict(type='ISPRSProtocolDataset', data_root=str(root), city='vaihingen', pipeline=PIPELINE)
+    config = dict(type='ISPRSProtocolDataset', data_root=str(root), benchmark='vaihingen', pipeline=PIPELINE)
     return DATASETS.build(config | options)
 
 
@@ -119,7 +119,7 @@ def test_masks_of_mmsegmentation_count_from_one(root):
         (np.full((SIDE, SIDE), 257, np.uint16), r'expected an 8-bit mask.*uint16'),
         (np.zeros((SIDE, SIDE + 1), np.uint8), r'the mask has 8x9 pixels \(height x width\), its image .* has 8x8'),
     ],
-    ids=['stranger', '16 bits', 'size'],
+    ids=['unknown', '16 bits', 'size'],
 )
 def test_a_bad_label_is_an_error_with_its_name(root, pixels, message):
     write(root / 'tiles' / 'labels_eroded' / 'area30.png', pixels)
@@ -155,14 +155,14 @@ def test_an_image_without_label_is_an_error(root):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(city='berlin'), "city='berlin': must be one of 'potsdam', 'vaihingen'"),
+        (dict(benchmark='berlin'), "benchmark='berlin': must be one of 'potsdam', 'vaihingen'"),
         (dict(split='all'), "split='all'"),
         (dict(unit='crops'), "unit='crops'"),
         (dict(missing_tiles='ignore'), "missing_tiles='ignore': must be one of 'error', 'skip'"),
         (dict(unknown='keep'), "unknown='keep'"),
         (dict(protocol='Z'), "protocol 'Z' is not known"),
         (dict(protocol='E'), r"'full' \(E\) has no tiles of 'vaihingen'"),
-        (dict(protocol='D', city='potsdam'), "has no tiles of 'potsdam'"),
+        (dict(protocol='D', benchmark='potsdam'), "has no tiles of 'potsdam'"),
     ],
 )
 def test_unknown_options_are_errors(root, options, message):
@@ -170,7 +170,7 @@ def test_unknown_options_are_errors(root, options, message):
         build(root, **options)
 
 
-def test_a_folder_that_is_not_prepared_says_how(tmp_path):
+def test_an_unprepared_folder_is_an_error_with_the_command(tmp_path):
     with pytest.raises(DataError, match=r'labels_full: no such folder|images: no such folder.*data_prep/isprs.py'):
         build(tmp_path)
     with pytest.raises(DataError, match=r'data_prep/isprs\.py vaihingen'):
@@ -206,9 +206,9 @@ def test_missing_statistics_are_an_error(root):
         build(root, lazy_init=True).class_pixels()
 
 
-def test_the_data_set_says_what_it_is_of(root):
+def test_source_of_the_dataset(root):
     assert build(root, protocol='B', split='val', clean=True).metainfo['source'] == dict(
-        city='vaihingen', protocol='mmseg', split='val', clean=True, labels='eroded', tiles=['30'], missing_tiles=[]
+        dataset='vaihingen', protocol='mmseg', split='val', clean=True, labels='eroded', tiles=['30'], missing_tiles=[]
     )
     (root / 'tiles' / 'images' / 'area33.png').unlink()
     source = build(root, split='test', missing_tiles='skip').metainfo['source']
@@ -221,15 +221,15 @@ def test_files_of_one_name_in_two_folders_are_an_error(root):
         build(root, split='val')
 
 
-@pytest.mark.parametrize('city', ['potsdam', 'vaihingen'])
+@pytest.mark.parametrize('benchmark', ['potsdam', 'vaihingen'])
 @pytest.mark.parametrize('protocol', ['B', 'C'])
-def test_real_crops_load_and_evaluate(city, protocol, tmp_path):
-    """A crop of 512x512 of each city in the layout of mmsegmentation, labels counting from 1, by a sliding window."""
-    folder = REPO.parent / 'shared' / 'data' / 'tiles' / city
+def test_real_crops_load_and_evaluate(benchmark, protocol, tmp_path):
+    """A crop of 512x512 pixels of each in the layout of mmsegmentation, labels counting from 1, by a sliding window."""
+    folder = REPO.parent / 'shared' / 'data' / 'tiles' / benchmark
     if not folder.is_dir():
         pytest.skip('the real crops are not here')
     options = dict(image_dir='img_dir', label_dir='ann_dir', reduce_zero_label=True, missing_tiles='skip')
-    dataset = build(folder, city=city, protocol=protocol, **options)
+    dataset = build(folder, benchmark=benchmark, protocol=protocol, **options)
     assert len(dataset) == 1
     sample = dataset[0]
     label = sample['data_samples'].gt_sem_seg.data.numpy()
@@ -250,7 +250,7 @@ def test_real_crops_load_and_evaluate(city, protocol, tmp_path):
     scores = metric.evaluate(1)
     saved = json.loads((tmp_path / 'metrics.json').read_text())
     assert saved['protocol']['letter'] == protocol
-    assert saved['source']['city'] == city
+    assert saved['source']['dataset'] == benchmark
     assert len(saved['source']['tiles']) == 1
     assert saved['source']['missing_tiles']
     assert saved['num_pixels'] == (label != 255).sum()

@@ -160,7 +160,7 @@ class Runner:
         self.logger = self
 
     def info(self, message):
-        self.said = message
+        self.printed = message
 
 
 @pytest.mark.parametrize(

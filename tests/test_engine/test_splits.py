@@ -19,7 +19,7 @@ def config(root, **phases):
     init_default_scope('mmseg')
     cfg = dict(model=dict(decode_head=dict(loss_decode=[dict(type='A', class_weight='data'), dict(type='B')])))
     for phase in ('train', 'val', 'test'):
-        dataset = dict(type='ISPRSProtocolDataset', data_root=str(root), city='vaihingen', protocol='mmseg')
+        dataset = dict(type='ISPRSProtocolDataset', data_root=str(root), benchmark='vaihingen', protocol='mmseg')
         cfg[f'{phase}_dataloader'] = dict(dataset=dataset | dict(split=phase) | phases.get(phase, {}))
     return Config(cfg)
 

@@ -29,7 +29,7 @@ class TinyRoofs(BaseSegDataset):
     def __init__(self, split='train', free=False, **kwargs):
         self.split = split
         self.held_out = split == 'test' and not free
-        source = dict(city='inria', protocol='few-shot', split=split, clean=False, labels='full')
+        source = dict(dataset='inria', protocol='few-shot', split=split, clean=False, labels='full')
         super().__init__(metainfo=dict(source=source), data_prefix=dict(), **kwargs)
         # Not handed over: mmengine takes a text there for the name of a file.
         self._metainfo['tile_pattern'] = r'(?P<tile>(?P<city>[a-z]+)\d+)_\d+'

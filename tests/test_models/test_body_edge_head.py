@@ -287,7 +287,7 @@ def test_invalid_arguments(arguments, message):
 
 def test_edge_targets_that_are_missing_or_of_another_size():
     model = network('ued-bes')
-    with pytest.raises(ConfigError, match=r'no edge targets; add dict\(type="LaplacianEdges"\) to train_dataloader'):
+    with pytest.raises(ConfigError, match=r'no edge targets; add dict\(type="LabelEdges"\) to train_dataloader'):
         losses_of(model, batch(edges=False))
     data = batch()
     for sample in data['data_samples']:

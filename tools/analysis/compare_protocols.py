@@ -144,11 +144,11 @@ def count_tiles(
     rules = {left_out(protocol) for protocol in isprs.PROTOCOLS if protocol.test_labels == 'full'}
     boundaries = {rule: np.zeros((size, len(COUNTS)), np.int64) for rule in rules if tolerance is not None}
     for tile, path in track(predictions.items(), 'tiles', console=Console(stderr=True), total=len(predictions)):
-        pred = read_map(path, Palette(CLASSES, isprs.COLORS))
+        pred = read_map(path, isprs.palette_of('full'))
         if pred.max() >= size:
             raise DataError(f'{path}: value {pred.max()} is not a class; classes are 0 to {size - 1}')
         for kind, files in labels.items():
-            label = read_map(files[tile], isprs.PALETTE)
+            label = read_map(files[tile], isprs.palette_of(kind))
             if label.shape != pred.shape:
                 raise DataError(
                     f'{path}: (height, width) is {pred.shape}, that of its label {files[tile]} {label.shape}'

@@ -1,7 +1,7 @@
-"""Trainings side by side, from their work dirs alone: `python tools/analysis/compare_runs.py WORK_DIR... --out DIR`.
+"""Training runs side by side, from their work dirs: `python tools/analysis/compare_runs.py WORK_DIR... --out DIR`.
 
-Trainings whose configs differ in nothing but the seed form a group, with mean and standard deviation. Groups are sorted
-by validation, the only split to select by; test scores stand beside it for trainings that were tested.
+Runs whose configs differ in nothing but the seed form a group, with mean and standard deviation. Groups are sorted
+by validation, the only split to select by; test scores stand beside it for runs that were tested.
 """
 
 from __future__ import annotations
@@ -300,7 +300,7 @@ def draw(groups: Mapping[str, Sequence[Run]], first: Mapping[str, Run], out: Pat
 
 def parse_args() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description='Sets trainings side by side: scores, curves, predictions.')
+    parser = argparse.ArgumentParser(description='Compares training runs: scores, curves, predictions.')
     parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='work dirs of tools/train.py')
     parser.add_argument('--out', required=True, type=Path, metavar='DIR', help='folder for tables and pictures')
     parser.add_argument('--labels', nargs='+', metavar='NAME', help='names of the runs (default: of the work dirs)')

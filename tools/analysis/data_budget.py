@@ -39,7 +39,7 @@ FINISHED = 'budget_finished'
 
 @dataclass(frozen=True)
 class BudgetRun:
-    """One training: number of tiles, seed of their choice and of the training, their names, config and work dir."""
+    """One run: number of tiles, seed of their choice and of the training, their names, config and work dir."""
 
     count: int
     seed: int
@@ -160,14 +160,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='SEED', help='default: 0 1 2')
     parser.add_argument('--work-dir', required=True, type=Path, metavar='DIR', help='folder for runs and results')
     parser.add_argument('--random-init', action='store_true', help='start from random weights; see tools/train.py')
-    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings at the same time (default: 1)')
+    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='runs at the same time (default: 1)')
     parser.add_argument(
         '--cfg-options',
         dest='overrides',
         nargs='+',
         default=[],
         metavar='KEY=VALUE',
-        help='overrides for all trainings; see tools/train.py',
+        help='overrides for all runs; see tools/train.py',
     )
     return parser.parse_args()
 
@@ -208,6 +208,6 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    # SIGTERM ends the trainings, too, as Ctrl-C does.
+    # SIGTERM ends the runs, too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _cli.run(main)

@@ -1,4 +1,4 @@
-"""Reads what a training and its test left in a work dir: config, curves, scores."""
+"""Reads what a training run and its test left in a work dir: config, curves, scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOSS = re.compile(r'(?:decode(?:_\d+)?\.)?(loss_\w+)')
 
 @dataclass(frozen=True)
 class Run:
-    """A training in a work dir.
+    """A training run in a work dir.
 
     Attributes:
         label: Name in tables and pictures.
@@ -59,15 +59,15 @@ def read_run(folder: Path, label: str | None = None) -> Run:
     """Reads a work dir.
 
     Raises:
-        DataError: The work dir has no log of a training, or no validation in it.
+        DataError: The work dir has no log of a run, or no validation in it.
     """
     starts = _training_starts(folder)
-    # A resumed training keeps the seed of its first start, and `load_from` may name the checkpoint it resumed from.
+    # A resumed run keeps the seed of its first start, and `load_from` may name the checkpoint it resumed from.
     config = {**starts[-1][1], **{key: starts[0][1].get(key) for key in ('randomness', 'load_from')}}
     curves = read_curves([path.with_name('scalars.json') for path, _ in starts])
     val = pd.DataFrame.from_dict(curves.val, orient='index')
     if 'mIoU' not in val:
-        raise DataError(f'{folder}: no validation in its log; compare trainings after their first validation')
+        raise DataError(f'{folder}: no validation in its log; compare runs after their first validation')
     seed = (config.get('randomness') or {}).get('seed')
     without_seed = {**config, 'randomness': {**(config.get('randomness') or {}), 'seed': None}}
     best = val.loc[val['mIoU'].idxmax()]
@@ -98,19 +98,19 @@ def read_run(folder: Path, label: str | None = None) -> Run:
 
 
 def _training_starts(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Logged configs of the starts of the last training in a work dir, the oldest first."""
+    """Logged configs of the starts of the last run in a work dir, the oldest first."""
     starts: list[tuple[Path, dict[str, Any]]] = []
     for path in sorted(folder.glob('*/vis_data/config.py')):
         if read_curves([path.with_name('scalars.json')]).train:  # else the log of a test
             config = Config.fromfile(path, import_custom_modules=False).to_dict()
             starts = [*starts, (path, config)] if config.get('resume') else [(path, config)]
     if not starts:
-        raise DataError(f'{folder}: no log of a training (DATE_TIME/vis_data/scalars.json); is it a work dir?')
+        raise DataError(f'{folder}: no log of a training run (DATE_TIME/vis_data/scalars.json); is it a work dir?')
     return starts
 
 
 def _initial_weights(config: Mapping[str, Any]) -> str:
-    """What a training started from: 'random', or the names of published weights or files."""
+    """What a run started from: 'random', or the names of published weights or files."""
     if config.get('load_from'):
         return Path(str(config['load_from'])).name
     names = []
@@ -141,7 +141,7 @@ def _losses(train: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def prediction_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the predictor that a training validated with, as JSON has them."""
+    """Options of the predictor that a run validated with, as JSON has them."""
     return json.loads(json.dumps(asdict(TestOptions.parse(config['model'].get('test_cfg')))))
 
 
@@ -153,13 +153,11 @@ def _test_row(
     config: Mapping[str, Any],
     notes: list[str],
 ) -> dict[str, Any]:
-    """Cells of the test; removes a test of another training from `metrics`, and notes what is unusual about it."""
+    """Cells of the test; removes a test of another run from `metrics`, and notes what is unusual about it."""
     path = folder / 'test' / 'run.json'
     run = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     if run.get('config_hash') not in hashes or run.get('split') not in ('test', None):
-        notes.append(
-            f'its test is left out: test/run.json is missing, of another training or of split {run.get("split")!r}'
-        )
+        notes.append(f'its test is left out: test/run.json is missing, of another run or of split {run.get("split")!r}')
         del metrics['test']
         return {}
     if best not in (run['epoch'], run['iter']):
@@ -187,7 +185,7 @@ def data_of(run: Run, split: str) -> dict[str, Any]:
         return {'metrics.json': None}
     source = content.get('source') or {}
     return {
-        'dataset': source.get('city'),
+        'dataset': source.get('dataset'),
         'protocol': (content.get('protocol') or {}).get('name', source.get('protocol')),
         'averaged classes': content['score_classes'],
         'images': content['num_images'],

@@ -26,7 +26,7 @@ train_dataloader = dict(
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type='ISPRSProtocolDataset',
-        city='potsdam',
+        benchmark='potsdam',
         protocol='geoseg',
         split='train',
         pipeline=train_pipeline,
@@ -40,7 +40,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='ISPRSProtocolDataset',
-        city='potsdam',
+        benchmark='potsdam',
         protocol='geoseg',
         split='val',
         pipeline=test_pipeline,
@@ -53,7 +53,7 @@ test_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='ISPRSProtocolDataset',
-        city='potsdam',
+        benchmark='potsdam',
         protocol='geoseg',
         split='test',
         pipeline=test_pipeline,

@@ -19,11 +19,11 @@ train_pipeline = [
             dict(type='GaussianBlur', sigma_limit=(0.1, 1.0), p=0.5),
         ],
     ),
-    dict(type='LaplacianEdges'),
+    dict(type='LabelEdges'),
     dict(type='PackSegInputs'),
 ]
-train_dataloader = dict(dataset=dict(city='vaihingen', protocol='boundary', pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(city='vaihingen', protocol='boundary'))
-test_dataloader = dict(dataset=dict(city='vaihingen', protocol='boundary'))
+train_dataloader = dict(dataset=dict(benchmark='vaihingen', protocol='boundary', pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(benchmark='vaihingen', protocol='boundary'))
+test_dataloader = dict(dataset=dict(benchmark='vaihingen', protocol='boundary'))
 val_evaluator = dict(protocol='boundary')
 test_evaluator = dict(protocol='boundary')

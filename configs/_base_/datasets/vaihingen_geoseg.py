@@ -2,6 +2,6 @@
 # eroded labels of 17 (docs/protocols.md).
 _base_ = './potsdam_geoseg.py'
 data_root = 'data/vaihingen'
-train_dataloader = dict(dataset=dict(city='vaihingen'))
-val_dataloader = dict(dataset=dict(city='vaihingen'))
-test_dataloader = dict(dataset=dict(city='vaihingen'))
+train_dataloader = dict(dataset=dict(benchmark='vaihingen'))
+val_dataloader = dict(dataset=dict(benchmark='vaihingen'))
+test_dataloader = dict(dataset=dict(benchmark='vaihingen'))

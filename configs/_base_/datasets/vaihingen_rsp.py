@@ -4,6 +4,6 @@
 # one is tested. `clean=True` validates on training tile 30 instead and saves the best checkpoint.
 _base_ = './potsdam_rsp.py'
 data_root = 'data/vaihingen'
-train_dataloader = dict(dataset=dict(city='vaihingen'))
-val_dataloader = dict(dataset=dict(city='vaihingen'))
-test_dataloader = dict(dataset=dict(city='vaihingen'))
+train_dataloader = dict(dataset=dict(benchmark='vaihingen'))
+val_dataloader = dict(dataset=dict(benchmark='vaihingen'))
+test_dataloader = dict(dataset=dict(benchmark='vaihingen'))

@@ -1,7 +1,7 @@
 # The light body and edge network: GhostNet x1.0, U-shaped decoder (UED), body-edge separation (BES) and spatial fusion
 # (SFM). `spatial_fusion=False` leaves out SFM, `separate_body_edge=False` with it BES, too. Other sizes change `arch`,
 # and `in_channels` and `channels` of the head; num_classes comes from the data. Training needs the edge targets of the
-# transform LaplacianEdges.
+# transform LabelEdges.
 data_preprocessor = dict(
     type='ChannelsLastDataPreProcessor',
     mean=[123.675, 116.28, 103.53],

@@ -59,12 +59,12 @@ def from_archives(
 
 
 def _find_archives(folder: Path, parts: Sequence[str] | None) -> list[Path]:
-    there = [part for part in PARTS if (folder / f'{part}.zip').is_file()]
-    missing = [part for part in parts or () if part not in there]
-    if missing or not there:
+    existing = [part for part in PARTS if (folder / f'{part}.zip').is_file()]
+    missing = [part for part in parts or () if part not in existing]
+    if missing or not existing:
         names = ', '.join(f'{part}.zip' for part in missing or PARTS)
         raise DataError(f'{folder}: {names} missing; download the published archives of ARAS400k to this folder')
-    return [folder / f'{part}.zip' for part in there if part in (parts or there)]
+    return [folder / f'{part}.zip' for part in existing if part in (parts or existing)]
 
 
 def _check_md5(path: Path, expected: str) -> None:
@@ -108,10 +108,10 @@ def _members(archive: Path) -> list[dict[str, zipfile.ZipInfo]]:
         if twice:
             raise DataError(f'{archive}: {kind} with the same stem: {some_of(twice, 5)}')
     images, masks = (dict(members) for members in found.values())
-    for kind, lonely in (('mask', images.keys() - masks.keys()), ('image', masks.keys() - images.keys())):
-        if lonely:
+    for kind, unpaired in (('mask', images.keys() - masks.keys()), ('image', masks.keys() - images.keys())):
+        if unpaired:
             raise DataError(
-                f'{archive}: no {kind} for {len(lonely)} of {len(images)} pairs: {some_of(sorted(lonely), 5)}'
+                f'{archive}: no {kind} for {len(unpaired)} of {len(images)} pairs: {some_of(sorted(unpaired), 5)}'
             )
     return [images, masks]
 

@@ -80,8 +80,8 @@ def make_all(
     Raises:
         DataError: See `make_pairs`; or the folders hold files that do not belong to the data.
     """
-    with folder.writing([job.unit for job in jobs], overwrite) as unmade:
-        names = {unit.name for unit in unmade}
+    with folder.locked():
+        names = {unit.name for unit in folder.unmade([job.unit for job in jobs], overwrite)}
         jobs = [job for job in jobs if job.unit.name in names]
         list(map_jobs(title, make_pairs, jobs, workers, unit='blocks'))
         parts = parts_of(folder.root)

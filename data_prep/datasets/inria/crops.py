@@ -97,9 +97,9 @@ def read_nudges(path: Path, tiles: Collection[str]) -> dict[str, tuple[int, int]
     except ValueError as error:
         raise DataError(f'{path}: {error}; expected a table tile,x,y of a tile and two whole numbers') from None
     names = [tile for tile, _ in table]
-    strange = [tile for tile in names if names.count(tile) > 1 or tile not in tiles]
-    if strange:
-        raise DataError(f'{path}: {some_of(strange)}: listed twice, or not in the source; remove the lines')
+    wrong = [tile for tile in names if names.count(tile) > 1 or tile not in tiles]
+    if wrong:
+        raise DataError(f'{path}: {some_of(wrong)}: listed twice, or not in the source; remove the lines')
     return dict(table)
 
 

@@ -105,7 +105,7 @@ def prepare(
     """
     out = Path(out)
     folder = Prepared(out, f'{_KIND}{request.protocol}')
-    with scratch_beside(out) as scratch:
+    with folder.locked(), scratch_beside(out) as scratch:
         tiles = find_tiles(Path(source), request.tiles, request.missing == 'skip', scratch)
         nudges = {} if request.nudges is None else read_nudges(request.nudges, tiles)
         units = [request.unit(files, nudges.get(tile)) for tile, files in tiles.items()]
@@ -119,10 +119,9 @@ def prepare(
         # What is finished was checked before: a repeated command opens no file.
         new = units if overwrite else folder.unfinished(units)
         list(map_jobs('checking headers', check, new, workers, threads=True, unit='tiles'))
-        with folder.writing(units, overwrite) as unmade:
-            jobs = [(unit, tiles[unit.name]) for unit in unmade]
-            _make_all(folder, request, jobs, scratch, workers)
-    return made_tiles(out), len(unmade)
+        jobs = [(unit, tiles[unit.name]) for unit in folder.unmade(units, overwrite)]
+        _make_all(folder, request, jobs, scratch, workers)
+    return made_tiles(out), len(jobs)
 
 
 def protocol_of(kind: str) -> str | None:
@@ -151,11 +150,11 @@ def read_mask(path: Path, name: str) -> np.ndarray:
     with open_raster(path, name) as raster:
         labels = raster.read(1)
     off, on = inria.LABEL_VALUES
-    strange = (labels != off) & (labels != on)
-    if strange.any():
-        row, column = np.unravel_index(int(strange.argmax()), strange.shape)
+    unknown = (labels != off) & (labels != on)
+    if unknown.any():
+        row, column = np.unravel_index(int(unknown.argmax()), unknown.shape)
         raise DataError(
-            f'{name}: label {labels[row, column]} at row {row}, column {column} ({int(strange.sum()):,} pixels with '
+            f'{name}: label {labels[row, column]} at row {row}, column {column} ({int(unknown.sum()):,} pixels with '
             f'such labels); expected {off} (background) and {on} (building)'
         )
     return labels

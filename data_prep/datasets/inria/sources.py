@@ -52,7 +52,7 @@ def find_tiles(source: Path, wanted: Sequence[str], skip_missing: bool, scratch:
         if kind is None or name is None or (above and above[-1].lower() != 'train'):
             continue
         if path.stem not in inria.TILES:
-            raise DataError(f'{file.name}: {name[1]} has tiles 1 to {inria.TILES_PER_CITY}, this is none of them')
+            raise DataError(f'{file.name}: {name[1]} has tiles 1 to {inria.TILES_PER_CITY}; no such tile')
         other = found.setdefault((path.stem, kind), file)
         # A link may lead to the same file.
         if (other.path.resolve(), other.member) != (file.path.resolve(), file.member):

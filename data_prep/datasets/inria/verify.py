@@ -47,8 +47,8 @@ def verify_inria(root: Path, workers: int | None = None) -> Report:
         report.faults.append(Fault('missing overview', '', str(root / OVERVIEW), 'run data_prep/inria.py as before'))
     items = [item for tile, marker in markers.items() for item in _items(root, splits[tile], marker)]
     order = [f'{split} {top}' for split in ('train', 'val', 'test') for top in ('windows', 'tiles', 'crops')]
-    there = {item.split for item in items}
-    for found in report.check(items, [split for split in order if split in there], workers):
+    existing = {item.split for item in items}
+    for found in report.check(items, [split for split in order if split in existing], workers):
         # Windows overlap, so their pixels were not counted.
         if not found.item.split.endswith('windows'):
             tile = (found.item.mask or found.item.image or root).stem

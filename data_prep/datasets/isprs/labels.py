@@ -15,7 +15,7 @@ from lale_mmseg.metainfo.palette import pack_rgb, unpack_color
 
 
 @dataclass
-class Stranger:
+class UnknownColor:
     """A colour outside the palette: first pixel, number of pixels, nearest label, and the distance to its colour."""
 
     row: int
@@ -23,11 +23,6 @@ class Stranger:
     count: int
     label: int
     distance: float
-
-
-def palette_of(kind: str) -> Palette:
-    """Palette of full labels, or of eroded labels, where black is ignored."""
-    return isprs.FULL_PALETTE if kind == FULL else isprs.PALETTE
 
 
 def decode_labels(
@@ -47,39 +42,44 @@ def decode_labels(
     Raises:
         DataError: A colour cannot be mapped.
     """
-    palette, limit = palette_of(kind), -1.0 if max_distance is None else max_distance
+    palette, limit = isprs.palette_of(kind), -1.0 if max_distance is None else max_distance
     labels = np.empty((raster.height, raster.width), np.uint8)
-    strangers: dict[int, Stranger] = {}
+    unknown: dict[int, UnknownColor] = {}
     # In strips, because packed colours take four bytes a pixel; and an error need not read the rest of the file.
     for rows in strips(raster.height):
         rgb = read_rows(raster, rows)  # (rows, W, 3)
         labels[rows] = palette.decode(rgb, 'ignore')
-        _map_strangers(rgb, labels[rows], rows.start, palette, limit, strangers)
-        beyond = {value: found for value, found in strangers.items() if found.distance > limit}
+        _map_unknown(rgb, labels[rows], rows.start, palette, limit, unknown)
+        beyond = {value: found for value, found in unknown.items() if found.distance > limit}
         if beyond:
             raise DataError(_message(beyond, kind, max_distance, name))
     counts = count_values(labels)
     return labels, dict(
         pixels=counts[: palette.num_classes].tolist(),
         ignored=int(counts[IGNORE_INDEX]),
-        mapped_pixels=sum(found.count for found in strangers.values()),
-        mapped_colors=len(strangers),
-        largest_distance=round(max((found.distance for found in strangers.values()), default=0.0), 2),
+        mapped_pixels=sum(found.count for found in unknown.values()),
+        mapped_colors=len(unknown),
+        largest_distance=round(max((found.distance for found in unknown.values()), default=0.0), 2),
     )
 
 
-def _map_strangers(
-    rgb: np.ndarray, labels: np.ndarray, first_row: int, palette: Palette, limit: float, strangers: dict[int, Stranger]
+def _map_unknown(
+    rgb: np.ndarray,
+    labels: np.ndarray,
+    first_row: int,
+    palette: Palette,
+    limit: float,
+    unknown: dict[int, UnknownColor],
 ) -> None:
-    """Adds the colours of a strip that are outside the palette to `strangers`; labels those that are near enough."""
-    strange = labels == IGNORE_INDEX
-    if not strange.any():
+    """Adds the colours of a strip that are outside the palette to `unknown`; labels those that are near enough."""
+    is_unknown = labels == IGNORE_INDEX
+    if not is_unknown.any():
         return
     packed = pack_rgb(rgb)  # (rows, W)
     for red, green, blue in palette.ignore_colors:
-        strange &= packed != (red | green << 8 | blue << 16)
+        is_unknown &= packed != (red | green << 8 | blue << 16)
     values, first, inverse, counts = np.unique(
-        packed[strange], return_index=True, return_inverse=True, return_counts=True
+        packed[is_unknown], return_index=True, return_inverse=True, return_counts=True
     )
     if not len(values):
         return
@@ -88,16 +88,16 @@ def _map_strangers(
     colors = np.stack([values & 255, values >> 8 & 255, values >> 16 & 255], 1)  # (N, 3)
     distances = np.sqrt(((colors[:, None] - known) ** 2).sum(2))  # (N, known)
     nearest, distances = known_labels[distances.argmin(1)], distances.min(1)
-    rows, columns = np.divmod(np.flatnonzero(strange)[first], strange.shape[1])
+    rows, columns = np.divmod(np.flatnonzero(is_unknown)[first], is_unknown.shape[1])
     for index, value in enumerate(values.tolist()):
         place = first_row + int(rows[index]), int(columns[index])
-        found = strangers.setdefault(value, Stranger(*place, 0, int(nearest[index]), float(distances[index])))
+        found = unknown.setdefault(value, UnknownColor(*place, 0, int(nearest[index]), float(distances[index])))
         found.count += int(counts[index])
-    labels[strange] = np.where(distances <= limit, nearest, np.uint8(IGNORE_INDEX))[inverse]
+    labels[is_unknown] = np.where(distances <= limit, nearest, np.uint8(IGNORE_INDEX))[inverse]
 
 
-def _message(strangers: dict[int, Stranger], kind: str, max_distance: float | None, name: str) -> str:
-    value, first = min(strangers.items(), key=lambda item: (item[1].row, item[1].column))
+def _message(unknown: dict[int, UnknownColor], kind: str, max_distance: float | None, name: str) -> str:
+    value, first = min(unknown.items(), key=lambda item: (item[1].row, item[1].column))
     color = unpack_color(value)
     nearest = 'boundary' if first.label == IGNORE_INDEX else isprs.CLASSES[first.label]
     known = ', '.join(f'{known} {color}' for known, color in zip(isprs.CLASSES, isprs.COLORS, strict=True))

@@ -18,7 +18,7 @@ from data_prep.core.prepared import Prepared, Unit, read_markers, without_files
 from data_prep.core.progress import map_jobs
 from data_prep.core.sources import check_tile, open_raster, scratch_beside
 from data_prep.core.tiles import Rows, read_rows, windows, write_tiff, write_window
-from data_prep.datasets.isprs.labels import decode_labels, palette_of
+from data_prep.datasets.isprs.labels import decode_labels
 from data_prep.datasets.isprs.request import Request, Tile, plan
 from data_prep.datasets.isprs.sources import BANDS, IMAGE, LABEL_KINDS, describe_kind, find_files, list_inputs
 from lale_mmseg.files import hash_json, write_json
@@ -65,7 +65,7 @@ def prepare(
     # A repeated command is recognised by its inputs alone: inner archives need not be copied out again.
     if not overwrite and not folder.unfinished([run]) and not folder.missing(markers[run.name]['units']):
         return made_units(out)
-    with scratch_beside(out) as scratch:
+    with folder.locked(), scratch_beside(out) as scratch:
         tiles = plan(request, find_files(source, request.wanted, scratch))
 
         def check(tile: Tile) -> None:
@@ -117,19 +117,18 @@ def _make_all(
     threads: int | None,
 ) -> None:
     units = [unit for job in jobs for unit in job.units]
-    with folder.writing(units, overwrite) as unmade:
-        names = {unit.name for unit in unmade}
-        jobs = [Job(job.tile, job.kind, tuple(unit for unit in job.units if unit.name in names)) for job in jobs]
-        jobs = [job for job in jobs if job.units]
-        try:
-            make = partial(_make, folder, request, scratch)
-            list(map_jobs('preparing', make, jobs, threads, threads=True, unit='images and labels'))
-        finally:
-            markers = made_units(folder.root)
-            write_json(folder.root / STATISTICS, statistics(markers))
-            folder.write_manifest({name: without_files(marker) for name, marker in markers.items()})
-        with folder.making(run) as output:
-            output.facts['units'] = {unit.name: unit.hash for unit in units}
+    names = {unit.name for unit in folder.unmade(units, overwrite)}
+    jobs = [Job(job.tile, job.kind, tuple(unit for unit in job.units if unit.name in names)) for job in jobs]
+    jobs = [job for job in jobs if job.units]
+    try:
+        make = partial(_make, folder, request, scratch)
+        list(map_jobs('preparing', make, jobs, threads, threads=True, unit='images and labels'))
+    finally:
+        markers = made_units(folder.root)
+        write_json(folder.root / STATISTICS, statistics(markers))
+        folder.write_manifest({name: without_files(marker) for name, marker in markers.items()})
+    with folder.making(run) as output:
+        output.facts['units'] = {unit.name: unit.hash for unit in units}
 
 
 def _job(request: Request, tile: Tile, kind: str) -> Job:
@@ -165,7 +164,7 @@ def _make(folder: Prepared, request: Request, scratch: Path, job: Job) -> None:
                 facts: dict[str, Any] = dict(bands=raster.count)
             else:
                 labels, facts = decode_labels(raster, kind, request.max_distance, name)
-                pixels = palette_of(kind).encode(labels) if request.masks == 'rgb' else labels
+                pixels = isprs.palette_of(kind).encode(labels) if request.masks == 'rgb' else labels
                 rows = pixels.__getitem__
         facts = dict(sha256=sha256) | facts | dict(tile=job.tile.name, content=kind, size=list(shape[:2]))
         # PNG cannot hold four bands without taking one for opacity.

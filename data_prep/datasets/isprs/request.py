@@ -14,7 +14,7 @@ from lale_mmseg.metainfo.protocols import find_protocol
 
 MASKS = ('index', 'rgb')
 #: Largest distance of a colour that --tolerant maps to a class. Class colours are at least 255 apart, so within 60 the
-#: nearest class is more than three times nearer than any other.
+#: nearest class is at less than a third of the distance to any other.
 MAX_DISTANCE = 60.0
 #: Half the distance between two class colours: beyond it the nearest class means nothing.
 DISTANCE_LIMIT = 127.0
@@ -108,12 +108,12 @@ def plan(request: Request, found: Mapping[Key, SourceFile]) -> list[Tile]:
     Raises:
         DataError: A tile lacks its image or needed labels, or there is no tile at all.
     """
-    wanted, there = request.wanted, {tile for tile, _ in found}
+    wanted, existing = request.wanted, {tile for tile, _ in found}
     chosen = [tile for tile in isprs.TILES[request.dataset] if any(request.products(tile))]
     if request.tiles is not None:
         chosen = [tile for tile in chosen if tile in request.tiles]
     elif not request.protocols:
-        chosen = [tile for tile in chosen if tile in there]
+        chosen = [tile for tile in chosen if tile in existing]
     tiles, missing = [], []
     for name in chosen:
         kinds = [kind for kind in wanted.labels if (name, kind) in found]

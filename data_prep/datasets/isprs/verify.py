@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_prep.core.checks import Expected, Fault, Item, Report, check_files, check_json
-from data_prep.datasets.isprs.labels import palette_of
 from data_prep.datasets.isprs.prepare import STATISTICS, TILES, WINDOWS, dataset_of, made_units, statistics
 from data_prep.datasets.isprs.sources import IMAGE, LABEL_KINDS
 from lale_mmseg.errors import DataError
@@ -37,7 +36,7 @@ def verify_isprs(root: Path, workers: int | None = None) -> Report:
         kind, product, settings = marker['content'], marker['product'], marker['settings']
         contents.setdefault((marker['tile'], product), set()).add(kind)
         height, width = [settings['size']] * 2 if product == WINDOWS else marker['size']
-        expected = Expected(palette_of(kind), bands=marker.get('bands', 3), masks=settings.get('masks', 'index'))
+        expected = Expected(isprs.palette_of(kind), bands=marker.get('bands', 3), masks=settings.get('masks', 'index'))
         for folder, names in marker['files'].items():
             for path in (root / folder / file for file in names):
                 if path.exists():

@@ -1,11 +1,11 @@
 """Transforms that mmsegmentation does not have."""
 
 from .augment import SeedDraw, SeededAlbu
-from .edges import LaplacianEdges, label_edges
+from .edges import LabelEdges, label_edges
 from .loading import LoadBands, LoadBinaryLabels, LoadLabels, LoadPaletteMask
 
 __all__ = [
-    'LaplacianEdges',
+    'LabelEdges',
     'LoadBands',
     'LoadBinaryLabels',
     'LoadLabels',

@@ -59,7 +59,7 @@ class SeededAlbu(Albu):
     reach; here each call is seeded from numpy's global state, which they do reach. Images with three bands are passed
     as RGB, as colour transforms expect.
 
-    All maps in `seg_fields`, such as the edges from LaplacianEdges, are transformed like `gt_seg_map`: as masks, whose
+    All maps in `seg_fields`, such as the edges from LabelEdges, are transformed like `gt_seg_map`: as masks, whose
     values are never mixed.
 
     Args:

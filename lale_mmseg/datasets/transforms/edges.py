@@ -39,7 +39,7 @@ def label_edges(labels: np.ndarray, window: int = 5, ignore_index: int = 255) ->
 
 
 @TRANSFORMS.register_module()
-class LaplacianEdges(BaseTransform):
+class LabelEdges(BaseTransform):
     """Makes the edge targets of BodyEdgeHead from `gt_seg_map`; see `label_edges` for the definition.
 
     Put it after all transforms that move pixels, since scaling would change the width of the edges, and before
@@ -58,7 +58,7 @@ class LaplacianEdges(BaseTransform):
 
     def __init__(self, window: int = 5, ignore_index: int = 255) -> None:
         if window % 2 == 0:  # the window would not be centred
-            raise ConfigError(f'LaplacianEdges: window={window}: must be odd')
+            raise ConfigError(f'LabelEdges: window={window}: must be odd')
         self.window = window
         self.ignore_index = ignore_index
 

@@ -45,7 +45,7 @@ class _LoadMask(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Loads the mask of `results`, if it has one; its size must be that of the image."""
-        if results.get('seg_map_path') is None:  # inference on images alone
+        if results.get('seg_map_path') is None:  # mmseg's `inference_model` passes images alone
             return results
         source = str(results['seg_map_path'])
         content = results.pop('mask_bytes', None) or read_bytes(source)

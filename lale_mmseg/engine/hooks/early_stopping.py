@@ -62,7 +62,7 @@ class LALEEarlyStopping(EarlyStoppingHook):
         self.begin = begin
 
     def before_train(self, runner: Runner) -> None:
-        """Checks that `begin` can be counted; a run that had stopped early trains no further when it is resumed."""
+        """Checks that `begin` can be counted; a run that had stopped early stops at once when it is resumed."""
         if self.begin:
             require_epochs(runner, f'LALEEarlyStopping: begin={self.begin} counts epochs')
         if self.wait_count >= self.patience:

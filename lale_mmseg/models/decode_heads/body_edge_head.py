@@ -43,7 +43,7 @@ class BodyEdgeHead(BaseDecodeHead):
     """Decodes all feature maps to the finest stride, separates body and edge, fuses them and classifies each pixel.
 
     `forward` returns the class logits at that stride, `outputs` those of all branches. Training needs the edge targets
-    of the transform `LaplacianEdges`, unless `separate_body_edge` is False.
+    of the transform `LabelEdges`, unless `separate_body_edge` is False.
 
     Args:
         in_channels: Number of channels of each feature map, finest first.
@@ -187,7 +187,7 @@ class BodyEdgeHead(BaseDecodeHead):
         if edges.shape != labels.shape:
             raise ConfigError(
                 f'BodyEdgeHead: edge targets have size {tuple(edges.shape[1:])} (height, width), labels '
-                f'{tuple(labels.shape[1:])}; put dict(type="LaplacianEdges") after all steps that change the size'
+                f'{tuple(labels.shape[1:])}; put dict(type="LabelEdges") after all steps that change the size'
             )
         for logits, loss, target in ((outputs.body, self.loss_body, labels), (outputs.edge, self.loss_edge, edges)):
             logits = F.interpolate(
@@ -202,7 +202,7 @@ def _edge_targets(samples: SampleList) -> Tensor:
     """Edge targets (B, H, W): 1, 0, and the label of ignored pixels."""
     if any('gt_edge_map' not in sample for sample in samples):
         raise ConfigError(
-            'BodyEdgeHead: the samples have no edge targets; add dict(type="LaplacianEdges") to '
+            'BodyEdgeHead: the samples have no edge targets; add dict(type="LabelEdges") to '
             'train_dataloader.dataset.pipeline before PackSegInputs, or set separate_body_edge=False'
         )
     return torch.cat([sample.gt_edge_map.data for sample in samples], dim=0)
