@@ -62,6 +62,7 @@ def worker(rank, port, folder):
     except RuntimeError as error:
         results['repeated'] = str(error)
     torch.save(results, os.path.join(folder, f'rank_{rank}.pt'))
+    torch.distributed.barrier()  # a process that leaves first may abort the other
     torch.distributed.destroy_process_group()
 
 
@@ -71,7 +72,7 @@ def results(tmp_path_factory):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(worker, (port, str(folder)), nprocs=2)
+    multiprocessing.start_processes(worker, (port, str(folder)), nprocs=2, start_method='forkserver')
     return [torch.load(folder / f'rank_{rank}.pt', weights_only=True) for rank in range(2)], folder
 
 
