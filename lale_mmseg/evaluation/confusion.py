@@ -264,8 +264,10 @@ def _range(values: torch.Tensor) -> tuple[int, int]:
 
 
 def _has_unknown(table: np.ndarray, num_classes: int, ignore_index: int) -> bool:
-    values = np.flatnonzero(table.any(axis=1))
-    return bool(np.any((values >= num_classes) & (values != ignore_index)))
+    unknown = np.count_nonzero(table[num_classes:])
+    if ignore_index >= num_classes:
+        unknown -= np.count_nonzero(table[ignore_index])
+    return unknown > 0
 
 
 def _unknown_message(label: torch.Tensor, num_classes: int, ignore_index: int, source: str) -> str:

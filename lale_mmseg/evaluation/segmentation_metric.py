@@ -218,8 +218,10 @@ class SegmentationMetric(BaseMetric):
         pattern = self._pattern() if self.per_tile else None
         if pattern is not None:
             tile_of(img_path, pattern)
+        if self.pred_dir is None:
+            return
         stem = Path(img_path).stem
-        if self.pred_dir is not None and self._stems.setdefault(stem, img_path) != img_path:
+        if self._stems.setdefault(stem, img_path) != img_path:
             raise DataError(
                 f'{self._stems[stem]} and {img_path} have the same stem, so both predictions would be {stem}.png; '
                 'rename one of the images, or remove pred_dir'
