@@ -4,6 +4,6 @@ _base_ = [
     '../_base_/models/deeplabv3plus_r34.py',
     '../_base_/datasets/inria_few_shot.py',
     '../_base_/default_runtime.py',
-    '../_base_/schedules/schedule_plateau_60e_freeze_20e.py',
+    '../_base_/schedules/schedule_roofs_60e_freeze_20e.py',
 ]
 randomness = dict(seed=42)

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/body_edge_building.py',
     '../_base_/datasets/inria_few_shot.py',
     '../_base_/default_runtime.py',
-    '../_base_/schedules/schedule_plateau_60e.py',
+    '../_base_/schedules/schedule_roofs_60e.py',
 ]
 randomness = dict(seed=42)
 train_pipeline = [*_base_.train_pipeline[:-1], dict(type='LabelEdges'), dict(type='PackSegInputs')]

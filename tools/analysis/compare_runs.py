@@ -29,7 +29,7 @@ from lale_mmseg.evaluation.run_plots import Picture, RunCurves, draw_grid, paint
 from lale_mmseg.files import write_atomic
 from lale_mmseg.metainfo import IGNORE_INDEX
 
-#: Published results of the few-shot roofs protocol: name, val IoU, test IoU, test F1, in percent.
+#: Published results of the few-shot roofs protocol in percent, means over the tiles: name, val IoU, test IoU, test F1.
 PUBLISHED = (
     ('U-Net from scratch', 73.5, 75.7, 86.1),
     ('U-Net, ResNet-34 (ImageNet)', 76.5, 79.6, 88.6),
@@ -46,8 +46,15 @@ _IGNORED = re.compile(
 _SHOWN = 30
 
 
+def common_monitor(runs: Sequence[Run]) -> str:
+    """The validation score that selected the best checkpoint of all runs; 'mIoU' if they differ."""
+    monitors = {run.monitor for run in runs}
+    return monitors.pop() if len(monitors) == 1 else 'mIoU'
+
+
 def grouped(runs: Sequence[Run]) -> tuple[dict[str, list[Run]], list[str]]:
     """Runs by group, the best mean validation first; and notes on duplicate seeds, which are not averaged."""
+    score = f'val {common_monitor(runs)}'
     members: dict[str, list[Run]] = {}
     notes = []
     for run in runs:
@@ -63,7 +70,7 @@ def grouped(runs: Sequence[Run]) -> tuple[dict[str, list[Run]], list[str]]:
         name = re.sub(rf'[ _.=-]*(seed)?[ _.=-]*{found[0].row["seed"]}$', '', found[0].label)
         alone = len(found) == 1 or not name or name in groups
         groups[found[0].label if alone else name] = found
-    best = {name: np.mean([run.row['val mIoU'] for run in found]) for name, found in groups.items()}
+    best = {name: np.mean([run.row[score] for run in found]) for name, found in groups.items()}
     return {name: groups[name] for name in sorted(groups, key=lambda name: -best[name])}, notes
 
 
@@ -200,11 +207,12 @@ def shown_groups(table: pd.DataFrame, groups: Mapping[str, Sequence[Run]], args:
     if args.baseline is not None:
         if args.baseline not in table.index:
             raise ConfigError(f'--baseline {args.baseline}: no such group; groups are {", ".join(table.index)}')
-        gain = table['val mIoU', 'mean'] - table['val mIoU', 'mean'][args.baseline]
+        score = f'val {common_monitor([run for runs in groups.values() for run in runs])}'
+        gain = table[score, 'mean'] - table[score, 'mean'][args.baseline]
         shown.insert(2, f'gain over {args.baseline}', gain.map('{:+.2f}'.format))
     if args.published:
         for name, *scores in PUBLISHED:
-            values = dict(zip(('val mIoU', 'test mIoU', 'test mF1'), scores, strict=True))
+            values = dict(zip(('val mean_tile_IoU', 'test mean_tile_IoU', 'test mean_tile_F1'), scores, strict=True))
             shown.loc[f'[published] {name}'] = [_number(values.get(column), 1) for column in shown]
     return shown.fillna('-')
 
@@ -252,7 +260,7 @@ def compare(runs: Sequence[Run], out: Path, args: argparse.Namespace) -> None:
     hidden = [column for column in ordered if column == 'prediction' or column.startswith('test IoU/')]
     single = ordered.drop(columns=hidden).set_index('run')
     single = single.map(lambda cell: '-' if pd.isna(cell) else f'{cell:.2f}' if isinstance(cell, float) else str(cell))
-    heading = 'Scores in percent, at the best validation; mean ± standard deviation over seeds.'
+    heading = f'Scores in percent, at the best validation by {common_monitor(runs)}; mean ± standard deviation over seeds.'
     print('\n'.join([*data_lines, heading, shown.to_string(), '', single.to_string(), '', *notes]))
     lines = ['# Comparison', '', *(f'- {line}' for line in data_lines), heading, '', markdown(shown), markdown(single)]
     write_atomic(out / 'comparison.md', '\n'.join([*lines, *(f'- {line}' for line in notes)]) + '\n')
@@ -276,13 +284,14 @@ def draw(groups: Mapping[str, Sequence[Run]], first: Mapping[str, Run], out: Pat
     # Networks may have losses of their own: the sum of those that all have is comparable.
     common = set.intersection(*(set(run.losses) for run in runs))
     names = sorted(common - {'loss'}) or ['loss']
+    score = common_monitor(runs)
     curves = [
-        RunCurves(name, run.val['mIoU'].dropna(), run.losses[names].sum(axis=1))
+        RunCurves(name, run.val[score].dropna(), run.losses[names].sum(axis=1))
         for name, members in groups.items()
         for run in members
     ]
     steps = ('Epoch' if all(run.by_epoch for run in runs) else 'Iteration', 'Iteration')
-    plot_run_curves(curves, out / 'curves.png', 'mIoU', ' + '.join(names), steps)
+    plot_run_curves(curves, out / 'curves.png', score, ' + '.join(names), steps)
     drawn = {name: run for name, run in first.items() if args.pictures in run.metrics}
     try:
         rows = picture_rows(drawn, args.pictures, args.rows)

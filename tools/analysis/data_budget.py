@@ -132,12 +132,13 @@ def write_results(runs: list[BudgetRun], args: argparse.Namespace) -> None:
     """Prints the table of finished runs and writes data_budget.csv, .json and .png."""
     found = [read_run(run.folder) for run in runs]
     table = pd.DataFrame([dict(tiles=run.count, seed=run.seed) for run in runs])
-    table['score'] = [run.row['val mIoU'] for run in found]
+    table['score'] = [run.row[f'val {run.monitor}'] for run in found]
     table['best'] = [run.row['best'] for run in found]
     table['trained'] = [run.row['trained'] for run in found]
     table['tile_names'] = [' '.join(run.tiles) for run in runs]
     averaged = found[0].metrics['val']['score_classes'] if 'val' in found[0].metrics else ['all classes']
-    score = f'{"IoU" if len(averaged) == 1 else "mIoU"} of {", ".join(averaged)}'
+    name = 'IoU' if found[0].monitor == 'mIoU' and len(averaged) == 1 else found[0].monitor
+    score = f'{name} of {", ".join(averaged)}'
     summary = table.groupby('tiles')['score'].agg(['count', 'mean', 'std', 'min', 'max'])
     print(f'best validation {score}, percent\n{summary.round(2).to_string()}')
     write_atomic(args.work_dir / 'data_budget.csv', table.to_csv(index=False))

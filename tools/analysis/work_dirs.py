@@ -34,6 +34,7 @@ class Run:
         label: Name in tables and pictures.
         folder: The work dir.
         config: Its config as plain data.
+        monitor: Name of the validation score that selected its best checkpoint, else 'mIoU'.
         key: What the seeds of one group have in common: hash of the config without seed, and initial weights.
         val: Validation scores, one row per validation, indexed by epoch or iteration.
         losses: Training losses by name, indexed by iteration.
@@ -46,6 +47,7 @@ class Run:
     label: str
     folder: Path
     config: dict[str, Any]
+    monitor: str
     key: str
     val: pd.DataFrame
     losses: pd.DataFrame
@@ -70,7 +72,9 @@ def read_run(folder: Path, label: str | None = None) -> Run:
         raise DataError(f'{folder}: no validation in its log; compare runs after their first validation')
     seed = (config.get('randomness') or {}).get('seed')
     without_seed = {**config, 'randomness': {**(config.get('randomness') or {}), 'seed': None}}
-    best = val.loc[val['mIoU'].idxmax()]
+    monitor = ((config.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
+    monitor = monitor if isinstance(monitor, str) and monitor in val else 'mIoU'
+    best = val.loc[val[monitor].idxmax()]
     row: dict[str, Any] = dict(run=label or folder.resolve().name, seed=seed, start=_initial_weights(config))
     row |= {f'val {name}': best[name] for name in SCORES + MORE_SCORES if name in best}
     row |= dict(best=int(best.name), trained=int(val.index[-1]), **_costs(folder))
@@ -87,6 +91,7 @@ def read_run(folder: Path, label: str | None = None) -> Run:
         label=row['run'],
         folder=folder,
         config=config,
+        monitor=monitor,
         key=f'{config_hash(Config(without_seed))} {config.get("load_from")}',
         val=val,
         losses=_losses(curves.train),

@@ -28,7 +28,7 @@ model = dict(
         type='SAMConvHead',
         in_channels=256,
         in_index=0,
-        decoder_channels=(128, 64, 32, 16),
+        decoder_channels=(384, 192, 96, 48),
         decoder_dropout=0.3,
         num_classes=None,
         norm_cfg=dict(type='SyncBN'),

@@ -21,5 +21,5 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     report=dict(type='ReportHook'),
+    early_stopping=dict(type='LALEEarlyStopping', monitor='mF1', rule='greater', patience=5),
 )
-custom_hooks = [dict(type='EarlyStoppingHook', monitor='mF1', rule='greater', patience=5, min_delta=0.0)]

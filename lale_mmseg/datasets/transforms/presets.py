@@ -6,8 +6,6 @@ blurs, adds noise or changes the size of a square image. From 'medium' on, image
 
 from __future__ import annotations
 
-import math
-
 import cv2
 
 #: Config of an albumentations transform: the class name as `type`, and its arguments.
@@ -18,9 +16,6 @@ LIGHT: tuple[Transform, ...] = (
     dict(type='D4', p=1.0),
 )
 
-#: The published rotation limit of 0.4 has no unit; it is read as radians (23 degrees).
-_TURN = math.degrees(0.4)
-
 MEDIUM: tuple[Transform, ...] = (
     *LIGHT,
     dict(
@@ -28,10 +23,10 @@ MEDIUM: tuple[Transform, ...] = (
         translate_percent=(-0.2, 0.2),
         scale=(0.7, 1.3),
         keep_ratio=True,
-        rotate=(-_TURN, _TURN),
+        rotate=(-0.4, 0.4),  # degrees, as albumentations reads the published value
         interpolation=cv2.INTER_LINEAR,
         mask_interpolation=cv2.INTER_NEAREST,
-        border_mode=cv2.BORDER_REFLECT_101,
+        border_mode=cv2.BORDER_REFLECT,
         p=0.7,
     ),
     dict(type='RandomBrightnessContrast', brightness_limit=(-0.2, 0.2), contrast_limit=(-0.3, 0.3), p=0.5),

@@ -18,7 +18,7 @@ class SAMConvHead(BaseDecodeHead):
     """Doubles the size of a feature map in stages (resizing, 3x3 convolution, norm, activation), and classifies.
 
     The four stages of the default turn SAM's neck at stride 16 into logits at full resolution, as outlines of buildings
-    at a ground sample distance of 30 cm need. 392,194 parameters with two classes.
+    at a ground sample distance of 30 cm need. 1,757,186 parameters with two classes; each stage costs the same.
 
     Args:
         in_channels: Number of channels of the feature map.
@@ -36,7 +36,7 @@ class SAMConvHead(BaseDecodeHead):
     def __init__(
         self,
         in_channels: int = 256,
-        decoder_channels: Sequence[int] = (128, 64, 32, 16),
+        decoder_channels: Sequence[int] = (384, 192, 96, 48),
         *,
         in_index: int = 0,
         decoder_dropout: float = 0.3,

@@ -26,7 +26,7 @@ class SAMUNetHead(BaseDecodeHead):
     """Makes a pyramid of equally coarse feature maps, decodes it as a U-Net does, and classifies at full resolution.
 
     Feature map i of n is enlarged 2 ** (n - 1 - i) times: those of four blocks of SAM, all at stride 16, get strides
-    2, 4, 8 and 16. The last stage has no skip and doubles the finest level. 1,540,162 parameters with SAM-B and two
+    2, 4, 8 and 16. The last stage has no skip and doubles the finest level. 6,298,402 parameters with SAM-B and two
     classes.
 
     Args:
@@ -49,8 +49,8 @@ class SAMUNetHead(BaseDecodeHead):
     def __init__(
         self,
         in_channels: Sequence[int] = (768, 768, 768, 768),
-        decoder_channels: Sequence[int] = (32, 64, 128, 256),
-        channels: int = 16,
+        decoder_channels: Sequence[int] = (80, 160, 320, 640),
+        channels: int = 40,
         *,
         in_index: Sequence[int] = (0, 1, 2, 3),
         decoder_dropout: float = 0.3,
