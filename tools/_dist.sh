@@ -25,5 +25,5 @@ launch() {
     # Picks a free port, so that several runs can share a machine.
     rendezvous=(--standalone)
   fi
-  exec "$PYTHON" -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node "$processes" "$TOOLS/$script" "$@"
+  exec "$PYTHON" "$TOOLS/_launch.py" "${rendezvous[@]}" --nproc-per-node "$processes" "$TOOLS/$script" "$@"
 }

@@ -25,6 +25,9 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='continue from this checkpoint, or from the newest readable one in the work dir',
     )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='remove the checkpoints of another run from the work dir'
+    )
     parser.add_argument('--amp', choices=[*AMP_DTYPES], help='mixed precision; fp16 needs a GPU')
     parser.add_argument('--compile', action='store_true', help='compile the network with torch.compile')
     parser.add_argument(
@@ -46,6 +49,8 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.dtype = AMP_DTYPES[args.amp]
     if args.compile:
         cfg.compile = True
+    if args.overwrite:
+        cfg.overwrite = True
     if args.random_init:
         left_out = leave_out_pretrained(cfg.model)
         if cfg.get('load_from') and not resumes_from_load_from(cfg, args.resume):

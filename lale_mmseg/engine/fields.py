@@ -9,15 +9,17 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import mmseg.registry as registries
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
 from .default_hooks import DEFAULT_HOOKS, MMENGINE_HOOKS
 
 #: Fields that are read by `Runner.from_cfg`, by mmengine's config machinery or by this package's tools.
@@ -28,7 +30,7 @@ KNOWN_FIELDS = [
     *['visualizer', 'vis_backends', 'log_processor', 'log_level', 'work_dir', 'experiment_name'],
     *['load_from', 'resume', 'partial_load', 'trust_checkpoint', 'default_scope', 'custom_imports', 'runner_type'],
     *['launcher', 'env_cfg', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile'],
-    *['augmentation', 'binary_class', 'clean', 'allow_held_out', 'untrainable'],
+    *['augmentation', 'binary_class', 'clean', 'allow_held_out', 'untrainable', 'overwrite'],
 ]
 #: Variables that configs commonly use, and that only look like misspelt fields.
 _USUAL_VARIABLES = [
@@ -46,7 +48,9 @@ _REPLACED_FIELDS = {
     'workflow': 'train_cfg.val_interval',
 }
 #: Python's message about an unknown argument, and mmengine's about an unknown type.
-_UNEXPECTED = re.compile(r"(?:(\w+)\.__init__|(\w+))\(\) got an unexpected keyword argument '(\w+)'")
+_UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
+#: Functions of mmengine that build parts, and the names of their arguments.
+_BUILDERS = {'build_from_cfg': 'cfg', 'build_dataloader': 'dataloader'}
 _UNREGISTERED = re.compile(r'(\S+) is not in the \S+ registry')
 
 
@@ -113,28 +117,48 @@ def located_errors(cfg: Config) -> Iterator[None]:
     """Turns errors of parts that cannot be built into a ConfigError with the path of the field and the nearest name."""
     try:
         yield
-    except (TypeError, KeyError) as error:
-        message = _located(cfg, str(error))
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        message = None if isinstance(error, InputError) else _located(cfg, error)
         if message is None:
             raise
         raise ConfigError(message) from error
 
 
-def _located(cfg: Config, message: str) -> str | None:
-    """The message for an error of a builder; None for other errors."""
-    unexpected, unregistered = _UNEXPECTED.search(message), _UNREGISTERED.search(message)
-    for path, part in _parts(cfg.to_dict(), ''):
-        kind = str(part['type'])
-        if unregistered and kind == unregistered[1].strip('\'"'):
-            names = [name for registry in _registries() for name in registry.module_dict]
-            return f'{path}.type: {kind!r} is not registered{_hint(kind, names)}; is its module in custom_imports?'
-        if unexpected and unexpected[3] in part:
-            for found in registered(kind):
-                bases = inspect.getmro(found) if inspect.isclass(found) else (found,)
-                if any(base.__name__ in (unexpected[1], unexpected[2]) for base in bases):
-                    known = arguments_of(found)
-                    return f'{path}: {kind} has no argument {unexpected[3]!r}{_hint(unexpected[3], known)}'
-    return None
+def _located(cfg: Config, error: Exception) -> str | None:
+    """The message for an error in mmengine's builder or in what it builds; None for other errors."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    built = [frame.f_locals[name] for frame in frames if (name := _BUILDERS.get(frame.f_code.co_name)) is not None]
+    if not built:
+        return None
+    part = built[-1]
+    path, kind = _path_of(cfg, part), part.get('type', 'DataLoader')
+    if path is None:
+        return None
+    if _UNREGISTERED.search(str(error)):
+        names = [name for registry in _registries() for name in registry.module_dict]
+        return f'{path}.type: {kind!r} is not registered{_hint(str(kind), names)}; is its module in custom_imports?'
+    unexpected = _UNEXPECTED.search(str(error))
+    if unexpected and unexpected[1] in part:
+        known = [name for found in registered(str(kind)) for name in arguments_of(found)]
+        return f'{path}: {kind} has no argument {unexpected[1]!r}{_hint(unexpected[1], known)}'
+    strings = ''.join(f'; {name} is the string {value!r}' for name, value in part.items() if _is_numeral(value))
+    last = frames[-1].f_code
+    return f'{path}: {kind} cannot be built: {error}{strings} ({Path(last.co_filename).name}, {last.co_name})'
+
+
+def _path_of(cfg: Config, part: Any) -> str | None:
+    """Path of the part of a config that a builder was given, which may have set more arguments."""
+    parts = [*_parts(cfg.to_dict(), ''), *((name, cfg[name]) for name in cfg if name.endswith('_dataloader'))]
+    same = [(path, found) for path, found in parts if found and found.get('type') == part.get('type')]
+    equal = [path for path, found in same if all(part.get(name) == value for name, value in found.items())]
+    return next(iter([*equal, *(path for path, _ in same)]), None)
+
+
+def _is_numeral(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and isinstance(float(value), float)
+    except ValueError:
+        return False
 
 
 def _parts(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

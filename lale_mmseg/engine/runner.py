@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,16 +13,19 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process, master_only
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import RUNNERS
 from torch import nn
 
 from .. import compat
+from ..errors import ConfigError
 from ..files import atomic_path, results_dir, write_json
 from . import held_out
 from .checkpoint import load_weights, newest_checkpoint, read_checkpoint, rename_weights
 from .config import PHASES, check_config, complete_config
+from .console import ConsoleFilter
 from .default_hooks import MMENGINE_HOOKS
 from .fields import located_errors
 from .network_check import check_heads
@@ -76,6 +80,22 @@ class LALERunner(Runner):
             compat.init_cpu_process_group(self.launcher, timeout)
         super().setup_env(env_cfg)
 
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Builds mmengine's logger, with the same arguments; its long messages go to the log file alone."""
+        logger = super().build_logger(*args, **kwargs)
+        files = [handler.baseFilename for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(ConsoleFilter(handler))
+        device = (
+            torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} thread(s)'
+        )
+        logger.info(
+            f'{self.experiment_name}: {self.world_size} process(es), {device}, seed {self.seed}; '
+            f'environment and config: {", ".join(files)}'
+        )
+        return logger
+
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Moves the model to its device and memory format, and wraps it in distributed runs."""
         if not is_model_wrapper(model) and getattr(unwrapped(model).data_preprocessor, 'channels_last', False):
@@ -101,14 +121,23 @@ class LALERunner(Runner):
         with self._checked('train', 'val'):
             check_splits(self.cfg)
             self._seen |= scenes_of(self.cfg, 'train')
-            used = sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
-            if used and not self._resume:
-                self.logger.warning(
-                    f'{self.work_dir} has checkpoints of another training ({", ".join(used[:3])}'
-                    f'{" ..." if len(used) > 3 else ""}), which this one will mix with: choose another --work-dir or '
-                    'continue that training with --resume'
-                )
+            self._require_own_work_dir()
             return super().train()
+
+    def _require_own_work_dir(self) -> None:
+        """Refuses a work dir with checkpoints of another run: `--resume` would later continue whichever is ahead."""
+        used = sorted(Path(self.work_dir).glob('*.pth'))
+        if not used or self._resume:
+            return
+        if not self.cfg.get('overwrite', False):
+            names = ', '.join(path.name for path in used[:3]) + (' ...' if len(used) > 3 else '')
+            raise ConfigError(
+                f'{self.work_dir} has checkpoints of another run ({names}): continue that run with --resume, choose '
+                'another --work-dir, or remove them with --overwrite'
+            )
+        if is_main_process():
+            for path in used:
+                path.unlink()
 
     def val(self) -> dict:
         """Checks the config against its data, then validates."""

@@ -70,6 +70,18 @@ def test_configs_of_mmsegmentation_pass():
         ({'optim_wrapper.optimizer.weight_decai': 0}, "^optim_wrapper.optimizer: AdamW .*'weight_decay'"),
         ({'default_hooks.logger.intervall': 5}, "^default_hooks.logger: LoggerHook .*'interval'"),
         ({'param_scheduler.0.factr': 5}, "^param_scheduler.0: ReduceOnPlateauLR .*'factor'"),
+        (
+            {'optim_wrapper.optimizer.lr': '1e-3'},
+            '^optim_wrapper.optimizer: AdamW cannot be built: .*; lr is the string .1e-3.',
+        ),
+        (
+            {'train_dataloader.batch_size': '8'},
+            '^train_dataloader: DataLoader cannot be built: .*; batch_size is the string .8.',
+        ),
+        (
+            {'param_scheduler': [dict(type='PolyLR', begin=5, end=2)]},
+            '^param_scheduler.0: PolyLR cannot be built: .*end',
+        ),
     ],
 )
 def test_parts_that_cannot_be_built_are_located(tmp_path, change, message):

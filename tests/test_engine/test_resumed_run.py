@@ -7,6 +7,7 @@ from mmseg.registry import DATA_SAMPLERS, RUNNERS
 
 from lale_mmseg.engine import hooks
 from lale_mmseg.engine.hooks.epoch_seed import epoch_seed
+from lale_mmseg.errors import ConfigError
 from tests.test_engine.tiny_run import TinyBackbone, tiny_config
 
 
@@ -109,13 +110,10 @@ def test_runs_by_iterations_are_not_seeded_anew(tmp_path, monkeypatch):
     assert seeds == []
 
 
-def test_a_second_training_in_a_work_dir_is_reported(tmp_path):
-    def log():
-        return ''.join(path.read_text() for path in sorted(tmp_path.glob('*/*.log')))
-
+def test_a_work_dir_belongs_to_one_run(tmp_path):
     run(tmp_path, 5, 1)
-    assert 'of another training' not in log()
     run(tmp_path, 5, 2, resume='auto')
-    assert 'of another training' not in log()
-    run(tmp_path, 5, 1)
-    assert 'of another training' in log()
+    with pytest.raises(ConfigError, match=r'checkpoints of another run \(.*epoch_1\.pth.*--resume.*--overwrite'):
+        run(tmp_path, 5, 1)
+    run(tmp_path, 5, 1, overwrite=True)
+    assert [path.name for path in tmp_path.glob('epoch_*.pth')] == ['epoch_1.pth']

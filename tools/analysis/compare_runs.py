@@ -260,7 +260,9 @@ def compare(runs: Sequence[Run], out: Path, args: argparse.Namespace) -> None:
     hidden = [column for column in ordered if column == 'prediction' or column.startswith('test IoU/')]
     single = ordered.drop(columns=hidden).set_index('run')
     single = single.map(lambda cell: '-' if pd.isna(cell) else f'{cell:.2f}' if isinstance(cell, float) else str(cell))
-    heading = f'Scores in percent, at the best validation by {common_monitor(runs)}; mean ± standard deviation over seeds.'
+    heading = (
+        f'Scores in percent, at the best validation by {common_monitor(runs)}; mean ± standard deviation over seeds.'
+    )
     print('\n'.join([*data_lines, heading, shown.to_string(), '', single.to_string(), '', *notes]))
     lines = ['# Comparison', '', *(f'- {line}' for line in data_lines), heading, '', markdown(shown), markdown(single)]
     write_atomic(out / 'comparison.md', '\n'.join([*lines, *(f'- {line}' for line in notes)]) + '\n')
