@@ -14,5 +14,8 @@ if __name__ == '__main__':
         sys.exit(128 + error.sigval)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        print(f'error: process {rank} ended first, with status {failure.exitcode}; its messages are above', file=sys.stderr)
+        print(
+            f'error: process {rank} ended first, with status {failure.exitcode}; its messages are above',
+            file=sys.stderr,
+        )
         sys.exit(failure.exitcode if failure.exitcode > 0 else 1)

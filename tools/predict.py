@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import lale_mmseg.register  # noqa: F401
 from lale_mmseg.datasets.image_io import decode_image, read_bytes, read_size
 from lale_mmseg.errors import DataError, InputError
-from lale_mmseg.evaluation.overlay import overlay, to_display
+from lale_mmseg.evaluation.overlay import panel, to_display
 from lale_mmseg.files import atomic_path, save_png
 from lale_mmseg.inference import Predictor, to_tensor
 from lale_mmseg.metainfo.layout import IMAGE_SUFFIXES
@@ -118,7 +118,8 @@ def predict_batch(
         shown = to_display(image, bgr=predictor.bands is None)
         index_path, overlay_path, raster_path = result_paths(path, Path(args.out_dir))
         save_png(index_path, labels)
-        save_png(overlay_path, overlay(shown, labels, predictor.palette, args.opacity))
+        maps = {'Prediction': labels}
+        save_png(overlay_path, panel(path.name, shown, maps, predictor.classes, predictor.palette, args.opacity))
         write_geotiff(path, labels, predictor.palette, raster_path)
     return failed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -71,39 +71,42 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: Palette, alpha: floa
 
 
 def panel(
+    name: str,
     image: np.ndarray,
-    label: np.ndarray | None,
-    pred: np.ndarray,
+    maps: Mapping[str, np.ndarray],
     classes: Sequence[str],
     palette: Palette,
+    alpha: float = 0.5,
 ) -> np.ndarray:
-    """Draws image, ground truth and prediction side by side, with titles and a legend of class colours below.
+    """Draws an image and overlays of its class maps side by side, with titles and a legend of class colours below.
 
     Args:
+        name: Name of the image.
         image: (H, W) or (H, W, bands); see `to_display`.
-        label: (H, W) ground truth, or None to omit that picture.
-        pred: (H, W) predicted class indexes.
+        maps: (H, W) class indexes by title, such as 'Ground truth' and 'Prediction'.
         classes: Name of each class.
         palette: (r, g, b) of each class.
+        alpha: See `overlay`.
 
     Returns:
         (height, width, 3) uint8 array, RGB.
     """
-    shown, resized = _fit(to_display(image), *([] if label is None else [label]), pred)
-    titles = ['Image', *([] if label is None else ['Ground truth']), 'Prediction']
-    pictures = [shown, *(overlay(shown, labels, palette) for labels in resized)]
+    shown, resized = _fit(to_display(image), *maps.values())
+    titles = ['Image', *maps]
+    pictures = [shown, *(overlay(shown, labels, palette, alpha) for labels in resized)]
 
     font = _font(15)
     cell_height, width = shown.shape[:2]
     cell_width = max(width, *(int(font.getlength(title)) + 2 for title in titles))
     total_width = _GAP + len(pictures) * (cell_width + _GAP)
-    top = 32
+    top = 58
     entries = _legend_entries(resized, classes, palette)
     places, legend_height = _place_legend([name for name, _ in entries], total_width)
     legend_top = top + cell_height + _GAP
 
     canvas = Image.new('RGB', (total_width, legend_top + legend_height), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
+    draw.text((_GAP, top - 33), _shortened(name, font, total_width - 2 * _GAP), _INK, font, anchor='ls')
     for position, (title, picture) in enumerate(zip(titles, pictures, strict=True)):
         left = _GAP + position * (cell_width + _GAP)
         draw.text((left, top - 7), title, _INK, font, anchor='ls')
@@ -112,6 +115,13 @@ def panel(
         draw.rectangle((x, legend_top + y, x + 15, legend_top + y + 15), color, _FRAME)
         draw.text((x + 22, legend_top + y + 13), name, _INK, _font(14), anchor='ls')
     return np.asarray(canvas).copy()
+
+
+def _shortened(name: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The end of a name that fits; the ends of file names tell them apart."""
+    while len(name) > 1 and font.getlength(name) > width:
+        name = '…' + name[2:]
+    return name
 
 
 def _stretch(band: np.ndarray) -> np.ndarray:

@@ -94,4 +94,4 @@ def test_a_best_of_epochs_that_are_trained_again_is_removed(tmp_path, elsewhere)
 
 def test_a_new_training_begins_without_a_best(tmp_path):
     train(tmp_path, [16])
-    assert train(tmp_path, [10])[0] is None
+    assert train(tmp_path, [10], overwrite=True)[0] is None

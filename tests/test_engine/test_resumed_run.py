@@ -27,8 +27,8 @@ def nothing_seen():
     SeenSeeds.seen.clear()
 
 
-def run(work_dir, seed, epochs, resume=False, sampler=None):
-    cfg = tiny_config(work_dir, epochs=epochs)
+def run(work_dir, seed, epochs, resume=False, sampler=None, **changes):
+    cfg = tiny_config(work_dir, epochs=epochs, **changes)
     cfg.train_dataloader.sampler = dict(type='SeenSeeds', shuffle=True, **(sampler or {}))
     cfg.randomness = dict(seed=seed)
     cfg.resume = resume

@@ -9,7 +9,7 @@ PALETTE = ((255, 0, 0), (0, 200, 0), (0, 0, 250))
 CLASSES = ('red', 'green', 'blue')
 # Half of it over grey of 100; halves are rounded to even numbers.
 RED, GREEN, BLUE = [178, 50, 50], [50, 150, 50], [50, 50, 175]
-GAP, TOP = 12, 32  # left of the first picture, above all pictures
+GAP, TOP = 12, 58  # left of the first picture, above all pictures
 
 
 def image_of(height, width, value=100):
@@ -43,7 +43,7 @@ def test_panel_shows_each_pixel_in_its_place():
     pred[299, 279] = 1
     image = image_of(300, 280)
     image[50, 60] = (1, 2, 3)
-    drawn = panel(image, label, pred, CLASSES, PALETTE)
+    drawn = panel('a', image, dict(truth=label, found=pred), CLASSES, PALETTE)
     first, truth, prediction = (drawn[TOP:, GAP + i * (280 + GAP) :][:300, :280] for i in range(3))
     assert np.array_equal(first, image)
     assert truth[120, 200].tolist() == BLUE
@@ -58,14 +58,14 @@ def test_panel_shows_each_pixel_in_its_place():
 def test_panel_enlarges_tiny_images_by_a_whole_factor():
     pred = np.zeros((32, 20), np.uint8)
     pred[31, 19] = 1
-    drawn = panel(image_of(32, 20), None, pred, CLASSES, PALETTE)
+    drawn = panel('a', image_of(32, 20), dict(found=pred), CLASSES, PALETTE)
     picture = drawn[TOP : TOP + 256, GAP + 160 + GAP :][:, :160]
     assert (picture[-8:, -8:] == GREEN).all()
     assert (picture[-9] == RED).all()
 
 
 def test_panel_shrinks_big_images():
-    drawn = panel(image_of(500, 4000), None, np.full((500, 4000), 2), CLASSES, PALETTE)
+    drawn = panel('a', image_of(500, 4000), dict(found=np.full((500, 4000), 2)), CLASSES, PALETTE)
     assert drawn.shape[1] == 3 * GAP + 2 * MAX_SIDE
     assert (drawn[TOP : TOP + 128, -GAP - MAX_SIDE : -GAP] == BLUE).all()
 
@@ -73,10 +73,20 @@ def test_panel_shrinks_big_images():
 def test_legend_of_many_classes_names_those_in_the_picture():
     palette = [(i, 255 - i, 7) for i in range(150)]
     names = [f'class {i}' for i in range(150)]
-    drawn = panel(image_of(256, 256), None, np.full((256, 256), 140), names, palette)
+    drawn = panel('a', image_of(256, 256), dict(found=np.full((256, 256), 140)), names, palette)
     legend = drawn[TOP + 256 :].reshape(-1, 3).tolist()
     assert [140, 115, 7] in legend
     assert [20, 235, 7] not in legend
+
+
+def test_a_white_class_has_a_frame_in_the_legend_and_the_name_is_above():
+    image = image_of(256, 256)
+    drawn = [panel(name, image, dict(found=image[..., 0] * 0), ['white'], [(255, 255, 255)]) for name in ('a', 'bb')]
+    swatch = drawn[0][TOP + 256 + GAP :][:16, GAP : GAP + 16]
+    assert (swatch[1:-1, 1:-1] == 255).all()
+    assert (swatch[0] < 200).all()
+    assert np.array_equal(drawn[0][30:], drawn[1][30:])
+    assert not np.array_equal(drawn[0][:30], drawn[1][:30])
 
 
 def test_to_display_leaves_8_bit_pictures_alone():

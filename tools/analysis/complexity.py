@@ -1,4 +1,4 @@
-"""Size and cost of a config's network: `python tools/analysis/complexity.py CONFIG`.
+"""Size and cost of the networks of configs: `python tools/analysis/complexity.py CONFIG...`.
 
 Multiply-accumulates (MACs) are half of what torch's FlopCounterMode counts: convolutions, matrix products and
 attention, without norms and activations.
@@ -10,11 +10,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS
+from prettytable import PrettyTable
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,7 +34,7 @@ from lale_mmseg.errors import ConfigError, DataError
 def parse_args() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description='Parameters, size and multiply-accumulates of a network.')
-    parser.add_argument('config', help='config file')
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config file; several make a table')
     parser.add_argument(
         '--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='size of the input image'
     )
@@ -85,25 +87,44 @@ def complexity(model: nn.Module, size: tuple[int, int], bands: int) -> dict[str,
     )
 
 
-def main() -> None:
-    """Prints the figures."""
-    args = parse_args()
-    if not Path(args.config).is_file():
-        raise ConfigError(f'{args.config}: no such config file')
-    cfg = Config.fromfile(args.config)
+def figures_of(path: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Figures of the network of a config file, see `complexity`, with its bands and classes."""
+    if not Path(path).is_file():
+        raise ConfigError(f'{path}: no such config file')
+    cfg = Config.fromfile(path)
     check_overrides(cfg, args.cfg_options)
     cfg.merge_from_dict(args.cfg_options)
     model = build_network(cfg, args.num_classes)
     bands = (cfg.model.get('backbone') or cfg.model).get('in_channels', 3)
-    figures = complexity(model, tuple(args.size), bands)
-    print(f'config      {args.config}')
-    print(f'input       {bands} x {args.size[0]} x {args.size[1]}, {model.num_classes} classes')
-    print(f'parameters  {figures["parameters"]:,}')
-    print(f'buffers     {figures["buffers"]:,}')
-    print(f'size        {figures["mebibytes"]:.2f} MiB (float32)')
-    print(f'GMACs       {figures["gmacs"]:.3f}')
+    return dict(config=path, bands=bands, classes=model.num_classes, **complexity(model, tuple(args.size), bands))
+
+
+def main() -> None:
+    """Prints the figures of one config, or a table of several."""
+    args = parse_args()
+    rows = [figures_of(path, args) for path in args.configs]
+    size = f'{args.size[0]} x {args.size[1]}'
+    if len(rows) == 1:
+        (row,) = rows
+        print(f'config      {row["config"]}')
+        print(f'input       {row["bands"]} x {size}, {row["classes"]} classes')
+        print(f'parameters  {row["parameters"]:,}')
+        print(f'buffers     {row["buffers"]:,}')
+        print(f'size        {row["mebibytes"]:.2f} MiB (float32)')
+        print(f'GMACs       {row["gmacs"]:.3f}')
+    else:
+        table = PrettyTable(
+            ['config', 'classes', 'parameters', 'buffers', 'MiB (float32)', f'GMACs, {size}'], align='r'
+        )
+        table.align['config'] = 'l'
+        for row in rows:
+            counts = [f'{row["parameters"]:,}', f'{row["buffers"]:,}']
+            figures = [f'{row["mebibytes"]:.2f}', f'{row["gmacs"]:.3f}']
+            table.add_row([Path(row['config']).stem, row['classes'], *counts, *figures])
+        print(table)
     if args.json:
-        Path(args.json).write_text(json.dumps(dict(config=args.config, **figures), indent=2) + '\n')
+        content = rows[0] if len(rows) == 1 else rows
+        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
 
 
 if __name__ == '__main__':

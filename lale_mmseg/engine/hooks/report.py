@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -31,7 +31,7 @@ _CHECKPOINT = 'checkpoint.txt'
 
 @HOOKS.register_module()
 class ReportHook(Hook):
-    """Draws overlays into `val/` and `test/` of the work dir, and `curves.png` after training.
+    """Draws overlays into `val/` and `test/` of the work dir, and `curves.png` after each validation of a run.
 
     An overlay shows image, ground truth and prediction of one image side by side; `val/` holds those of the last
     validation. Beside them are the parts that later pictures need: images/STEM.jpg, labels/STEM.png and
@@ -96,7 +96,9 @@ class ReportHook(Hook):
         self._draw(runner, runner.test_dataloader, batch_idx, data_batch, outputs, folder, overlays)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Keeps the validation if it made the best checkpoint."""
+        """Draws the curves so far, and keeps the validation if it made the best checkpoint."""
+        if isinstance(runner._train_loop, BaseLoop):
+            self._draw_curves(runner)
         best, folder = _best_checkpoint(runner), Path(runner.work_dir) / BEST_NAME
         if self.keep_best and is_main_process() and best != self._best:
             self._best = best
@@ -118,11 +120,15 @@ class ReportHook(Hook):
             runner.logger.info(f'scores and pictures: {folder}, overlays: {self.overlay_dir or folder / "overlays"}')
 
     def after_train(self, runner: Runner) -> None:
+        """Says where the curves are."""
+        if self._draw_curves(runner):
+            runner.logger.info(f'curves: {Path(runner.work_dir) / "curves.png"}')
+
+    def _draw_curves(self, runner: Runner) -> bool:
         """Draws loss, learning rate and validation scores over the whole run, resumed parts included."""
         target = Path(runner.work_dir) / 'curves.png'
         logs = sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))
-        if is_main_process() and plot_curves(logs, target):
-            runner.logger.info(f'curves: {target}')
+        return is_main_process() and plot_curves(logs, target)
 
     def _draw(
         self,
@@ -151,7 +157,8 @@ class ReportHook(Hook):
             path = Path(sample.img_path)
             first = self._drawn.setdefault(overlays[0] / path.stem, sample.img_path)
             name = path.stem if first == sample.img_path else f'{path.parent.name}_{path.stem}'
-            drawn = panel(image, label, pred, meta['classes'], meta['palette'])
+            maps = {'Ground truth': label, 'Prediction': pred} if label is not None else {'Prediction': pred}
+            drawn = panel(name, image, maps, meta['classes'], meta['palette'])
             for target in overlays:
                 save_png(target / f'{name}.png', drawn)
             if chosen and position == 0:
