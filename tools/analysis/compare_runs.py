@@ -9,20 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import _cli
 import cv2
 import numpy as np
 import pandas as pd
 from work_dirs import Run, data_of, read_run
 
+from lale_mmseg.cli.common import run_command
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.evaluation.overlay import overlay
 from lale_mmseg.evaluation.run_plots import Picture, RunCurves, draw_grid, paint_findings, plot_run_curves
@@ -260,7 +257,9 @@ def compare(runs: Sequence[Run], out: Path, args: argparse.Namespace) -> None:
     hidden = [column for column in ordered if column == 'prediction' or column.startswith('test IoU/')]
     single = ordered.drop(columns=hidden).set_index('run')
     single = single.map(lambda cell: '-' if pd.isna(cell) else f'{cell:.2f}' if isinstance(cell, float) else str(cell))
-    heading = f'Scores in percent, at the best validation by {common_monitor(runs)}; mean ± standard deviation over seeds.'
+    heading = (
+        f'Scores in percent, at the best validation by {common_monitor(runs)}; mean ± standard deviation over seeds.'
+    )
     print('\n'.join([*data_lines, heading, shown.to_string(), '', single.to_string(), '', *notes]))
     lines = ['# Comparison', '', *(f'- {line}' for line in data_lines), heading, '', markdown(shown), markdown(single)]
     write_atomic(out / 'comparison.md', '\n'.join([*lines, *(f'- {line}' for line in notes)]) + '\n')
@@ -330,4 +329,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    _cli.run(main)
+    run_command(main)
