@@ -1,5 +1,5 @@
-# schedule_plateau_60e.py as the study of few-shot roofs has it: the best checkpoint, the learning rate and early stopping
-# follow the mean over the IoU of the validation tiles, not the IoU of the pooled pixels (docs/few_shot.md).
+# schedule_plateau_60e.py as the study of few-shot roofs has it: the best checkpoint, the learning rate and early
+# stopping follow the mean over the IoU of the validation tiles, not the IoU of the pooled pixels (docs/few_shot.md).
 _base_ = './schedule_plateau_60e.py'
 param_scheduler = [
     dict(type='ReduceOnPlateauLR', monitor='mean_tile_IoU', rule='greater', factor=0.5, patience=3, by_epoch=True)
