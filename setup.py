@@ -30,6 +30,20 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['lale_mmseg', 'lale_mmseg.*']),
+    # lale_mmseg/.mim links to configs/ and model-index.yml, where mmengine looks for `_base_ = 'lale_mmseg::...'`.
+    package_data={
+        'lale_mmseg': [
+            f'.mim/{pattern}'
+            for pattern in ('model-index.yml', 'configs/*/metafile.yaml', 'configs/*/*.py', 'configs/_base_/*/*.py')
+        ]
+    },
+    entry_points={
+        'console_scripts': [
+            'lale-train = lale_mmseg.cli.train:command',
+            'lale-test = lale_mmseg.cli.test:command',
+            'lale-predict = lale_mmseg.cli.predict:command',
+        ]
+    },
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
     extras_require={

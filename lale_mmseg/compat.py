@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from importlib.machinery import ModuleSpec
@@ -21,6 +21,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import torch
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -41,6 +43,9 @@ REQUIRED = {
 #: The same for modules that only some configs need.
 OPTIONAL = {'mmdet': ('3.3.0', 'onedl-mmdetection (or mmdet)')}
 
+#: Backbones of mmsegmentation that fail on images whose sides are not divisible by this, and do not pad.
+SIZE_DIVISORS = {'DDRNet': 8, 'PIDNet': 8, 'UNet': 16}
+
 #: Attribute of the placeholder for mmcv's compiled operations.
 _PLACEHOLDER = '__lale_mmseg_placeholder__'
 
@@ -52,6 +57,7 @@ def apply() -> None:
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
     if not has_compiled_ops():
         install_ops_placeholder()
+    find_packaged_configs()
     # mmseg warns about two outputs for two classes, which is fine: their softmax is the sigmoid of their difference.
     warnings.filterwarnings('ignore', message='For binary segmentation, we suggest using')
     # At import mmseg prints an advertisement, whatever the log level.
@@ -114,6 +120,30 @@ def install_ops_placeholder() -> None:
     # This module calls the compiled kernel whenever a GPU exists; without this flag it uses its grid_sample version.
     attention = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
     setattr(attention, 'IS_CUDA_AVAILABLE', False)  # noqa: B010 (the type checker knows no such name)
+
+
+def find_packaged_configs() -> None:
+    """Makes the prefixes `mmseg::` and `lale_mmseg::` work in `_base_` and `Config.fromfile`.
+
+    mmengine looks up the folder `.mim` of a prefix in a table of distributions. For `mmseg` the table has
+    mmsegmentation, which the maintained continuation is not called, and other packages it refuses. A name that is no
+    distribution is imported instead, so the table gets modules: then the configs are those of the imported package,
+    however it was installed.
+    """
+    MODULE2PACKAGE.update(mmseg='mmseg', lale_mmseg='lale_mmseg.register')
+    if not hasattr(Config._get_cfg_path, _PLACEHOLDER):
+        Config._get_cfg_path = staticmethod(_without_own_scope(Config._get_cfg_path))
+
+
+def _without_own_scope(get_cfg_path: Callable[[str, str], tuple[str, str | None]]) -> Callable:
+    """Keeps mmengine from marking parts of our configs as parts of a registry `lale_mmseg`: they are in mmseg's."""
+
+    def found(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        path, scope = get_cfg_path(cfg_path, filename)
+        return path, None if scope == 'lale_mmseg' else scope
+
+    setattr(found, _PLACEHOLDER, True)
+    return found
 
 
 def keep_freed_memory() -> bool:

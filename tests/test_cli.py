@@ -2,8 +2,9 @@
 
 import pytest
 
+from lale_mmseg.cli import common
 from tests.support import REPO
-from tests.test_docs import load_script, parse
+from tests.test_docs import parse
 
 #: Arguments before the overrides, by tool.
 TOOLS = {
@@ -36,10 +37,11 @@ def test_overrides_keep_the_spaces_of_a_path(tool, monkeypatch):
 
 def test_every_tool_with_overrides_is_checked():
     takes = ("'--cfg-options'", 'add_common_options(parser)', 'add_predictor_options(parser)')
+    commands = [path for path in (REPO / 'lale_mmseg' / 'cli').glob('*.py') if path.stem != 'common']
     found = {
-        str(path.relative_to(REPO))
-        for path in (REPO / 'tools').rglob('*.py')
-        if not path.name.startswith('_') and any(text in path.read_text() for text in takes)
+        f'tools/{path.name}' if path in commands else str(path.relative_to(REPO))
+        for path in [*commands, *(REPO / 'tools').rglob('*.py')]
+        if any(text in path.read_text() for text in takes)
     }
     assert found == {*TOOLS, 'tools/analysis/data_budget.py'}  # which passes them on
 
@@ -66,21 +68,20 @@ def interrupted_while_formatting():
     ('tool', 'main', 'message'),
     [
         ('train.py', interrupted, 'interrupted; to continue, run the same command with --resume'),
+        ('lale-train', interrupted, 'interrupted; to continue, run the same command with --resume'),
         ('train.py', interrupted_while_formatting, 'interrupted; to continue, run the same command with --resume'),
         ('analysis/data_budget.py', interrupted, 'interrupted; to continue, run the same command'),
         ('test.py', interrupted, 'interrupted'),
     ],
 )
 def test_an_interrupted_tool_ends_in_one_line(tool, main, message, monkeypatch, capsys):
-    cli = load_script('tools/_cli.py')
-
     def ended(status):
         raise SystemExit(status)
 
     monkeypatch.setattr('sys.argv', [f'tools/{tool}'])
-    monkeypatch.setattr(cli.os, '_exit', ended)
+    monkeypatch.setattr(common.os, '_exit', ended)
     with pytest.raises(SystemExit, match='130'):
-        cli.run(main)
+        common.run_command(main)
     assert capsys.readouterr().err == f'{message}\n'
 
 
@@ -89,4 +90,4 @@ def test_other_syntax_errors_are_no_interruption():
         raise SyntaxError('a real error')
 
     with pytest.raises(SyntaxError, match='a real error'):
-        load_script('tools/_cli.py').run(wrong)
+        common.run_command(wrong)

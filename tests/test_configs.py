@@ -138,6 +138,11 @@ def test_sizes_of_the_attempts_are_true():
         assert (parameters, trained) == (f'{found[0]:,}', f'{found[2]:,}'), cell
 
 
+def test_the_index_lists_every_metafile():
+    index = yaml.safe_load((REPO / 'model-index.yml').read_text())
+    assert index == dict(Import=[f'configs/{family.name}/metafile.yaml' for family in FAMILIES])
+
+
 @pytest.mark.parametrize('family', FAMILIES, ids=lambda path: path.name)
 def test_the_metafile_lists_every_config_with_its_size(family):
     meta = yaml.safe_load((family / 'metafile.yaml').read_text())

@@ -1,5 +1,6 @@
 """The README and the docs match the repository: links, paths, commands, options, snippets, sizes and results."""
 
+import importlib
 import importlib.util
 import io
 import itertools
@@ -91,7 +92,9 @@ def commands(page: Path) -> list[str]:
 
 
 def load_script(path: str):
-    """A script as a module, without running it."""
+    """A script as a module, without running it; of a script that only calls a command, the module of the command."""
+    if path.startswith('tools/') and (REPO / 'lale_mmseg' / 'cli' / path.removeprefix('tools/')).is_file():
+        return importlib.import_module(f'lale_mmseg.cli.{Path(path).stem}')
     name = 'documented_' + re.sub(r'\W', '_', path)
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, REPO / path)

@@ -7,6 +7,8 @@ from pathlib import Path
 from tests.support import REPO
 
 PACKAGE = 'lale_mmseg'
+#: Rooms whose parts are registered.
+ROOMS = {'datasets', 'engine', 'evaluation', 'inference', 'models'}
 #: What the modules of each room may import of ours, beside their own room; `errors` and `files` nothing.
 ALLOWED = {
     '__init__': set(),
@@ -14,13 +16,14 @@ ALLOWED = {
     'files': set(),
     'compat': set(),
     'metainfo': {'errors'},
-    'register': {'compat', 'datasets', 'engine', 'evaluation', 'inference', 'models'},
+    'register': {*ROOMS, 'compat'},
     'models': {'errors', 'files'},
     'datasets': {'errors', 'metainfo'},
     'evaluation': {'errors', 'files', 'metainfo', '__init__'},
     'engine': {'errors', 'files', 'compat', 'evaluation', 'metainfo', '__init__'},
     'inference': {'errors', 'files', 'models', 'engine', '__init__'},
     'export': {'errors', 'models', 'engine', '__init__'},
+    'cli': {*ROOMS, 'compat', 'errors', 'files', 'metainfo', 'register'},
 }
 #: The same inside models.
 MODEL_ROOMS = {

@@ -7,9 +7,16 @@ bash tools/setup_env.sh
 PYTHON=.venv/bin/python
 export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-}
 
+# Only tracked files, so that files of your own in the repository pass; outside git all files.
+files=()
+while IFS= read -r -d '' file; do
+  if [ -f "$file" ]; then files+=("$file"); fi
+done < <(git ls-files -z '*.py' 2>/dev/null)
+if [ ${#files[@]} -eq 0 ]; then files=(.); fi
+
 echo "style: ruff"
-"$PYTHON" -m ruff format --check --quiet .
-"$PYTHON" -m ruff check --quiet .
+"$PYTHON" -m ruff format --check --quiet "${files[@]}"
+"$PYTHON" -m ruff check --quiet "${files[@]}"
 echo "types: mypy"
 "$PYTHON" -m mypy --no-error-summary
 echo "tests: pytest"

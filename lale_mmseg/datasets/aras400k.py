@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from mmseg.registry import DATASETS
@@ -14,7 +14,9 @@ from ..metainfo import Palette
 from ..metainfo import aras400k as meta
 from ..metainfo.layout import Pair, find_layout, list_pairs
 from .palette_dataset import PaletteDataset
-from .parquet import ParquetShards
+
+if TYPE_CHECKING:
+    from .parquet import ParquetShards
 
 _IMAGE_COLUMN = 'image'
 _MASK_COLUMN = 'conditioning_image'  # the masks condition the generator of the synthetic part
@@ -123,6 +125,8 @@ class ARAS400kDataset(PaletteDataset):
             return self.pair_infos(self._folder_pairs(split))
         if not shards:
             raise DataError(f'{root}: no {split}*.parquet in it or in data/: {self.prepare_hint}')
+        from .parquet import ParquetShards  # only here, so that folders can do without pyarrow
+
         rows = self._shards[split] = ParquetShards(shards, (_IMAGE_COLUMN, _MASK_COLUMN))
         return [
             dict(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import rasterio
 from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
-from rasterio.io import MemoryFile
 
 from ..errors import DataError
 from ..metainfo import IGNORE_INDEX
@@ -162,11 +161,9 @@ def read_size(path: str | Path) -> tuple[int, int]:
                     return image.height, image.width
             except Image.DecompressionBombError:
                 pass  # Pillow refuses large scenes as possible attacks; GDAL reads their headers
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                return dataset.height, dataset.width
-    except (OSError, RasterioIOError) as error:
+        with _raster(path) as dataset:
+            return dataset.height, dataset.width
+    except OSError as error:
         raise DataError(f'{path}: not a readable image ({error})') from None
 
 
@@ -188,17 +185,31 @@ def _decode(content: bytes, source: str) -> np.ndarray:
 
 def _decode_tiff(content: bytes, source: str, bands: Sequence[int] | None) -> np.ndarray:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NotGeoreferencedWarning)
-            with MemoryFile(content) as file, file.open() as dataset:
-                if bands is not None:
-                    _band_indexes(bands, dataset.count, source)
-                image = dataset.read(None if bands is None else list(bands)).transpose(1, 2, 0)
-    except RasterioIOError as error:
+        with _raster(content) as dataset:
+            if bands is not None:
+                _band_indexes(bands, dataset.count, source)
+            image = dataset.read(None if bands is None else list(bands)).transpose(1, 2, 0)
+    except OSError as error:
         raise DataError(f'{source}: not a readable TIFF ({error})') from None
     if bands is None and image.shape[2] == 3:
         image = image[..., ::-1]
     return _as_trainable(image, source)
+
+
+@contextmanager
+def _raster(source: bytes | str | Path) -> Iterator[Any]:
+    """Opens a raster from its file or bytes; rasterio is imported here, so that other images can do without it."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        if isinstance(source, bytes):
+            with rasterio.MemoryFile(source) as file, file.open() as dataset:
+                yield dataset
+        else:
+            with rasterio.open(source) as dataset:
+                yield dataset
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:

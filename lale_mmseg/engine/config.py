@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
+from ..compat import SIZE_DIVISORS
 from ..errors import ConfigError, DataError
 from .class_weights import frequency_weights
 from .default_hooks import DEFAULT_HOOKS
@@ -28,6 +29,8 @@ def complete_config(cfg: Config) -> Config:
     * Datasets: the top-level `data_root`, `binary_class` and `clean`. `clean=False` also sets `save_best=None` of the
       checkpoint hook: validation then uses the test tiles, which must not choose a checkpoint.
     * `SeededAlbu` transforms without `transforms`: the top-level `augmentation`.
+    * Data preprocessors without `size` and `size_divisor`: batches are padded to their largest image. Backbones in
+      `SIZE_DIVISORS` get sizes that they can divide, also in tests unless there is a `test_cfg`.
     * `LogitsLossMetric`: the losses of the decode head, unless it names its own, and `model.test_cfg.keep_logits`.
     * Heads with `num_classes=None`: the number of classes of the first dataset that names its classes.
     * Losses with `class_weight='data'`: weights from the pixel counts of the training set. Where those are missing, the
@@ -53,6 +56,7 @@ def complete_config(cfg: Config) -> Config:
         if loop is not None and loop.get('type') in (None, f'{phase}Loop'):
             loop['type'] = f'Prediction{phase}Loop'
     _complete_datasets(cfg)
+    _complete_padding(cfg)
     _complete_losses(cfg)
     return cfg
 
@@ -75,6 +79,17 @@ def _complete_datasets(cfg: Config) -> None:
         step['transforms'] = augmentation if step.get('transforms') is None else step['transforms']
     if augmentation is not None and all(step['transforms'] != augmentation for step in steps):
         raise ConfigError(f'augmentation is {augmentation!r}, but no SeededAlbu of the training pipeline uses it')
+
+
+def _complete_padding(cfg: Config) -> None:
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    if not preprocessor or not accepts(preprocessor, 'size_divisor'):
+        return
+    divisor = SIZE_DIVISORS.get(str((cfg.model.get('backbone') or {}).get('type')).rpartition('.')[2], 1)
+    if preprocessor.get('size') is None and preprocessor.get('size_divisor') is None:
+        preprocessor['size_divisor'] = divisor
+    if divisor > 1 and preprocessor.get('test_cfg') is None:
+        preprocessor['test_cfg'] = dict(size_divisor=divisor)
 
 
 def _complete_losses(cfg: Config) -> None:

@@ -12,7 +12,6 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -276,6 +275,8 @@ def _style(axes: Axes) -> None:
 
 def _smooth(values: np.ndarray) -> np.ndarray:
     """Returns the mean over a centred window of about a twentieth of the values; it shrinks at both ends."""
+    import pandas as pd
+
     window = 2 * max(1, len(values) // 40) + 1
     return pd.Series(values).rolling(window, center=True, min_periods=1).mean().to_numpy()
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from prettytable import PrettyTable
 
 from .. import __version__
@@ -22,6 +21,9 @@ from .boundary import COUNTS, boundary_scores, boundary_summary
 from .confusion import ScoringRules, class_scores, counted_matrix, dropped_pixels, summary
 from .plots import plot_confusion
 from .tiles import TileScores, plain_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Score columns of `EvaluationReport.per_class`; the last two exist only where boundaries were scored.
 CLASS_SCORES = ('IoU', 'F1', 'precision', 'recall', 'BF1', 'BIoU')
@@ -98,6 +100,8 @@ class EvaluationReport:
 
         `scored` is 1 for the classes that the means are over.
         """
+        import pandas as pd  # where tables are made, since it delays the start of every tool
+
         scores = class_scores(self.counted, self._labelled)
         columns: dict[str, Any] = dict(
             zip(CLASS_SCORES, (scores.iou, scores.f1, scores.precision, scores.recall), strict=False)
@@ -197,6 +201,8 @@ class EvaluationReport:
 
         Each file appears under its name only when it is complete.
         """
+        import pandas as pd
+
         folder = Path(folder)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         write_atomic(folder / 'metrics.json', text + '\n')

@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from prettytable import PrettyTable
 
 from ..errors import DataError
 from .confusion import ScoringRules, class_scores, counted_matrix
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Tiles that get a scalar of their own in the flat result; more would flood the log.
 _MAX_SCALARS = 64
@@ -57,12 +59,16 @@ class TileScores:
 
         Where several classes are scored, each has a column `IoU/<class>`, too.
         """
+        import pandas as pd  # where tables are made, since it delays the start of every tool
+
         rows = {tile: {'city': self.cities.get(tile)} | self._scores(m) for tile, m in self.matrices.items()}
         return pd.DataFrame.from_dict(rows, orient='index').rename_axis('tile')
 
     @cached_property
     def per_city(self) -> pd.DataFrame:
         """One row per city, from the summed pixels of its tiles; no rows if tiles have no cities."""
+        import pandas as pd
+
         rows = {}
         for city in dict.fromkeys(self.cities.values()):
             own = [matrix for tile, matrix in self.matrices.items() if self.cities.get(tile) == city]
@@ -140,6 +146,8 @@ class TileScores:
 
 def plain_rows(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """A table as {row name: {column: value}} of JSON types; NaN becomes None."""
+    import pandas as pd
+
     return {
         str(name): {column: None if pd.isna(value) else value for column, value in row.items()}
         for name, row in table.to_dict(orient='index').items()

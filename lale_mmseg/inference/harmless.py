@@ -31,8 +31,11 @@ ALLOWED_MODULES = (
 #: Arguments that make a constructor in these modules read a file or import a module.
 REFUSED_ARGUMENTS = (
     *('pretrained', 'checkpoint', 'checkpoint_path', 'class_embed_path', 'diffusion_cfg'),
-    *('teacher_ckpt', 'teacher_config', '_scope_'),
+    *('teacher_ckpt', 'teacher_config'),
 )
+#: Allowed values of `_scope_`, with which mmengine marks the parts of a `_base_` such as `mmseg::...`. A builder would
+#: import and search any other scope; in these it finds what is checked here.
+ALLOWED_SCOPES = ('mmseg', 'mmengine')
 
 
 def require_harmless(node: Any, source: str | Path, where: str = 'model') -> None:
@@ -60,6 +63,7 @@ def require_harmless(node: Any, source: str | Path, where: str = 'model') -> Non
         # `local-dir:NAME` from a hub or a folder.
         reads = name in REFUSED_ARGUMENTS or (name == 'class_weight' and isinstance(value, str))
         reads = reads or (name == 'model_name' and ':' in str(value))
+        reads = reads or (name == '_scope_' and value not in ALLOWED_SCOPES)
         if reads and value:
             raise CheckpointError(f'{source}: {where}.{name} is {value!r}; a checkpoint may not load files or modules')
         require_harmless(value, source, f'{where}.{name}')

@@ -60,6 +60,21 @@ def test_loops_predict_unless_another_type_is_named(cfg):
     assert complete_config(cfg).val_cfg.type == 'mmengine.ValLoop'
 
 
+@pytest.mark.parametrize(
+    ('backbone', 'own', 'expected'),
+    [
+        ('MixVisionTransformer', dict(), dict(size_divisor=1)),
+        ('PIDNet', dict(), dict(size_divisor=8, test_cfg=dict(size_divisor=8))),
+        ('mmseg.UNet', dict(size=(64, 64)), dict(size=(64, 64), test_cfg=dict(size_divisor=16))),
+        ('UNet', dict(size_divisor=32, test_cfg=dict(size_divisor=32)), None),
+    ],
+)
+def test_padding_is_filled_in_for_networks_of_mmsegmentation(cfg, backbone, own, expected):
+    cfg.model.backbone.type = backbone
+    cfg.model.data_preprocessor = dict(type='SegDataPreProcessor', **own)
+    assert complete_config(cfg).model.data_preprocessor == dict(type='SegDataPreProcessor', **(expected or own))
+
+
 @pytest.mark.parametrize('value', ['heavy', [dict(type='D4', p=1.0)], []])
 def test_the_augmentation_is_filled_in_where_it_is_open(palette_cfg, value):
     own = dict(type='SeededAlbu', transforms='light')

@@ -121,8 +121,9 @@ def test_a_description_cannot_make_a_registered_class_unpickle_a_file(tmp_path):
     pretrained = dict(type='LALE', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'inner.pth')))
     Predictor.from_checkpoint(tampered(save(tmp_path / 'b.pth', cfg), backbone=pretrained))  # dropped: weights follow
     Predictor.from_checkpoint(tampered(save(tmp_path / 'c.pth', cfg), pretrained=str(tmp_path / 'inner.pth')))
+    Predictor.from_checkpoint(tampered(save(tmp_path / 'd.pth', cfg), _scope_='mmseg'))  # of a base of mmseg
     with pytest.raises(CheckpointError, match='_scope_'):
-        Predictor.from_checkpoint(tampered(save(tmp_path / 'd.pth', cfg), _scope_='antigravity'))
+        Predictor.from_checkpoint(tampered(save(tmp_path / 'e.pth', cfg), _scope_='antigravity'))
     assert not bait.exists()
 
 

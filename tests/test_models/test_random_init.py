@@ -5,15 +5,9 @@ import argparse
 import pytest
 from mmengine.config import Config, ConfigDict
 
+from lale_mmseg.cli import train
 from lale_mmseg.engine.pretrained import leave_out_pretrained
 from tests.support import REPO, run_tool
-from tests.test_docs import load_script
-
-
-@pytest.fixture
-def train(monkeypatch):
-    monkeypatch.syspath_prepend(str(REPO / 'tools'))
-    return load_script('tools/train.py')
 
 
 @pytest.mark.parametrize(
@@ -52,15 +46,15 @@ def test_init_cfg_keeps_what_is_no_file():
     )
 
 
-def apply(train, cfg: Config, resume: str | None = None) -> None:
+def apply(cfg: Config, resume: str | None = None) -> None:
     train.apply_options(cfg, argparse.Namespace(amp=None, compile=False, seed=None, resume=resume, random_init=True))
 
 
-def test_the_option_prints_what_it_leaves_out(train, capsys):
+def test_the_option_prints_what_it_leaves_out(capsys):
     cfg = Config.fromfile(REPO / 'configs/_base_/models/unet_r34.py')
-    apply(train, cfg)
+    apply(cfg)
     assert capsys.readouterr().out == "--random-init: left out model.encoder_weights='imagenet'\n"
-    apply(train, cfg)
+    apply(cfg)
     assert 'left out nothing: the config names no pretrained weights' in capsys.readouterr().out
 
 
@@ -73,9 +67,9 @@ def test_the_option_prints_what_it_leaves_out(train, capsys):
         (None, dict(load_from='epoch_2.pth', resume=True), 'epoch_2.pth'),
     ],
 )
-def test_load_from_stays_only_as_a_checkpoint_to_resume(train, capsys, resume, fields, load_from):
+def test_load_from_stays_only_as_a_checkpoint_to_resume(capsys, resume, fields, load_from):
     cfg = Config(dict(model=dict(), **fields))
-    apply(train, cfg, resume)
+    apply(cfg, resume)
     assert cfg.load_from == load_from
     assert ("left out load_from='first.pth'" in capsys.readouterr().out) == (load_from is None)
 

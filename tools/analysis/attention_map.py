@@ -16,10 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import _cli
-
+from lale_mmseg.cli.common import add_predictor_options, load_predictor, run_command
 from lale_mmseg.datasets.image_io import decode_image, read_bytes
 from lale_mmseg.errors import InputError
 from lale_mmseg.evaluation.attention_plots import Backdrop, plot_listening, plot_pixel, plot_pyramid, plot_tokens
@@ -53,7 +50,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--max-size', type=int, default=1024, help='side length in pixels of the window shown of a larger image'
     )
-    _cli.add_predictor_options(parser)
+    add_predictor_options(parser)
     return parser.parse_args()
 
 
@@ -121,7 +118,7 @@ def main() -> None:
     if not 0 <= args.alpha <= 1:
         raise InputError(f'--alpha {args.alpha}: expected a number from 0 to 1')
     content = read_bytes(args.image)
-    predictor = _cli.load_predictor(args)
+    predictor = load_predictor(args)
     places = places_to_show(predictor.model, args)
     image, pixel = window_around(decode_image(content, args.image, predictor.bands), args)
 
@@ -144,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    _cli.run(main)
+    run_command(main)

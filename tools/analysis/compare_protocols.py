@@ -10,19 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import _cli
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from lale_mmseg.cli.common import run_command
 from lale_mmseg.datasets.image_io import checked_indexes, decode_label_image, read_bytes
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.evaluation import EvaluationReport, confusion_matrix
@@ -276,4 +273,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    _cli.run(main)
+    run_command(main)

@@ -9,20 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import _cli
 import cv2
 import numpy as np
 import pandas as pd
 from work_dirs import Run, data_of, read_run
 
+from lale_mmseg.cli.common import run_command
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.evaluation.overlay import overlay
 from lale_mmseg.evaluation.run_plots import Picture, RunCurves, draw_grid, paint_findings, plot_run_curves
@@ -332,4 +329,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    _cli.run(main)
+    run_command(main)

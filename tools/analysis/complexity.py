@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import _cli
-
+from lale_mmseg.cli.common import OverrideAction, run_command
 from lale_mmseg.engine.config import complete_config, decode_heads
 from lale_mmseg.engine.fields import check_overrides
 from lale_mmseg.engine.network_check import check_heads
@@ -41,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--num-classes', type=int, default=7, help='used if the config leaves it to data that are not available'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=_cli.OverrideAction, default={}, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=OverrideAction, default={}, metavar='KEY=VALUE')
     parser.add_argument('--json', metavar='FILE', help='also write the figures to this file')
     return parser.parse_args()
 
@@ -128,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    _cli.run(main)
+    run_command(main)

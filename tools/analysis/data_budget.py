@@ -16,9 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import _cli
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -26,6 +23,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from work_dirs import read_run
 
+from lale_mmseg.cli.common import add_common_options, load_config, run_command
 from lale_mmseg.engine.config import complete_config, leaf_datasets
 from lale_mmseg.engine.provenance import config_hash
 from lale_mmseg.errors import ConfigError
@@ -176,10 +174,10 @@ def parse_args() -> argparse.Namespace:
 def read_config(args: argparse.Namespace) -> Config:
     """The config with its overrides."""
     parser = argparse.ArgumentParser()
-    _cli.add_common_options(parser)
+    add_common_options(parser)
     common = parser.parse_args(['--cfg-options', *args.overrides] if args.overrides else [])
     common.config = args.config
-    return _cli.load_config(common)
+    return load_config(common)
 
 
 def main() -> int:
@@ -211,4 +209,4 @@ def main() -> int:
 if __name__ == '__main__':
     # SIGTERM ends the runs, too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _cli.run(main)
+    run_command(main)

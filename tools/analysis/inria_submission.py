@@ -16,9 +16,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import _cli
 import numpy as np
 import pandas as pd
 import rasterio
@@ -26,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-import lale_mmseg.register  # noqa: F401
+from lale_mmseg.cli import common
 from lale_mmseg.datasets.image_io import decode_image, read_bytes
 from lale_mmseg.errors import CheckpointError, ConfigError, DataError
 from lale_mmseg.files import atomic_path, file_sha256, hash_json, write_atomic
@@ -48,13 +45,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='replace masks of another checkpoint or settings')
     parser.add_argument('--zip', type=Path, metavar='FILE', help='archive of the 180 masks, once all are finished')
     parser.add_argument('--tta', action='store_true', help='average over the views and scales of tta_cfg')
-    _cli.add_predictor_options(parser)
+    common.add_predictor_options(parser)
     return parser.parse_args()
 
 
 def load_predictor(args: argparse.Namespace) -> Predictor:
     """The network of the checkpoint; CheckpointError unless its classes are background and building."""
-    predictor = _cli.load_predictor(args, args.tta)
+    predictor = common.load_predictor(args, args.tta)
     if predictor.classes != inria.CLASSES:
         raise CheckpointError(
             f'{args.checkpoint}: its classes are {", ".join(predictor.classes)}; a submission needs '
@@ -209,4 +206,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    _cli.run(main)
+    common.run_command(main)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import _cli
 from model_converters.conversion import Family, Head, Names, run_converter
 from model_converters.conversion import parse_args as parse_converter_args
 
+from lale_mmseg.cli.common import run_command
 from lale_mmseg.models.backbones.ghostnet import ARCHS
 
 
@@ -97,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    _cli.run(main)
+    run_command(main)

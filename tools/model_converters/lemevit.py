@@ -11,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import _cli
 from model_converters.conversion import Family, Names, run_converter
 from model_converters.conversion import parse_args as parse_converter_args
 
+from lale_mmseg.cli.common import run_command
 from lale_mmseg.models.backbones.lemevit import ARCHS
 
 _UNUSED = 'feeds no feature map'
@@ -47,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    _cli.run(main)
+    run_command(main)

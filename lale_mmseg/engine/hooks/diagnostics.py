@@ -6,10 +6,9 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -19,6 +18,9 @@ from mmseg.registry import HOOKS
 from ...files import write_atomic
 from ..unwrap import unwrapped
 from .by_epochs import require_epochs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: The table in the work dir.
 TABLE_NAME = 'diagnostics.csv'
@@ -79,6 +81,8 @@ class EpochDiagnosticsHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Adds the row of the epoch."""
+        import pandas as pd  # where tables are made, since it delays the start of every tool
+
         if not is_main_process():
             return
         memory = self._peak if torch.cuda.is_available() else _process_peak()
@@ -117,6 +121,8 @@ _NOT_LOGGED = ('epoch', 'iter', 'lr', 'memory_kind', 'parameters', 'trainable_pa
 
 def read_diagnostics(work_dir: str | Path) -> pd.DataFrame:
     """The rows of diagnostics.csv in a work dir; an empty table with a column `epoch` without it."""
+    import pandas as pd
+
     file = Path(work_dir) / TABLE_NAME
     return pd.read_csv(file) if file.is_file() else pd.DataFrame({'epoch': pd.Series(dtype=int)})
 

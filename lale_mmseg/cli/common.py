@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 # This comes first, since it adapts the framework before anything else imports it.
-import lale_mmseg.register  # noqa: F401
+from .. import register  # noqa: F401
 
 # isort: split
 import torch
@@ -19,10 +19,10 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_distributed
 from torch.distributed import destroy_process_group
 
-from lale_mmseg.compat import keep_freed_memory
-from lale_mmseg.engine.fields import check_overrides
-from lale_mmseg.errors import ConfigError, InputError
-from lale_mmseg.inference import Predictor
+from ..compat import keep_freed_memory
+from ..engine.fields import check_overrides
+from ..errors import ConfigError, InputError
+from ..inference import Predictor
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 AMP_DTYPES = {'bf16': 'bfloat16', 'fp16': 'float16'}
@@ -33,6 +33,7 @@ _WORKER_ERROR = re.compile(r'lale_mmseg\.errors\.\w+: (.*)\Z', re.DOTALL)
 #: How to continue an interrupted tool, if it can be continued.
 _CONTINUE = {
     'train.py': '; to continue, run the same command with --resume',
+    'lale-train': '; to continue, run the same command with --resume',
     'data_budget.py': '; to continue, run the same command',
     'inria_submission.py': '; to continue, run the same command',
 }
@@ -55,7 +56,7 @@ class OverrideAction(DictAction):
         return text if ' ' in text and not isinstance(value, list | tuple) else value
 
 
-def run(main: Callable[[], int | None]) -> None:
+def run_command(main: Callable[[], int | None]) -> None:
     """Runs a tool; bad input ends in one line on standard error and exit status 2, an interruption in status 130."""
     try:
         status = main()

@@ -1,0 +1,1 @@
+"""The commands behind tools/*.py and the console scripts `lale-train`, `lale-test` and `lale-predict`."""
