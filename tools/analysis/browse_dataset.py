@@ -6,7 +6,6 @@ Draws samples as they leave the training pipeline, cropped and augmented, beside
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from mmseg.registry import DATASETS
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import _cli
-
+from lale_mmseg.cli.common import add_overrides, load_config, run_command
 from lale_mmseg.engine.config import complete_config
 from lale_mmseg.errors import ConfigError, InputError
 from lale_mmseg.evaluation.overlay import panel, to_display
@@ -33,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--number', type=int, default=16, metavar='N', help='samples to draw (default: 16)')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of samples and of augmentation (default: 0)')
     parser.add_argument('--out-dir', type=Path, metavar='DIR', help='default: work_dirs/browse/CONFIG')
-    _cli.add_overrides(parser, 'override fields of the config; see tools/train.py')
+    add_overrides(parser, 'override fields of the config; see tools/train.py')
     parser.set_defaults(work_dir=None, launcher='none', local_rank=0, trust_checkpoint=False)
     return parser.parse_args()
 
@@ -41,7 +37,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Draws the samples."""
     args = parse_args()
-    cfg = complete_config(_cli.load_config(args))
+    cfg = complete_config(load_config(args))
     loader = cfg.get(f'{args.phase}_dataloader')
     if loader is None:
         raise ConfigError(f'{args.config}: no field {args.phase}_dataloader')
@@ -64,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    _cli.run(main)
+    run_command(main)
