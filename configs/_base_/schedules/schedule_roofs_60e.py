@@ -1,4 +1,4 @@
-# schedule_plateau_60e.py as the study of few-shot roofs has it: the best checkpoint, the learning rate and early stopping
+# schedule_plateau_60e.py as in the study of few-shot roofs: the best checkpoint, the learning rate and early stopping
 # follow the mean over the IoU of the validation tiles, not the IoU of the pooled pixels (docs/few_shot.md).
 _base_ = './schedule_plateau_60e.py'
 param_scheduler = [
