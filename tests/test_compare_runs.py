@@ -62,6 +62,20 @@ def test_seeds_are_averaged_and_sorted_by_validation(compare, tmp_path):
     assert 'NOT COMPARABLE' not in printed
 
 
+def test_the_score_that_selected_the_checkpoints_decides(compare, tmp_path):
+    """By the means over tiles, 100 - mIoU, the first epochs are best, and the run of lower mIoU."""
+    hooks = dict(default_hooks=dict(checkpoint=dict(save_best='mean_tile_IoU')))
+    low = write_run(tmp_path / 'low', [50.0, 60.0], **hooks)
+    high = write_run(tmp_path / 'high', [70.0, 80.0], **hooks, model=dict(type='B'))
+    printed, content = compare(low, high, '--baseline', 'high')
+    assert 'at the best validation by mean_tile_IoU' in printed
+    assert [(run['run'], run['best'], run['val mIoU']) for run in content['runs']] == [('low', 1, 50), ('high', 1, 70)]
+    assert '| low | 0 | 50.00 | 58.00 | 70.00 | 50.00 | +20.00 |' in (tmp_path / 'out' / 'comparison.md').read_text()
+    printed, content = compare(low, write_run(tmp_path / 'pooled', [55.0, 40.0], model=dict(type='C')))
+    assert 'at the best validation by mIoU' in printed
+    assert [run['run'] for run in content['runs']] == ['pooled', 'low']
+
+
 def test_duplicate_seeds_are_not_averaged(compare, tmp_path):
     printed, content = compare(write_run(tmp_path / 'a', [50.0]), write_run(tmp_path / 'b', [60.0]))
     assert list(content['groups']) == ['b', 'a']
@@ -118,12 +132,15 @@ def test_scores_on_other_data_are_not_comparable(compare, tmp_path):
         compare(a, '--published')
 
 
-def test_published_results_are_marked(compare, tmp_path):
-    a = write_run(tmp_path / 'a', [50.0])
+def test_published_results_stand_beside_means_over_tiles(compare, tmp_path):
+    a = write_run(tmp_path / 'a', [50.0], test=1)
     write_split(a / 'val', [f'austin{number}' for number in (1, 6, 11, 16, 21, 26)], 2, side=1024)
     compare(a, '--published')
     rows = (tmp_path / 'out' / 'comparison.md').read_text()
-    assert '| [published] U-Net from scratch | - | 73.5 | - | - |' in rows
+    scores = ['mIoU', 'mF1', 'OA', 'mean_tile_IoU']
+    columns = [*(f'val {name}' for name in scores), *(f'test {name}' for name in [*scores, 'mean_tile_F1'])]
+    assert f'| group | seeds | {" | ".join(columns)} |' in rows
+    assert '| [published] U-Net from scratch | - | - | - | - | 73.5 | - | - | - | 75.7 | 86.1 |' in rows
 
 
 def test_published_results_are_the_same_everywhere(monkeypatch):
@@ -174,6 +191,8 @@ def test_a_real_training_is_read(compare, tmp_path):
     """Trained, resumed and tested by the runner; the resumed start keeps the hash of the first."""
     cfg = tiny_config(tmp_path / 'run', epochs=1)
     build(cfg).train()
+    (start,) = (tmp_path / 'run').glob('*/vis_data')
+    start.parent.rename(tmp_path / 'run' / '20260101_000000')  # starts within a second would share a folder
     free = dict(test_dataloader=dict(dataset=dict(free=True)))
     build(tiny_config(tmp_path / 'run', epochs=2, resume=True)).train()
     build(tiny_config(tmp_path / 'run', load_from=str(tmp_path / 'run/epoch_2.pth'), **free)).test()

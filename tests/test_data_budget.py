@@ -29,12 +29,16 @@ seed = int(words[words.index('--seed') + 1])
 config = {}
 exec(Path(words[0]).read_text(), config)  # without its base
 indices = config['train_dataloader']['dataset']['indices']
+base = {}
+exec(Path(config['_base_']).read_text(), base)
 with open(folder / 'calls.jsonl', 'a') as file:
     file.write(json.dumps(dict(words=words, indices=indices)) + '\\n')
 if folder.name in os.environ.get('FAIL', '').split():
     print('loss is nan at step 7')
     sys.exit(3)
-write_log(folder, [10.0, 50 + 2 * len(indices) + seed, 20.0], f'2026_{len(list(folder.iterdir()))}')
+hooks = base.get('default_hooks')
+scores = [10.0, 50 + 2 * len(indices) + seed, 20.0]
+write_log(folder, scores, f'2026_{len(list(folder.iterdir()))}', default_hooks=hooks)
 """
 CONFIG = """
 _base_ = '{repo}/configs/_base_/default_runtime.py'
@@ -111,6 +115,15 @@ def test_a_study(study, tmp_path):
     assert names[2, 1] < names[4, 1]
     assert names[4, 0] != names[4, 1]
     assert min(cv2.imread(str(out / 'data_budget.png')).shape[:2]) > 300
+
+
+def test_the_score_is_the_one_that_selects_the_checkpoint(study, config, tmp_path):
+    """The first of the means over tiles, 100 - 10, is the best one."""
+    with config.open('a') as file:
+        file.write("default_hooks = dict(checkpoint=dict(save_best='mean_tile_IoU'))\n")
+    assert 'best validation mean_tile_IoU of all classes' in study(tiles=(2,), seeds=(0,))[1].out
+    (run,) = json.loads((tmp_path / 'study' / 'data_budget.json').read_text())['runs']
+    assert (run['score'], run['best']) == (90, 1)
 
 
 def test_finished_runs_are_kept_and_failed_ones_repeated(study, tmp_path, monkeypatch):

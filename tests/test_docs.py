@@ -255,8 +255,9 @@ def test_the_frozen_backbone_of_the_recipe_equals_its_schedule():
     block = next(block for block in blocks(REPO / 'docs/training_recipe.md', 'python') if 'frozen_backbone' in block)
     fields: dict = {}
     exec(block, {}, fields)
-    schedule = Config.fromfile(REPO / 'configs/_base_/schedules/schedule_plateau_60e_freeze_20e.py')
-    # The schedule does not set the learning rate of the backbone.
+    schedule = Config.fromfile(REPO / 'configs/_base_/schedules/schedule_roofs_60e_freeze_20e.py')
+    # The schedule does not set the learning rate of the backbone, and follows another score.
+    fields['param_scheduler'][0]['monitor'] = 'mean_tile_IoU'
     assert fields.pop('optim_wrapper')['paramwise_cfg']['custom_keys']['backbone'] == dict(lr_mult=0.1)
     for name, hook in fields.pop('default_hooks').items():
         assert {**schedule.default_hooks[name], **hook} == schedule.default_hooks[name]

@@ -118,19 +118,22 @@ def test_a_part_may_be_smaller_than_the_backbone(tmp_path):
     assert torch.equal(first['backbone.norm.weight'], torch.ones(8))
 
 
-@pytest.mark.parametrize('named', ['', '_freeze_20e'])
-def test_the_schedule_counts_no_frozen_epoch(tmp_path, monkeypatch, named):
+@pytest.mark.parametrize(
+    ('named', 'score'),
+    [('plateau_60e', 'mIoU'), ('roofs_60e', 'mean_tile_IoU'), ('roofs_60e_freeze_20e', 'mean_tile_IoU')],
+)
+def test_the_schedule_counts_no_frozen_epoch(tmp_path, monkeypatch, named, score):
     """With a score that never rises, the first one that counts is the best one."""
-    monkeypatch.setattr(Evaluator, 'evaluate', lambda self, size: dict(mIoU=50.0))
+    monkeypatch.setattr(Evaluator, 'evaluate', lambda self, size: {score: 50.0})
     cfg = tiny_config(tmp_path, 60)
-    schedule = Config.fromfile(REPO / f'configs/_base_/schedules/schedule_plateau_60e{named}.py')
+    schedule = Config.fromfile(REPO / f'configs/_base_/schedules/schedule_{named}.py')
     cfg.param_scheduler = schedule.param_scheduler
     for name in ('frozen_backbone', 'early_stopping'):
         cfg.default_hooks[name] = schedule.default_hooks.get(name)
     cfg.default_hooks.update(report=None, checkpoint=None)
     build(cfg).train()
     rates = list(read_diagnostics(tmp_path)['lr'])
-    first = 21 if named else 1
+    first = 21 if 'freeze' in named else 1
     # The 4th epoch in a row without a rise is the last one at the full rate; the 10th is the last one at all.
     assert rates == [1e-3] * (first + 4) + [5e-4] * 4 + [2.5e-4] * 2
     assert len(rates) == first + 10

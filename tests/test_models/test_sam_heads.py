@@ -21,16 +21,16 @@ def size(module: nn.Module) -> int:
 
 
 def test_sizes_by_hand():
-    """3x3 convolutions without bias, two numbers a channel for each norm, a classifier of 16 * 2 + 2."""
-    stages = [(256, 128), (128, 64), (64, 32), (32, 16)]
-    assert size(conv_head()) == sum(9 * a * b + 2 * b for a, b in stages) + 34 == 392_194
+    """3x3 convolutions without bias, two numbers a channel for each norm, a classifier of 48 * 2 + 2 or 40 * 2 + 2."""
+    stages = [(256, 384), (384, 192), (192, 96), (96, 48)]
+    assert size(conv_head()) == sum(9 * a * b + 2 * b for a, b in stages) + 98 == 1_757_186
     # A 1x1 convolution for stride 16; transposed 2x2 ones, each with a norm, for strides 8, 4 and 2.
-    projections = 768 * 256 + 512 + 4 * 768 * 128 + 256
-    projections += 4 * (768 + 64) * 64 + 2 * 128 + 4 * (768 + 32 + 32) * 32 + 3 * 64
+    projections = 768 * 640 + 2 * 640 + 4 * 768 * 320 + 2 * 320
+    projections += 4 * (768 + 160) * 160 + 2 * 2 * 160 + 4 * (768 + 80 + 80) * 80 + 3 * 2 * 80
     # A stage narrows by 1x1, then mixes skip and map by 3x3 twice.
     decoder = sum(low * high + 9 * 2 * high * high + 9 * high * high + 3 * 2 * high
-                  for low, high in [(256, 128), (128, 64), (64, 32)])  # fmt: skip
-    assert size(unet_head()) == projections + decoder + 9 * 32 * 16 + 32 + 34 == 1_540_162
+                  for low, high in [(640, 320), (320, 160), (160, 80)])  # fmt: skip
+    assert size(unet_head()) == projections + decoder + 9 * 80 * 40 + 2 * 40 + 82 == 6_298_402
 
 
 def test_logits_have_the_size_of_the_image():
@@ -49,7 +49,7 @@ def test_the_first_block_makes_the_finest_map():
     for projection in head.projections:
         projection.register_forward_hook(lambda module, args, output: seen.append(tuple(output.shape[1:])))
     head([torch.randn(1, 768, 2, 3)] * 4)
-    assert seen == [(32, 16, 24), (64, 8, 12), (128, 4, 6), (256, 2, 3)]
+    assert seen == [(80, 16, 24), (160, 8, 12), (320, 4, 6), (640, 2, 3)]
 
 
 @pytest.mark.parametrize('build', [conv_head, unet_head])

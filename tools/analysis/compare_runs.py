@@ -206,7 +206,7 @@ def shown_groups(table: pd.DataFrame, groups: Mapping[str, Sequence[Run]], args:
             raise ConfigError(f'--baseline {args.baseline}: no such group; groups are {", ".join(table.index)}')
         score = f'val {common_monitor([run for runs in groups.values() for run in runs])}'
         gain = table[score, 'mean'] - table[score, 'mean'][args.baseline]
-        shown.insert(2, f'gain over {args.baseline}', gain.map('{:+.2f}'.format))
+        shown.insert(shown.columns.get_loc(score) + 1, f'gain over {args.baseline}', gain.map('{:+.2f}'.format))
     if args.published:
         for name, *scores in PUBLISHED:
             values = dict(zip(('val mean_tile_IoU', 'test mean_tile_IoU', 'test mean_tile_F1'), scores, strict=True))
@@ -312,7 +312,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='work dirs of tools/train.py')
     parser.add_argument('--out', required=True, type=Path, metavar='DIR', help='folder for tables and pictures')
     parser.add_argument('--labels', nargs='+', metavar='NAME', help='names of the runs (default: of the work dirs)')
-    parser.add_argument('--baseline', metavar='GROUP', help='show the gain in validation mIoU over this group')
+    parser.add_argument('--baseline', metavar='GROUP', help='show the gain in the validation score over this group')
     parser.add_argument('--published', action='store_true', help='add the published results of few-shot roofs')
     parser.add_argument('--pictures', choices=('val', 'test'), default='val', help='split to draw (default: val)')
     parser.add_argument('--rows', type=int, default=6, metavar='N', help='images to draw at most (default: 6)')

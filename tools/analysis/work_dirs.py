@@ -76,7 +76,7 @@ def read_run(folder: Path, label: str | None = None) -> Run:
     monitor = monitor if isinstance(monitor, str) and monitor in val else 'mIoU'
     best = val.loc[val[monitor].idxmax()]
     row: dict[str, Any] = dict(run=label or folder.resolve().name, seed=seed, start=_initial_weights(config))
-    row |= {f'val {name}': best[name] for name in SCORES + MORE_SCORES if name in best}
+    row |= {f'val {name}': best[name] for name in [*SCORES, *MORE_SCORES, monitor] if name in best}
     row |= dict(best=int(best.name), trained=int(val.index[-1]), **_costs(folder))
     metrics = {
         split: json.loads(path.read_text(encoding='utf-8'))

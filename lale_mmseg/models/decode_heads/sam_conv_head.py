@@ -18,7 +18,8 @@ class SAMConvHead(BaseDecodeHead):
     """Doubles the size of a feature map in stages (resizing, 3x3 convolution, norm, activation), and classifies.
 
     The four stages of the default turn SAM's neck at stride 16 into logits at full resolution, as outlines of buildings
-    at a ground sample distance of 30 cm need. 1,757,186 parameters with two classes; each stage costs the same.
+    at a ground sample distance of 30 cm need. 1,757,186 parameters with two classes; each stage after the first costs
+    the same.
 
     Args:
         in_channels: Number of channels of the feature map.
