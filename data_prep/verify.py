@@ -2,10 +2,11 @@
 
     python data_prep/verify.py data/aras400k
     python data_prep/verify.py data/mine --classes data/mine/classes.csv --json faults.json
+    python data_prep/verify.py data/mine --bands 4 --dtype uint16 --stats
     python data_prep/verify.py data/potsdam
     python data_prep/verify.py data/inria_few_shot
 
-Reads ARAS400k folders (ROOT/{train,val,test,synth}/{images,masks}), your own images with RGB masks and classes.csv
+Reads ARAS400k folders (ROOT/{train,val,test,synth}/{images,masks}), your own images with masks and classes.csv
 (ROOT/images, ROOT/masks and train.txt, val.txt, test.txt, or folders of splits in either order), and what
 data_prep/isprs.py and data_prep/inria.py prepare. Exit status: 0 if the data are clean, 1 if there are faults, 2 if
 the command cannot be carried out.
@@ -16,6 +17,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,7 @@ import numpy as np
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.core.checks import Expected, Fault, Item, ItemReport, Report, kinds_of
+from data_prep.core.checks import Expected, Fault, Item, ItemReport, Report, decode, kinds_of
 from data_prep.core.report import number, run_main
 from data_prep.datasets.inria.prepare import protocol_of
 from data_prep.datasets.inria.sources import shipped_archive
@@ -33,7 +36,7 @@ from data_prep.datasets.isprs.verify import verify_isprs
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.files import write_json
 from lale_mmseg.metainfo import Palette, aras400k
-from lale_mmseg.metainfo.layout import SplitLayout, find_layout, inspect_split
+from lale_mmseg.metainfo.layout import Pair, SplitLayout, find_layout, inspect_split
 
 SPLITS = tuple(aras400k.PART_SIZES)
 CLASSES_FILE = 'classes.csv'
@@ -66,12 +69,20 @@ def verify(
     layouts = find_splits(Path(root), splits, image_dir, mask_dir)
     report = Report(expected.palette.classes)
     items = []
+    stats_of = 'train' if 'train' in layouts else next(iter(layouts))
     for split, layout in layouts.items():
         pairs, problems = inspect_split(layout)
         report.faults += [Fault(problem.kind, split, str(problem.file), problem.message) for problem in problems]
-        items += [Item(split, pair.image, pair.mask, expected) for pair in pairs]
+        palette, moments = _palette_of_split(expected.palette, pairs), expected.moments and split == stats_of
+        of_split = replace(expected, palette=palette, moments=moments)
+        items += [Item(split, pair.image, pair.mask, of_split) for pair in pairs]
     report.faults += _in_two_splits(items, layouts)
-    report.faults += _same_images(report.check(items, list(layouts), workers))
+    reports = report.check(items, list(layouts), workers)
+    report.faults += _same_images(reports)
+    if expected.moments:
+        report.notes.append(
+            _stats(stats_of, [found.moments for found in reports if found.moments is not None], expected)
+        )
     # Splits that list files of one folder have the same faults in it: each is reported once.
     unique = {(fault.kind, fault.file, fault.message): fault for fault in reversed(report.faults)}
     report.faults = list(reversed(unique.values()))
@@ -103,6 +114,31 @@ def find_splits(
             f'NAME/{image_dir}/ and as {image_dir}/NAME/ (name others with --splits){hint}'
         )
     return layouts
+
+
+def _palette_of_split(palette: Palette, pairs: Sequence[Pair]) -> Palette:
+    """The palette for the masks of a split, whose form is that of the first one, as in `PaletteDataset`."""
+    for mask in (pair.mask for pair in pairs if pair.mask is not None):
+        with suppress(Exception):  # reported when the mask itself is checked
+            return palette.of_form(single_band=decode(mask).shape[2] == 1)
+    return palette
+
+
+def _stats(split: str, moments: Sequence[np.ndarray], expected: Expected) -> str:
+    """Mean and standard deviation of each band over all pixels, as a part of a config."""
+    if not moments:
+        return f'no statistics: split {split!r} has no image without a fault'
+    count, total, squares = np.sum(moments, axis=0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    mean_text, std_text = (', '.join(f'{value:.6g}' for value in values) for values in (mean, std))
+    # Without `bands` in LoadBands, three bands are loaded as BGR.
+    rgb = expected.bands == 3
+    order = 'RGB order (bgr_to_rgb=False if LoadBands lists bands)' if rgb else 'the order of the files'
+    return (
+        f'{len(moments):,} images of split {split!r}, values in the units of the files, bands in {order}:\n'
+        f'data_preprocessor=dict(mean=[{mean_text}], std=[{std_text}], bgr_to_rgb={rgb})'
+    )
 
 
 def _in_two_splits(items: Sequence[Item], layouts: Mapping[str, SplitLayout]) -> Iterator[Fault]:
@@ -178,13 +214,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--workers', type=number(int, 1), metavar='N', help='number of processes (default: one per CPU)'
     )
+    parser.add_argument(
+        '--stats', action='store_true', help='print mean and standard deviation of each band of the training images'
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all counts and all faults to this file')
     return parser
 
 
 def _refuse_layout_options(args: argparse.Namespace, script: str) -> None:
     """Raises ConfigError for options that the markers of a prepared dataset already determine."""
-    for name in ('classes', 'splits', 'unknown', 'ignore_colors', 'bands', 'dtype', 'image_dir', 'mask_dir'):
+    for name in ('classes', 'splits', 'unknown', 'ignore_colors', 'bands', 'dtype', 'image_dir', 'mask_dir', 'stats'):
         if getattr(args, name) != build_parser().get_default(name):
             raise ConfigError(
                 f'--{name.replace("_", "-")}: not valid for {args.root}, which was prepared by {script}; omit it'
@@ -208,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     else:
         palette = load_palette(args.root, args.dataset, args.classes, args.ignore_colors)
-        expected = Expected(palette, args.unknown, args.bands, args.dtype.name)
+        expected = Expected(palette, args.unknown, args.bands, args.dtype.name, moments=args.stats)
         report = verify(args.root, expected, args.splits, args.workers, args.image_dir, args.mask_dir)
     if args.json is not None:
         write_json(args.json, dict(root=str(args.root), **report.as_dict()))

@@ -6,6 +6,7 @@ This module imports nothing else of the package. `lale_mmseg.register` calls `ap
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import os
 import subprocess
@@ -63,6 +64,7 @@ def apply() -> None:
     # At import mmseg prints an advertisement, whatever the log level.
     with redirect_stdout(StringIO()):
         importlib.import_module('mmseg.datasets')
+    mend_class_weights()
 
 
 def check_versions() -> None:
@@ -144,6 +146,27 @@ def _without_own_scope(get_cfg_path: Callable[[str, str], tuple[str, str | None]
 
     setattr(found, _PLACEHOLDER, True)
     return found
+
+
+def mend_class_weights() -> None:
+    """Makes mmseg's cross-entropy accept class weights together with `avg_non_ignore=True`.
+
+    With class weights, mmseg divides by the sum of the weights of all labelled pixels, as torch does: sum(w[t] * ce) /
+    sum(w[t]) over the pixels that are not ignored. With `avg_non_ignore=True` it then indexes these weights with a mask
+    of all pixels, to leave out the ignored ones once more, which is an IndexError. The flag is therefore dropped where
+    there are weights, and changes nothing there.
+    """
+    module = importlib.import_module('mmseg.models.losses.cross_entropy_loss')
+    original = module.cross_entropy
+    if hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def cross_entropy(*args: Any, class_weight: Any = None, avg_non_ignore: bool = False, **kwargs: Any) -> Any:
+        flag = avg_non_ignore and class_weight is None
+        return original(*args, class_weight=class_weight, avg_non_ignore=flag, **kwargs)
+
+    setattr(module, 'cross_entropy', cross_entropy)  # noqa: B010
 
 
 def keep_freed_memory() -> bool:

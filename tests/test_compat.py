@@ -1,9 +1,11 @@
+import math
 import subprocess
 import sys
 import types
 
 import pytest
 import torch
+from mmseg.registry import MODELS
 
 from lale_mmseg import compat
 
@@ -72,3 +74,16 @@ def test_mixed_precision_works_on_a_cpu_and_rejects_fp16_there():
     if compat.is_cpu_only():
         with pytest.raises(ValueError, match="dtype='float16' needs a GPU"):
             compat.AnyDeviceAmpOptimWrapper(dtype='float16', optimizer=optimizer)
+
+
+def test_class_weights_are_a_weighted_mean_over_the_labelled_pixels():
+    """Three pixels with probabilities 0.8 and 0.5 of their class, the third ignored; class 1 weighs three times."""
+    logits = torch.tensor([[[[math.log(4), 0.0, 9.0]], [[0.0, 0.0, 0.0]]]])
+    labels = torch.tensor([[[0, 1, 255]]])
+    for weights, expected in (
+        (None, -(math.log(0.8) + math.log(0.5)) / 2),
+        ([1.0, 3.0], -(math.log(0.8) + 3 * math.log(0.5)) / 4),
+    ):
+        loss = MODELS.build(dict(type='CrossEntropyLoss', avg_non_ignore=True, class_weight=weights))
+        assert loss(logits, labels, ignore_index=255).item() == pytest.approx(expected)
+        assert loss(logits, torch.full_like(labels, 255), ignore_index=255).item() == 0

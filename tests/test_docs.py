@@ -7,17 +7,21 @@ import itertools
 import re
 import shlex
 import sys
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmseg.registry import MODELS, TRANSFORMS
+from mmseg.registry import MODELS, RUNNERS
 
-from lale_mmseg.engine.config import check_config, complete_config, leaf_datasets
+from data_prep.make_toy import make_toy
+from lale_mmseg.engine.config import check_config, complete_config
 from lale_mmseg.engine.fields import check_overrides
+from lale_mmseg.metainfo.isprs import TILES
 from tests.support import REPO
 
 README = REPO / 'README.md'
@@ -197,6 +201,20 @@ def test_the_index_lists_every_page():
     assert [name for name in names if f'({name})' not in text] == []
 
 
+TABLE = 'index,name,r,g,b\n0,building,9,0,0\n1,vegetation,0,9,0\n2,ground,0,0,9\n'
+COLORS = np.array([(9, 0, 0), (0, 9, 0), (0, 0, 9)], np.uint8)
+
+
+def write_pairs(
+    root: Path, names: Iterable[str], folders: tuple[str, str], image: np.ndarray, mask: np.ndarray
+) -> None:
+    """Writes the same image and mask under each name, into an image and a mask folder."""
+    for folder, pixels in zip(folders, (image, mask), strict=True):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            assert cv2.imwrite(str(root / folder / name), pixels)
+
+
 @pytest.fixture(scope='module')
 def workspace(tmp_path_factory) -> Path:
     """The folder of a reader: our configs, and every file that a page shows."""
@@ -208,13 +226,59 @@ def workspace(tmp_path_factory) -> Path:
             if name and not (root / name.group(1)).exists():
                 (root / name.group(1)).parent.mkdir(exist_ok=True)
                 (root / name.group(1)).write_text(block)
-    (root / 'data').mkdir()
-    (root / 'data' / 'classes.csv').write_text(
-        'index,name,r,g,b\n0,building,9,0,0\n1,vegetation,0,9,0\n2,ground,0,0,9\n'
-    )
     sys.path.insert(0, str(root))
     yield root
     sys.path.remove(str(root))
+
+
+@pytest.fixture(scope='module')
+def data_of(workspace):
+    """Function (config) -> folder with data that fit it."""
+    rng = np.random.default_rng(0)
+    image, labels = rng.integers(0, 250, (64, 64, 4), np.uint8), rng.integers(0, 6, (64, 64), np.uint8)
+    names = [f'{number}.tif' for number in range(4)]
+    river = np.array([(0, 0, 255), (128, 128, 128), (0, 255, 0)], np.uint8)
+    for folder, colors, own in (
+        ('palette', COLORS, image[..., :3]),
+        ('bands', COLORS, image.astype(np.uint16)),
+        ('rivers', river, image[..., :3]),
+    ):
+        root = workspace / folder
+        write_pairs(root, names, ('images', 'masks'), own, colors[labels % 3][..., ::-1])
+        (root / 'classes.csv').write_text(TABLE)
+        for split in ('train', 'val', 'test'):
+            (root / f'{split}.txt').write_text('\n'.join(names))
+    for split in ('train', 'val'):
+        folders = (f'img_dir/{split}', f'ann_dir/{split}')
+        write_pairs(workspace / 'indexes', [f'{number}.png' for number in range(4)], folders, image[..., :3], labels)
+    tiles = [f'{tile}.png' for tile in TILES['potsdam']]
+    for folder, kind in (('windows', 'labels_full'), ('tiles', 'labels_eroded')):
+        folders = (f'{folder}/images', f'{folder}/{kind}')
+        write_pairs(workspace / 'isprs', tiles, folders, image[..., :3], labels)
+    make_toy(workspace / 'aras400k', dict(train=4, val=2, test=2, synth=4), size=64, parquet=True, workers=1)
+
+    def find(cfg: Config) -> Path:
+        dataset = cfg.train_dataloader.dataset.type
+        if dataset == 'PaletteDataset':
+            return workspace / ('bands' if len(cfg.model.data_preprocessor.mean) == 4 else 'palette')
+        folders = dict(RiverDataset='rivers', PotsdamDataset='indexes', ISPRSProtocolDataset='isprs')
+        return workspace / folders.get(dataset, 'aras400k')
+
+    return find
+
+
+@pytest.fixture(scope='module')
+def weights(workspace) -> None:
+    """The checkpoints that configs of the pages begin with, where they name them."""
+    for name, model in (
+        ('work_dirs/other/best_mF1_iter_400.pth', dict(type='LALE', arch='s1')),
+        ('other/best_mF1_iter_400.pth', dict(type='LALE', arch='s1')),
+        ('lemevit_tiny.pth', dict(type='LeMeViT', arch='tiny')),
+    ):
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        prefix = '' if name.startswith('lemevit') else 'backbone.'
+        state = {f'{prefix}{key}': value for key, value in MODELS.build(model).state_dict().items()}
+        torch.save(dict(state_dict=state), workspace / name)
 
 
 def snippets() -> list[tuple[Path, str]]:
@@ -230,25 +294,52 @@ def test_python_blocks_compile_and_configs_name_their_file(page):
         assert '_base_' not in block or re.match(r'# my_configs/\S+\.py\n', block), block
 
 
+def shorten(cfg: Config) -> None:
+    """Makes a run of two iterations of two images of 64x64 pixels and one validation, without files."""
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    crops = [step for step in pipeline if step['type'] == 'RandomCrop']
+    size = cfg.model.data_preprocessor.get('size')
+    assert size is None or all(tuple(crop['crop_size']) == tuple(size) for crop in crops)
+    for step in crops:
+        step['crop_size'] = (64, 64)
+    if size is not None:
+        cfg.model.data_preprocessor.size = (64, 64)
+    for phase in ('train', 'val', 'test'):
+        loader = cfg[f'{phase}_dataloader']
+        loader.update(batch_size=2 if phase == 'train' else 1, num_workers=0, persistent_workers=False)
+    by_iterations = 'max_iters' in cfg.train_cfg
+    cfg.train_cfg.update(dict(max_iters=2, val_interval=2) if by_iterations else dict(max_epochs=1))
+    sampler = cfg.train_dataloader.sampler
+    if 'samples_per_epoch' in sampler:
+        sampler.samples_per_epoch = 4
+    elif not by_iterations:
+        cfg.train_dataloader.dataset.indices = 4
+    cfg.default_hooks.update(checkpoint=None, report=None)
+    cfg.visualizer = dict(type='SegLocalVisualizer')  # no other backend is installed
+    if 'encoder_weights' in cfg.model:
+        cfg.model.encoder_weights = None  # they would be downloaded
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('weights')
 @pytest.mark.parametrize(('page', 'name'), snippets(), ids=lambda value: getattr(value, 'name', value))
-def test_configs_of_the_pages_load_check_and_run(page, name, workspace):
+def test_configs_of_the_pages_check_and_train(page, name, workspace, data_of, tmp_path, monkeypatch):
     block = next(block for block in blocks(page, 'python') if block.startswith(f'# {name}\n'))
     assert (workspace / name).read_text() == block, f'{name} differs between two pages'
-    cfg = Config.fromfile(workspace / name)
-    cfg.data_root = str(workspace / 'data')
-    cfg = complete_config(cfg)
-    check_config(cfg, ('train', 'val', 'test'))
-    for phase in ('train', 'val', 'test'):
-        for _, dataset in leaf_datasets(cfg, phase):
-            for step in dataset.pipeline:
-                TRANSFORMS.build(step)
+    monkeypatch.chdir(workspace)
+    cfg = Config.fromfile(name)
+    cfg.data_root = str(data_of(cfg))
     if 'max_iters' in cfg.train_cfg:
         assert max(step.get('end', step.get('total_steps')) for step in cfg.param_scheduler) == cfg.train_cfg.max_iters
-    model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
-    bands = len(cfg.model.data_preprocessor.mean)
-    with torch.no_grad():
-        logits = model(torch.zeros(1, bands, 64, 96), mode='tensor')
-    assert logits.shape[:2] == (1, cfg.model.decode_head.num_classes)
+    check_config(complete_config(cfg), ('train', 'val', 'test'))
+    shorten(cfg)
+    cfg.work_dir, cfg.experiment_name = str(tmp_path), f'{tmp_path.name}_{name}'
+    runner = RUNNERS.build(cfg)
+    runner.train()
+    losses = runner.message_hub.get_scalar('train/loss')
+    assert runner.iter == 2
+    assert np.isfinite(losses.data[0]).all()
+    assert 'val/mIoU' in runner.message_hub.log_scalars
 
 
 def test_the_frozen_backbone_of_the_recipe_equals_its_schedule():

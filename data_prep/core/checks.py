@@ -7,10 +7,12 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import rasterio
 from PIL import Image
@@ -21,10 +23,9 @@ from data_prep.core.prepared import MARKERS, Listing, read_markers
 from data_prep.core.progress import count_cpus, map_jobs
 from data_prep.core.report import print_table, summary, table_console
 from data_prep.core.sources import TIFF
-from data_prep.core.tiles import count_values
+from data_prep.core.tiles import count_values, strips
 from lale_mmseg.errors import DataError
 from lale_mmseg.metainfo import IGNORE_INDEX, Palette
-from lale_mmseg.metainfo.inria import LABEL_VALUES
 
 _PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
 _PNG_DEPTH_AT = 24
@@ -35,19 +36,18 @@ class Expected:
     """What images and masks must be.
 
     Attributes:
-        palette: Classes and their colours.
+        palette: Classes, and how masks store them.
         unknown: Whether unknown colours are faults, or are ignored.
         bands: Bands of the images.
         dtype: Data type of the images.
-        masks: Masks hold 'rgb' colours; 'index' class indexes of 8 bits, with 255 for ignored pixels if `palette` has
-            ignored colours; or 'binary' values 0 and 255 of two classes.
+        moments: Whether to add up the values of the images and their squares.
     """
 
     palette: Palette
     unknown: Literal['error', 'ignore'] = 'error'
     bands: int = 3
     dtype: str = 'uint8'
-    masks: Literal['rgb', 'index', 'binary'] = 'rgb'
+    moments: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,17 @@ class Fault:
 
 @dataclass
 class ItemReport:
-    """Result of checking an item: its faults, pixels of each class, and a digest of the image's pixels."""
+    """Result of checking an item: its faults, pixels of each class, and a digest of the image's pixels.
+
+    `moments` are, for each band of the image, the number of pixels, and the sums of their values and of their squares,
+    (3, bands) float64; None unless asked for.
+    """
 
     item: Item
     pixels: np.ndarray
     ignored: int = 0
     digest: bytes | None = None
+    moments: np.ndarray | None = None
     faults: list[Fault] = field(default_factory=list)
 
     def add(self, kind: str, path: Path, message: str) -> None:
@@ -129,9 +134,11 @@ def decode(path: Path) -> np.ndarray:
     with path.open('rb') as file:
         header = file.read(_PNG_DEPTH_AT + 1)
     if header.startswith(_PNG_MAGIC) and header[_PNG_DEPTH_AT] == 16:
-        # Pillow reduces colour PNGs of 16 bits to 8; only the fault matters here.
-        pixels = pixels.astype(np.uint16)
-    pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+        # Pillow reduces colour PNGs of 16 bits to 8.
+        pixels = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+        pixels = pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]
+    # OpenCV, which reads the training data, has 0 and 255 for images of one bit.
+    pixels = pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
@@ -145,51 +152,38 @@ def _check_image(path: Path, pixels: np.ndarray, expected: Expected, report: Ite
     if pixels.dtype.kind == 'f' and not np.isfinite(pixels).all():
         row, column, _ = np.argwhere(~np.isfinite(pixels))[0]
         report.add('not finite', path, f'the value at row {row}, column {column} is not finite; replace it by a number')
+    if expected.moments and not report.faults:
+        # Training reads grey as three equal bands and drops opacity.
+        seen = pixels if not converted else pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., [0, 0, 0]]
+        report.moments = np.zeros((3, expected.bands))
+        for rows in strips(len(seen)):
+            values = seen[rows].reshape(-1, expected.bands).astype(np.float64)
+            report.moments += (np.full(expected.bands, len(values)), values.sum(0), (values**2).sum(0))
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
     report.digest = digest.digest()
 
 
 def _check_mask(path: Path, pixels: np.ndarray, expected: Expected, report: ItemReport) -> None:
-    bands = pixels.shape[2]
+    bands, palette = pixels.shape[2], expected.palette
     if pixels.dtype != np.uint8:
         report.add('bit depth', path, f'expected a mask of 8 bits per channel, found values of type {pixels.dtype}')
-    elif expected.masks != 'rgb' and bands != 1:
-        report.add('index mask', path, f'expected a mask of one band, found {bands} bands')
-    elif expected.masks != 'rgb':
-        _check_values(path, pixels[..., 0], expected, report)
-    elif bands not in (3, 4):
-        message = f'expected a mask of class colours (RGB), found {bands} band(s), probably class indexes'
-        report.add('index mask', path, message)
-    else:
-        rgb = np.ascontiguousarray(pixels[..., :3])
-        try:
-            labels = expected.palette.decode(rgb, expected.unknown, source=path.name)
-        except DataError as error:
-            report.add('unknown colour', path, str(error))
-            labels = expected.palette.decode(rgb, 'ignore')
+        return
+    if palette.values is None if bands == 1 else not (palette.rgb and bands in (3, 4)):
+        form = 'of class colours (RGB)' if palette.rgb else 'of one band'
+        report.add('mask bands', path, f'expected a mask {form}, found {bands} band(s)')
+        return
+    mask = pixels[..., 0] if bands == 1 else np.ascontiguousarray(pixels[..., :3])
+    labels = None
+    try:
+        labels = palette.decode(mask, expected.unknown, source=path.name)
+    except DataError as error:
+        report.add('unknown value' if bands == 1 else 'unknown colour', path, str(error))
+        with suppress(DataError):  # values with two meanings, which cannot be counted
+            labels = palette.decode(mask, 'ignore')
+    if labels is not None:
         counts = count_values(labels)
-        report.pixels, report.ignored = counts[: expected.palette.num_classes], int(counts[IGNORE_INDEX])
-
-
-def _check_values(path: Path, labels: np.ndarray, expected: Expected, report: ItemReport) -> None:
-    classes = list(LABEL_VALUES) if expected.masks == 'binary' else list(range(expected.palette.num_classes))
-    ignored = [IGNORE_INDEX] if expected.masks == 'index' and expected.palette.ignore_colors else []
-    counts = count_values(labels)
-    unknown = counts.copy()
-    unknown[classes + ignored] = 0
-    if unknown.any():
-        value = int(unknown.argmax())
-        row, column = np.argwhere(labels == value)[0]
-        known = ' and '.join(map(str, classes)) if expected.masks == 'binary' else f'0 to {classes[-1]}'
-        report.add(
-            'unknown value',
-            path,
-            f'value {value} at row {row}, column {column} is no class ({int(unknown.sum()):,} such pixels); '
-            f'expected {known}{f" or {IGNORE_INDEX}" if ignored else ""}',
-        )
-    report.pixels = counts[classes]
-    report.ignored = int(counts[ignored].sum())
+        report.pixels, report.ignored = counts[: palette.num_classes], int(counts[IGNORE_INDEX])
 
 
 @dataclass

@@ -41,7 +41,7 @@ class ARAS400kDataset(PaletteDataset):
         parts_seed: Seed of the selection.
         storage: 'folders', 'parquet', or 'auto' to use folders if they exist and parquet shards otherwise.
         synthetic_split: Name of the folder or shards of the synthetic part.
-        unknown: See `PaletteDataset`.
+        unknown, class_map: See `PaletteDataset`.
         header_checks: See `PaletteDataset`; for folders only.
         pipeline, test_mode, indices, serialize_data, lazy_init: See `PaletteDataset`.
 
@@ -66,6 +66,7 @@ class ARAS400kDataset(PaletteDataset):
         synthetic_split: str = 'synth',
         pipeline: Sequence[dict | Callable] = (),
         unknown: Literal['error', 'ignore'] = 'error',
+        class_map: Mapping[str, str | None] | None = None,
         header_checks: int = 1000,
         test_mode: bool = False,
         indices: int | Sequence[int] | None = None,
@@ -87,6 +88,7 @@ class ARAS400kDataset(PaletteDataset):
             split=split,
             pipeline=pipeline,
             unknown=unknown,
+            class_map=class_map,
             header_checks=header_checks,
             test_mode=test_mode,
             indices=indices,
@@ -133,7 +135,6 @@ class ARAS400kDataset(PaletteDataset):
                 img_path=f'{split}.parquet/{name}.png',
                 seg_map_path=f'{rows.describe(row)}, column {_MASK_COLUMN}',
                 reduce_zero_label=False,
-                label_map=None,
                 row=row,
                 shard_split=split,
             )

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from ..metainfo import IGNORE_INDEX
 
 _TIFF_SUFFIXES = ('.tif', '.tiff')
 _TIFF_MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
@@ -81,44 +80,12 @@ def decode_label_image(content: bytes, source: str) -> np.ndarray:
     else:
         mask = _to_rgb(_decode(content, source))
     if mask.dtype != np.uint8 or mask.shape[2] not in (1, 3, 4):
+        kind = 'more than 8 bits' if mask.dtype == np.float32 else mask.dtype  # any other TIFF was converted
         raise DataError(
             f'{source}: expected an 8-bit mask of class indexes (one channel) or class colours (RGB), found '
-            f'{mask.shape[2]} channel(s) of {mask.dtype}'
+            f'{mask.shape[2]} channel(s) of {kind}'
         )
     return mask[..., 0] if mask.shape[2] == 1 else np.ascontiguousarray(mask[..., :3])
-
-
-def checked_indexes(values: np.ndarray, classes: Sequence[str], from_one: bool, source: str) -> np.ndarray:
-    """Converts stored class indexes to indexes that count from 0, and checks each value.
-
-    Args:
-        values: (H, W) uint8 array as stored.
-        classes: Class names.
-        from_one: Whether stored indexes count from 1 and 0 is ignored.
-        source: Name of the mask, for error messages.
-
-    Returns:
-        (H, W) uint8 array of class indexes, 255 for ignored pixels.
-
-    Raises:
-        DataError: A value is neither a class nor ignored; the message gives the first such pixel.
-    """
-    first = int(from_one)
-    counts = np.bincount(values.ravel(), minlength=256)
-    counts[: first + len(classes)] = 0
-    counts[IGNORE_INDEX] = 0
-    if counts.any():
-        unknown = int(counts.argmax())
-        row, column = np.argwhere(values == unknown)[0]
-        ignored = f'0 and {IGNORE_INDEX} are' if from_one else f'{IGNORE_INDEX} is'
-        raise DataError(
-            f'{source}: label {unknown} at row {row}, column {column} is not a class ({int(counts.sum())} pixels have '
-            f'unknown labels); classes are {first} to {first + len(classes) - 1}, {ignored} ignored'
-        )
-    if not from_one:
-        return values
-    # 0 wraps around to 255, which is the ignore index; 255 stays.
-    return np.where(values == IGNORE_INDEX, values, values - np.uint8(1))
 
 
 def check_mask_size(mask: str | Path, mask_size: Sequence[int], image: str | Path, image_size: Sequence[int]) -> None:

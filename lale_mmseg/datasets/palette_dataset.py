@@ -1,18 +1,21 @@
-"""Custom datasets: images with RGB masks and a table of classes."""
+"""Custom datasets: images with masks of colours or class values, and a table of classes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from mmengine.logging import MMLogger
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..errors import ConfigError, DataError
 from ..metainfo import IGNORE_INDEX, Palette
 from ..metainfo.layout import Pair, find_layout, list_pairs
-from .image_io import compare_headers
+from .image_io import compare_headers, decode_label_image, read_bytes
+from .transforms.loading import LoadPaletteMask
 
 #: Name of class 0 when one class is separated from all others.
 BACKGROUND = 'background'
@@ -20,12 +23,14 @@ BACKGROUND = 'background'
 
 @DATASETS.register_module()
 class PaletteDataset(BaseSegDataset):
-    """Images with RGB masks, and a table that gives each class a colour.
+    """Images with masks, and a table that gives each class a colour and a value.
+
+    Masks are RGB, or have one band with the indexes of the table; the first mask of a split determines the form of all.
 
     Layout::
 
         data_root/
-          classes.csv            index,name,r,g,b: one row per class, indexes 0, 1, 2, ... in order
+          classes.csv            index,name,r,g,b: one row per class; index,name for masks of one band
           images/  masks/        matching stems; PNG, JPEG, WebP, BMP or (Geo)TIFF
           train.txt val.txt ...  one stem per line; or folders instead: train/images, train/masks, or
                                  images/train, masks/train
@@ -38,9 +43,12 @@ class PaletteDataset(BaseSegDataset):
         image_dir: Name of the image folder.
         mask_dir: Name of the mask folder.
         unknown: How to treat a colour that is not in the table: 'error', or 'ignore' to ignore its pixels.
-        ignore_colors: Colours of pixels to ignore.
-        binary_class: Class to separate from all others: its label becomes 1, all other classes become 0, 'background';
-            ignored pixels stay ignored. By default the config's top-level `binary_class`.
+        ignore_colors: Colours of pixels to ignore; in masks of one band, grey ones are values.
+        class_map: New names of classes, by name: classes with the same new name are merged and take the place and
+            colour of the first of them, None ignores the pixels of a class, and other classes keep their names. By
+            default the config's top-level `class_map`.
+        binary_class: Class to separate from all others, after `class_map`: its label becomes 1, all other classes
+            become 0, 'background'; ignored pixels stay ignored. By default the config's top-level `binary_class`.
         header_checks: Number of pairs, evenly spaced, whose headers are checked at the start, so that unreadable images
             and masks of the wrong size show before training; `data_prep/verify.py` checks every pixel of all pairs.
         test_mode: Whether the dataset is used for evaluation; see `mmengine.dataset.BaseDataset`.
@@ -49,7 +57,7 @@ class PaletteDataset(BaseSegDataset):
         lazy_init: Read the classes but not the list of files; see `mmengine.dataset.BaseDataset`.
 
     Raises:
-        ConfigError: `binary_class` is not a class of the table.
+        ConfigError: `binary_class` or a name in `class_map` is not a class of the table.
         DataError: A file or folder is missing, empty, duplicated or of the wrong size; the message names it.
     """
 
@@ -66,6 +74,7 @@ class PaletteDataset(BaseSegDataset):
         mask_dir: str = 'masks',
         unknown: Literal['error', 'ignore'] = 'error',
         ignore_colors: Sequence[Sequence[int]] = (),
+        class_map: Mapping[str, str | None] | None = None,
         binary_class: str | None = None,
         header_checks: int = 1000,
         test_mode: bool = False,
@@ -82,10 +91,17 @@ class PaletteDataset(BaseSegDataset):
         self.mask_dir = mask_dir
         self.unknown = unknown
         self.header_checks = header_checks
-        # Masks are decoded with the whole table even if one class is separated, so unknown colours are still found.
+        # Masks are decoded with the whole table, so unknown colours are found; then labels are replaced.
         self.palette = self.load_palette(Path(data_root), classes_file, ignore_colors)
-        self.binary_class = binary_class
-        shown = self.palette if binary_class is None else binary_palette(self.palette, binary_class)
+        shown, label_map = map_classes(self.palette, class_map or {})
+        if binary_class is not None:
+            label_map = {
+                old: new if new == IGNORE_INDEX else int(shown.classes[new] == binary_class)
+                for old, new in label_map.items()
+            }
+            shown = binary_palette(shown, binary_class)
+        changes = any(old != new for old, new in label_map.items())
+        self._new_labels = label_map if changes else None
         super().__init__(
             data_root=str(data_root),
             metainfo=shown.metainfo,
@@ -114,18 +130,56 @@ class PaletteDataset(BaseSegDataset):
     def pair_infos(self, pairs: Sequence[Pair]) -> list[dict]:
         """Checks the headers of some pairs and returns the data infos of all."""
         compare_headers([(pair.image, pair.mask) for pair in pairs if pair.mask is not None], self.header_checks)
-        label_map = None
-        if self.binary_class is not None:
-            label_map = {label: int(name == self.binary_class) for label, name in enumerate(self.palette.classes)}
-        return [
-            dict(img_path=str(pair.image), seg_map_path=str(pair.mask), reduce_zero_label=False, label_map=label_map)
-            for pair in pairs
-        ]
+        if self.palette.rgb and self.palette.values is not None and pairs:
+            mask = str(pairs[0].mask)
+            self.palette = self.palette.of_form(decode_label_image(read_bytes(mask), mask).ndim == 2)
+        return [dict(img_path=str(pair.image), seg_map_path=str(pair.mask), reduce_zero_label=False) for pair in pairs]
 
     def get_data_info(self, idx: int) -> dict:
         """Returns the data info of one sample, with the keys that `LoadPaletteMask` needs."""
         info = super().get_data_info(idx)
-        return {**info, 'seg_fields': [], 'palette': self.palette, 'unknown': self.unknown}
+        keys = dict(palette=self.palette, unknown=self.unknown, label_map=self._new_labels)
+        return {**info, 'seg_fields': [], **keys}
+
+    @classmethod
+    def get_label_map(cls, new_classes: Sequence[str] | None = None) -> None:
+        """No map of mmsegmentation, which knows subsets of fixed classes only; `class_map` is applied instead."""
+        return None
+
+    def class_pixels(self) -> np.ndarray:
+        """Pixels of each class in the masks of the split, (C,) int64, for `class_weight='data'`; decodes all masks.
+
+        Raises:
+            DataError: See above; or a mask has an unknown colour or value.
+        """
+        self.full_init()
+        MMLogger.get_current_instance().info(f"class_weight='data': counting the pixels of {len(self)} masks")
+        load, counts = LoadPaletteMask(), np.zeros(256, np.int64)
+        for index in range(len(self)):
+            counts += np.bincount(load.read(self.get_data_info(index)).ravel(), minlength=256)
+        return counts[: len(self.metainfo['classes'])]
+
+
+def map_classes(palette: Palette, class_map: Mapping[str, str | None]) -> tuple[Palette, dict[int, int]]:
+    """Renames, merges and leaves out classes, as `class_map` of `PaletteDataset` says.
+
+    Returns:
+        Names and colours of the new classes, and the new label of each old one.
+
+    Raises:
+        ConfigError: A key is not a class, a value is not a name, or no class is left.
+    """
+    for name, new in class_map.items():
+        if name not in palette.classes:
+            raise ConfigError(f'class_map: no class {name!r}; the classes are {", ".join(palette.classes)}')
+        if not isinstance(new, str | None):
+            raise ConfigError(f'class_map.{name} is {new!r}; expected a class name, or None to ignore the class')
+    names = [class_map.get(name, name) for name in palette.classes]
+    kept = list(dict.fromkeys(name for name in names if name is not None))
+    if not kept:
+        raise ConfigError('class_map ignores every class')
+    label_map = {old: IGNORE_INDEX if name is None else kept.index(name) for old, name in enumerate(names)}
+    return Palette(kept, [palette.colors[names.index(name)] for name in kept]), label_map
 
 
 def binary_palette(palette: Palette, binary_class: str) -> Palette:

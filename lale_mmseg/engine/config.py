@@ -18,7 +18,7 @@ from .fields import accepts, check_fields
 
 PHASES = ('train', 'val', 'test')
 #: Top-level fields that datasets take as arguments of the same name, unless they set their own.
-DATASET_FIELDS = ('data_root', 'binary_class', 'clean')
+DATASET_FIELDS = ('data_root', 'class_map', 'binary_class', 'clean')
 
 
 def complete_config(cfg: Config) -> Config:
@@ -26,8 +26,8 @@ def complete_config(cfg: Config) -> Config:
 
     * `default_hooks`: the hooks of `DEFAULT_HOOKS` that the config does not name.
     * `val_cfg` and `test_cfg` without a type, or with mmengine's loop: the loop that predicts with a `Predictor`.
-    * Datasets: the top-level `data_root`, `binary_class` and `clean`. `clean=False` also sets `save_best=None` of the
-      checkpoint hook: validation then uses the test tiles, which must not choose a checkpoint.
+    * Datasets: the top-level `data_root`, `class_map`, `binary_class` and `clean`. `clean=False` also sets
+      `save_best=None` of the checkpoint hook: validation then uses the test tiles, which must not choose a checkpoint.
     * `SeededAlbu` transforms without `transforms`: the top-level `augmentation`.
     * Data preprocessors without `size` and `size_divisor`: batches are padded to their largest image. Backbones in
       `SIZE_DIVISORS` get sizes that they can divide, also in tests unless there is a `test_cfg`.
@@ -93,19 +93,13 @@ def _complete_padding(cfg: Config) -> None:
 
 
 def _complete_losses(cfg: Config) -> None:
-    for evaluator in _parts_of_type([cfg.get('val_evaluator'), cfg.get('test_evaluator')], 'LogitsLossMetric'):
-        if evaluator.get('losses') is None:
-            losses = cfg.model.decode_head.get('loss_decode') or []
-            evaluator['losses'] = copy.deepcopy([losses] if isinstance(losses, Mapping) else losses)
-        cfg.model.setdefault('test_cfg', {})['keep_logits'] = True
-
     heads = [head for _, head in decode_heads(cfg) if head.get('num_classes', 0) is None]
     if heads:
         num_classes = _num_classes_of_data(cfg)
         for head in heads:
             head['num_classes'] = num_classes
 
-    weighted = list(losses_weighted_by_data(cfg.model))
+    weighted = [loss for _, loss in weighted_losses('model', cfg.model) if loss['class_weight'] == 'data']
     if weighted:
         try:
             weights = _weights_of_data(cfg)
@@ -114,17 +108,34 @@ def _complete_losses(cfg: Config) -> None:
         for loss in weighted:
             loss['class_weight'] = weights
 
+    for evaluator in _parts_of_type([cfg.get('val_evaluator'), cfg.get('test_evaluator')], 'LogitsLossMetric'):
+        if evaluator.get('losses') is None:
+            losses = cfg.model.decode_head.get('loss_decode') or []
+            evaluator['losses'] = copy.deepcopy([losses] if isinstance(losses, Mapping) else losses)
+        cfg.model.setdefault('test_cfg', {})['keep_logits'] = True
+
 
 def check_config(cfg: Config, phases: Sequence[str]) -> None:
     """Checks what would otherwise end a run after hours, or go wrong silently.
 
     Raises:
-        ConfigError: Class counts differ, epochs would never end, the schedule is shorter than the training, or learning
-            rate multipliers would be lost; names fields and values.
+        ConfigError: Class counts or the number of class weights differ, epochs would never end, the schedule is shorter
+            than the training, or learning rate multipliers would be lost; names fields and values.
         DataError: A dataset is missing.
     """
     if 'train' in phases:
         _check_training(cfg)
+    for head_path, head in decode_heads(cfg):
+        outputs = head.get('out_channels') or head.get('num_classes')
+        for path, loss in weighted_losses(head_path, head):
+            weights = loss['class_weight']
+            if path.endswith('.loss_cls'):  # of Mask2Former, which has one more output, "no object"
+                continue
+            if outputs and not isinstance(weights, str) and len(weights) != outputs:
+                raise ConfigError(
+                    f'{path}.class_weight has {len(weights)} numbers, but {head_path} has {outputs} classes; set one '
+                    "number per class, 'data' or None"
+                )
     for phase in phases:
         for path, dataset in leaf_datasets(cfg, phase):
             classes = dataset_classes(dataset)
@@ -177,16 +188,16 @@ def _check_training(cfg: Config) -> None:
                 )
 
 
-def losses_weighted_by_data(node: Any) -> Iterator[Any]:
-    """Every loss of a model with `class_weight='data'`."""
+def weighted_losses(path: str, node: Any) -> Iterator[tuple[str, Any]]:
+    """(path, config) of every loss with class weights in a part of a config."""
     if isinstance(node, Mapping):
-        if node.get('class_weight') == 'data':
-            yield node
-        for value in node.values():
-            yield from losses_weighted_by_data(value)
+        if node.get('class_weight') is not None:
+            yield path, node
+        for name, value in node.items():
+            yield from weighted_losses(f'{path}.{name}', value)
     elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from losses_weighted_by_data(value)
+        for position, value in enumerate(node):
+            yield from weighted_losses(f'{path}.{position}', value)
 
 
 def _weights_of_data(cfg: Config) -> list[float]:

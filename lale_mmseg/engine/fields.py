@@ -30,7 +30,7 @@ KNOWN_FIELDS = [
     *['visualizer', 'vis_backends', 'log_processor', 'log_level', 'work_dir', 'experiment_name'],
     *['load_from', 'resume', 'partial_load', 'trust_checkpoint', 'default_scope', 'custom_imports', 'runner_type'],
     *['launcher', 'env_cfg', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile'],
-    *['augmentation', 'binary_class', 'clean', 'allow_held_out', 'untrainable', 'overwrite'],
+    *['augmentation', 'binary_class', 'class_map', 'clean', 'allow_held_out', 'untrainable', 'overwrite'],
 ]
 #: Variables that configs commonly use, and that only look like misspelt fields.
 _USUAL_VARIABLES = [

@@ -16,7 +16,7 @@ from .splits import scenes_of
 #: Config fields that define a training, beside the segmentor.
 _TRAINING_FIELDS = (
     *['train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness', 'augmentation'],
-    *['binary_class', 'custom_hooks', 'data_preprocessor'],
+    *['binary_class', 'class_map', 'custom_hooks', 'data_preprocessor'],
 )
 #: Fields at any depth that describe the machine or the prediction, not the training.
 _LEFT_OUT = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from .palette import Palette
 from .protocol import Protocol, Split
 
 #: Cities with published labels.
@@ -24,6 +25,8 @@ CLASSES = ('background', 'building')
 COLORS = ((200, 200, 200), (20, 80, 255))
 #: Values of the classes in the published labels, in index order.
 LABEL_VALUES = (0, 255)
+#: How masks store the classes; every other value is an error.
+PALETTE = Palette(CLASSES, COLORS, values=LABEL_VALUES, rgb=False)
 #: Side of every tile, in pixels.
 TILE_SIZE = 5000
 

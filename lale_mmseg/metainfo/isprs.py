@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .palette import Palette
+from .palette import IGNORE_INDEX, Palette
 from .protocol import Protocol, Split
 
 #: In index order; clutter is background and everything else.
@@ -21,8 +21,9 @@ BOUNDARY_COLOR = (0, 0, 0)
 CLUTTER = 'clutter'
 
 #: The published labels: boundary pixels, which only eroded labels have, are ignored.
-PALETTE = Palette(CLASSES, COLORS, ignore_colors=(BOUNDARY_COLOR,))
-_FULL_PALETTE = Palette(CLASSES, COLORS)
+_VALUES = range(len(CLASSES))
+PALETTE = Palette(CLASSES, COLORS, (BOUNDARY_COLOR,), values=_VALUES, ignore_values=(IGNORE_INDEX,))
+_FULL_PALETTE = Palette(CLASSES, COLORS, values=_VALUES)
 
 #: Side of every Potsdam tile, in pixels; those of Vaihingen differ.
 POTSDAM_TILE_SIZE = 6000

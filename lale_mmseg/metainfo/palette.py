@@ -1,13 +1,14 @@
-"""Class tables, and the exact conversion between RGB masks and class indexes.
+"""Class tables, and the exact conversion between masks of colours or stored values and class indexes.
 
-A mask is decoded through a table of 2**24 entries, so the cost does not grow with the number of classes, and colours
-that belong to no class are found in the same pass instead of becoming class 0.
+An RGB mask is decoded through a table of 2**24 entries, so the cost does not grow with the number of classes, and
+colours that belong to no class are found in the same pass instead of becoming class 0.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import lru_cache
 from os import PathLike
 from typing import Literal
@@ -24,6 +25,7 @@ MAX_CLASSES = 254
 
 _UNKNOWN = 254
 _CSV_FIELDS = ('index', 'name', 'r', 'g', 'b')
+_INDEX_FIELDS = _CSV_FIELDS[:2]
 
 Color = tuple[int, int, int]
 
@@ -58,21 +60,79 @@ def _lookup_table(colors: tuple[Color, ...], ignore_colors: tuple[Color, ...]) -
     return table
 
 
+def decode_values(
+    mask: np.ndarray,
+    labels: Mapping[int, int],
+    classes: Sequence[str],
+    unknown: Literal['error', 'ignore'] = 'error',
+    source: str = 'mask',
+) -> np.ndarray:
+    """Converts a mask of one band to class indexes.
+
+    Args:
+        mask: (H, W) uint8 array as stored.
+        labels: Class index of each stored value, or IGNORE_INDEX.
+        classes: Class names, for error messages.
+        unknown: How to treat a value that `labels` lacks: 'error', or 'ignore' to map it to IGNORE_INDEX.
+        source: Name of the mask, for error messages.
+
+    Returns:
+        (H, W) uint8 array of class indexes and IGNORE_INDEX.
+
+    Raises:
+        DataError: The mask has an unknown value; the message gives its first pixel.
+    """
+    table = np.full(256, _UNKNOWN, np.uint8)
+    table[list(labels)] = list(labels.values())
+    decoded = cv2.LUT(mask, table)
+    is_unknown = decoded == _UNKNOWN
+    if is_unknown.any():
+        if unknown == 'error':
+            row, column = np.unravel_index(int(is_unknown.argmax()), is_unknown.shape)
+            known = ', '.join(
+                f'{"ignored" if label == IGNORE_INDEX else classes[label]} {value}'
+                for value, label in sorted(labels.items())
+            )
+            raise DataError(
+                f'{source}: value {mask[row, column]} at row {row}, column {column} is no class '
+                f'({int(is_unknown.sum())} such pixels); known: {known}'
+            )
+        decoded[is_unknown] = IGNORE_INDEX
+    return decoded
+
+
+def class_color(index: int) -> Color:
+    """Colour of a class that has none of its own: those of PASCAL VOC, which differ for all 256 indexes."""
+    red, green, blue = (
+        sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3 - channel // 2)) for channel in range(3)
+    )
+    return red, green, blue
+
+
 class Palette:
-    """Class names and colours of a dataset, in index order.
+    """Class names of a dataset in index order, and how masks store them: as colours, as values of one band, or either.
 
     Args:
         classes: Name of each class.
         colors: (r, g, b) of each class, 0 to 255, all different.
         ignore_colors: Colours of pixels that belong to no class by convention (for example black for "no data"); they
             become the ignore label without an error.
+        values: Value of each class in masks of one band, 0 to 255; None if masks of one band are an error.
+        ignore_values: Values of ignored pixels in masks of one band.
+        rgb: Whether masks may be RGB; otherwise they are an error, and `colors` are for pictures.
 
     Raises:
         DataError: Two classes share a colour or a name, a colour is out of range, or there are too many classes.
     """
 
     def __init__(
-        self, classes: Sequence[str], colors: Sequence[Sequence[int]], ignore_colors: Sequence[Sequence[int]] = ()
+        self,
+        classes: Sequence[str],
+        colors: Sequence[Sequence[int]],
+        ignore_colors: Sequence[Sequence[int]] = (),
+        values: Sequence[int] | None = None,
+        ignore_values: Sequence[int] = (),
+        rgb: bool = True,
     ) -> None:
         self.classes = tuple(classes)
         self.colors: tuple[Color, ...] = tuple(_as_color(color) for color in colors)
@@ -84,27 +144,45 @@ class Palette:
         _require_unique(self.classes, self.classes, 'name')
         names = self.classes + ('(ignored)',) * len(self.ignore_colors)
         _require_unique(self.colors + self.ignore_colors, names, 'colour')
+        self.values = None if values is None else tuple(values)
+        self.ignore_values = tuple(ignore_values)
+        self.rgb = rgb
 
     @classmethod
     def from_csv(cls, path: str | PathLike[str], ignore_colors: Sequence[Sequence[int]] = ()) -> Palette:
-        """Reads `classes.csv`: a header `index,name,r,g,b`, then one row per class with indexes 0, 1, 2, ... in order.
+        """Reads `classes.csv`: a header `index,name,r,g,b`, then one row per class in ascending order of `index`.
+
+        The index is the value of the class in masks of one band. With the header `index,name` masks have one band only,
+        and classes are shown in the colours of PASCAL VOC. In masks of one band, grey `ignore_colors` are ignored
+        values, 255 is ignored, too, unless it is a class, and two classes 0 and 1 may be stored as 0 and 255.
 
         Raises:
             DataError: The file is missing or malformed, rows are out of order, or two classes share a colour or name.
         """
-        classes, colors = [], []
-        for position, row in enumerate(_read_csv(path)):
+        classes: list[str] = []
+        colors: list[Sequence[int]] = []
+        values: list[int] = []
+        rows, fields = _read_csv(path)
+        for position, row in enumerate(rows):
             try:
-                index, *color = (int(row[field]) for field in ('index', 'r', 'g', 'b'))
+                index, *color = (int(row[field]) for field in fields if field != 'name')
             except (TypeError, ValueError):
                 found = list(row.values())
                 raise DataError(f'{path}: index, r, g and b must be whole numbers, found {found}') from None
-            if index != position:
-                raise DataError(f'{path}: index {index}, expected {position}; rows must be in order 0, 1, 2, ...')
+            if not (values[-1] if values else -1) < index <= 255:
+                raise DataError(
+                    f'{path}: index {index} in row {position + 1}; indexes must ascend and be from 0 to 255'
+                )
             classes.append(row['name'].strip())
-            colors.append(color)
+            colors.append(color or class_color(position))
+            values.append(index)
+        ignored = {red for red, green, blue in ignore_colors if red == green == blue}
+        if values != [0, 1] and 255 not in values:
+            ignored.add(IGNORE_INDEX)
+        rgb = fields == _CSV_FIELDS
         try:
-            return cls(classes, colors, ignore_colors)
+            # Colours that are only for pictures may be those of ignored pixels.
+            return cls(classes, colors, ignore_colors if rgb else (), values, sorted(ignored), rgb)
         except DataError as error:
             raise DataError(f'{path}: {error}') from None
 
@@ -118,31 +196,48 @@ class Palette:
         """`classes` and `palette` in the form that mmsegmentation's datasets use."""
         return dict(classes=self.classes, palette=[list(color) for color in self.colors])
 
+    def of_form(self, single_band: bool) -> Palette:
+        """The palette for masks of one form, where both are possible: masks of the other form are then errors.
+
+        One file whose form differs, such as a black RGB mask that a program stored as grey, would otherwise be read by
+        other rules than the rest.
+        """
+        palette = copy(self)
+        if palette.rgb and palette.values is not None:
+            palette.rgb = not single_band
+            palette.values = palette.values if single_band else None
+        return palette
+
     def decode(
-        self, rgb: np.ndarray, unknown: Literal['error', 'ignore'] = 'error', source: str = 'mask'
+        self, mask: np.ndarray, unknown: Literal['error', 'ignore'] = 'error', source: str = 'mask'
     ) -> np.ndarray:
-        """Converts an RGB mask to class indexes.
+        """Converts a mask to class indexes.
 
         Args:
-            rgb: (H, W, 3) uint8 array in RGB order.
-            unknown: How to treat a colour outside the palette: 'error', or 'ignore' to map it to IGNORE_INDEX.
+            mask: (H, W, 3) uint8 array in RGB order, or (H, W) uint8 array of the values in masks of one band.
+            unknown: How to treat a colour or value outside the palette: 'error', or 'ignore' to map it to IGNORE_INDEX.
             source: Name of the mask, for error messages.
 
         Returns:
             (H, W) uint8 array of class indexes and IGNORE_INDEX.
 
         Raises:
-            DataError: The mask is not (H, W, 3) uint8, or has an unknown colour (the message gives its first pixel).
+            DataError: The mask has another form or type, or an unknown colour or value (the message gives its first
+                pixel).
         """
-        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        forms = [*(['RGB'] if self.rgb else []), *(['single-band'] if self.values is not None else [])]
+        form = 'single-band' if mask.ndim == 2 else 'RGB' if mask.ndim == 3 and mask.shape[2] == 3 else None
+        if form not in forms or mask.dtype != np.uint8:
             raise DataError(
-                f'{source}: expected an 8-bit RGB mask, found shape {rgb.shape}, type {rgb.dtype}; for masks of class '
-                'indexes see docs/add_a_dataset.md'
+                f'{source}: expected an 8-bit {" or ".join(forms)} mask, found shape {mask.shape}, type {mask.dtype}; '
+                'classes.csv and the first mask of a split determine the form of all (docs/own_data.md)'
             )
         if unknown not in ('error', 'ignore'):
             raise DataError(f"unknown={unknown!r}: must be 'error' or 'ignore'")
+        if form == 'single-band':
+            return decode_values(mask, self._labels_of_values(mask, source), self.classes, unknown, source)
         table = _lookup_table(self.colors, self.ignore_colors)
-        packed = pack_rgb(rgb)
+        packed = pack_rgb(mask)
         labels = table.take(packed, mode='clip')
         is_unknown = labels == _UNKNOWN
         if is_unknown.any():
@@ -157,6 +252,24 @@ class Palette:
         table[:] = ignore_color
         table[: self.num_classes] = self.colors
         return table[np.asarray(labels, np.uint8)]
+
+    def _labels_of_values(self, mask: np.ndarray, source: str) -> dict[int, int]:
+        """Class index of each value of a mask of one band."""
+        assert self.values is not None
+        labels = {value: label for label, value in enumerate(self.values)}
+        both = sorted(labels.keys() & set(self.ignore_values))
+        if both:
+            name = self.classes[labels[both[0]]]
+            raise DataError(f'{source}: value {both[0]} is class {name!r}, but ignore_colors says to ignore it')
+        if self.values == (0, 1) and 255 not in self.ignore_values and (mask == 255).any():
+            if (mask == 1).any():
+                raise DataError(
+                    f'{source}: has the values 1 and 255, which are both {self.classes[1]!r}; to ignore pixels of 255, '
+                    "set ignore_colors=[(255, 255, 255)] in the dataset's config (verify.py: --ignore-colors "
+                    '255,255,255)'
+                )
+            labels = {0: 0, 255: 1}
+        return labels | dict.fromkeys(self.ignore_values, IGNORE_INDEX)
 
     def _unknown_message(self, packed: np.ndarray, is_unknown: np.ndarray, source: str) -> str:
         row, column = np.unravel_index(int(is_unknown.argmax()), is_unknown.shape)
@@ -185,18 +298,22 @@ def _require_unique(values: Sequence, names: Sequence[str], what: str) -> None:
             )
 
 
-def _read_csv(path: str | PathLike[str]) -> list[dict[str, str]]:
+def _read_csv(path: str | PathLike[str]) -> tuple[list[dict[str, str]], tuple[str, ...]]:
+    """Rows of a table of classes, and its fields: with colours, or without."""
     header = ','.join(_CSV_FIELDS)
     try:
         # utf-8-sig: spreadsheets put a byte order mark before the header.
         with open(path, newline='', encoding='utf-8-sig') as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            fields = [name.strip().lower() for name in reader.fieldnames or ()]
+            reader.fieldnames = fields
             rows = list(reader)
     except FileNotFoundError:
         raise DataError(f'{path} is missing; expected a table of classes with the header {header}') from None
     except UnicodeDecodeError as error:
         raise DataError(f'{path}: not a UTF-8 text file ({error})') from None
-    if not set(_CSV_FIELDS) <= set(reader.fieldnames):
-        raise DataError(f'{path}: the header is {reader.fieldnames}, expected {header}')
-    return rows
+    if sorted(fields) == sorted(_INDEX_FIELDS):
+        return rows, _INDEX_FIELDS
+    if not set(_CSV_FIELDS) <= set(fields):
+        raise DataError(f'{path}: the header is {fields}, expected {header}, or index,name for masks of indexes')
+    return rows, _CSV_FIELDS

@@ -81,8 +81,8 @@ def test_values(root):
         cv2.imwrite(str(path), mask)
         found = report(path.parents[2])[1]['faults']
         assert [fault['kind'] for fault in found] == ['unknown value']
-        message = f'value {value} at row 5, column 6 is no class (1 such pixels); expected 0 and 255'
-        assert (found[0]['file'], found[0]['message']) == (str(path), message)
+        message = f'value {value} at row 5, column 6 is no class (1 such pixels); known: background 0, building 255'
+        assert (found[0]['file'], found[0]['message']) == (str(path), f'{path.name}: {message}')
 
 
 def test_missing_damaged_and_extra_files(root):

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 from PIL import Image
 
-from data_prep.core.checks import Expected
+from data_prep.core.checks import Expected, decode
 from data_prep.verify import find_splits, load_palette, main, verify
 from lale_mmseg.errors import DataError
 from lale_mmseg.files import encode_png
@@ -104,7 +104,7 @@ def test_modes_of_masks(root):
     Image.fromarray(mask()).convert('RGBA').save(root / 'masks' / 'a3.png')
     assert kinds(root) == []
     Image.fromarray(np.ones((SIZE, SIZE), np.uint8)).save(root / 'masks' / 'a2.png')
-    assert only_fault(root).kind == 'index mask'
+    assert only_fault(root).kind == 'mask bands'
 
 
 @pytest.mark.parametrize('folder', ['images', 'masks'])
@@ -131,6 +131,56 @@ def test_unknown_colour(root):
         assert report.faults == []
         assert report.splits['test']['ignored_pixels'] == 2
         assert sum(report.splits['test']['pixels'].values()) == SIZE * SIZE - 2
+
+
+def test_masks_of_one_band(root):
+    for stem in ('a0', 'a1', 'a2', 'a3'):
+        put(root / 'masks' / f'{stem}.png', (mask()[..., 0] > 50).astype(np.uint8))
+    expected = Expected(load_palette(root, None, None))
+    report = verify(root, expected, workers=1)
+    assert report.faults == []
+    assert (
+        report.splits['train']['class_shares'] == report.splits['val']['class_shares'] == dict(field=75.0, house=25.0)
+    )
+    put(root / 'masks' / 'a2.png', mask())
+    pixels = np.zeros((SIZE, SIZE), np.uint8)
+    pixels[3, 5] = 2
+    put(root / 'masks' / 'a3.png', pixels)
+    faults = verify(root, expected, workers=1).faults
+    assert [fault.kind for fault in faults] == ['mask bands', 'unknown value']
+    assert 'a3.png: value 2 at row 3, column 5 is no class' in faults[1].message
+
+
+def test_an_image_of_one_bit_is_read_as_in_training(tmp_path):
+    Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / 'a.png')
+    assert np.array_equal(decode(tmp_path / 'a.png')[..., 0], cv2.imread(str(tmp_path / 'a.png'), cv2.IMREAD_UNCHANGED))
+
+
+def stats(root: Path, **options) -> tuple[np.ndarray, np.ndarray, str]:
+    """Mean, standard deviation and the whole note of verify.py --stats."""
+    expected = Expected(PALETTE, moments=True, **options)
+    (note,) = (note for note in verify(root, expected, workers=1).notes if 'data_preprocessor' in note)
+    fields = eval(note.splitlines()[-1].partition('=')[2], dict(dict=dict))
+    return np.array(fields['mean']), np.array(fields['std']), note
+
+
+def test_mean_and_standard_deviation_of_the_training_images(root):
+    images = np.stack([picture(number) for number in range(4)]).reshape(-1, 3).astype(float)
+    mean, std, note = stats(root)
+    assert mean == pytest.approx(images.mean(0), rel=1e-5)
+    assert std == pytest.approx(images.std(0), rel=1e-5)
+    assert "4 images of split 'train'" in note
+    assert note.endswith('bgr_to_rgb=True)')
+
+
+def test_statistics_of_16_bits(root):
+    images = np.random.default_rng(0).integers(0, 60000, (6, SIZE, SIZE, 4)).astype(np.uint16)
+    for image, stem in zip(images, ('a0', 'a1', 'a2', 'a3', 'b0', 'c0'), strict=True):
+        cv2.imwrite(str(root / 'images' / f'{stem}.png'), image[..., [2, 1, 0, 3]])
+    mean, std, note = stats(root, bands=4, dtype='uint16')
+    assert mean == pytest.approx(images[:4].mean((0, 1, 2)), rel=1e-5)
+    assert std == pytest.approx(images[:4].std((0, 1, 2)), rel=1e-5)
+    assert note.endswith('bgr_to_rgb=False)')
 
 
 def test_image_in_two_splits(root):

@@ -49,6 +49,14 @@ def test_shards_hold_the_same_samples_as_folders(both):
     assert len({name.rsplit('/', 1)[1] for name in names}) == 6
 
 
+def test_classes_are_mapped_in_both_formats(both):
+    class_map = dict(tree='vegetation', shrub='vegetation', grass='vegetation', barren=None)
+    folders, shards = (build(both / name, class_map=class_map) for name in ('folders', 'shards'))
+    assert folders.metainfo['classes'] == ('vegetation', 'crop', 'built-up', 'water')
+    old, new = build(both / 'folders').class_pixels(), folders.class_pixels()
+    assert new.tolist() == shards.class_pixels().tolist() == [old[:3].sum(), old[3], old[4], old[6]]
+
+
 def test_shards_survive_pickling_and_other_processes(both):
     dataset = build(both / 'shards', split='val')
     before = dataset[0]['inputs']

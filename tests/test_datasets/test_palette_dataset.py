@@ -122,6 +122,48 @@ def test_one_class_of_index_masks(root):
     assert labels_of(dataset[0])[0].tolist() == [1, 0, 255, 0, 1, 1, 0, 0]
 
 
+def test_masks_of_one_band_hold_the_indexes_of_the_table(root):
+    labels = np.array([[0, 1, 0, 1, 0, 0, 1, 1]] * 6, np.uint8)
+    cv2.imwrite(str(root / 'masks/s0.png'), labels)
+    cv2.imwrite(str(root / 'masks/s1.png'), labels * 255)
+    dataset = build(root)
+    for index in (0, 1):
+        assert labels_of(dataset[index]).tolist() == labels.tolist()
+    # The first mask of the split determines the form of all: a grey file among RGB ones may be a picture of colours.
+    with pytest.raises(DataError, match=r's2\.png: expected an 8-bit single-band mask, found shape \(6, 8, 3\)'):
+        dataset[2]
+
+
+def test_classes_are_merged_renamed_and_left_out(root):
+    (root / 'classes.csv').write_text(
+        'index,name,r,g,b\n0,road,255,0,0\n1,field,0,255,0\n2,tree,0,0,255\n3,car,9,9,9\n'
+    )
+    colors = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (9, 9, 9)], np.uint8)
+    cv2.imwrite(str(root / 'masks/s0.png'), colors[[[0, 1, 2, 3, 0, 1, 2, 3]] * 6][..., ::-1])
+    options = dict(class_map=dict(road=None, field='green', tree='green'), indices=1)
+    dataset = build(root, **options)
+    assert dataset.metainfo['classes'] == ('green', 'car')
+    assert dataset.metainfo['palette'] == [[0, 255, 0], [9, 9, 9]]
+    assert labels_of(dataset[0])[0].tolist() == [255, 0, 0, 1, 255, 0, 0, 1]
+    assert build(root, **options, lazy_init=True).class_pixels().tolist() == [24, 12]
+    dataset = build(root, **options, binary_class='car')
+    assert dataset.metainfo['classes'] == ('background', 'car')
+    assert labels_of(dataset[0])[0].tolist() == [255, 0, 0, 1, 255, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ('class_map', 'message'),
+    [
+        (dict(raod='street'), "class_map: no class 'raod'; the classes are road, field"),
+        (dict(road=255), 'class_map.road is 255; expected a class name, or None'),
+        (dict(road=None, field=None), 'class_map ignores every class'),
+    ],
+)
+def test_class_maps_that_cannot_be(root, class_map, message):
+    with pytest.raises(ConfigError, match=message):
+        build(root, class_map=class_map)
+
+
 @pytest.mark.parametrize('name', ['roof', 'background'])
 def test_a_binary_class_must_be_in_the_table(name):
     palette = Palette(['background', 'road'], [(0, 0, 0), (9, 9, 9)])

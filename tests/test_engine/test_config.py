@@ -131,11 +131,24 @@ def test_losses_of_a_validation_are_those_of_the_head(tmp_path):
     assert done.model.test_cfg.keep_logits is True
 
 
+def test_class_weights_of_the_wrong_length_are_found(palette_cfg):
+    palette_cfg.model.decode_head.loss_decode.class_weight = [1.0, 1.0]
+    message = r'model\.decode_head\.loss_decode\.class_weight has 2 numbers, but model\.decode_head has 3 classes'
+    with pytest.raises(ConfigError, match=message):
+        check_config(complete_config(palette_cfg), ('val',))
+    palette_cfg.model.decode_head.loss_decode.class_weight = [1.0, 1.0, 4.0]
+    check_config(complete_config(palette_cfg), ('val',))
+
+
 def test_class_weights_come_from_the_training_set(tmp_path, monkeypatch):
     cfg = tiny_config(tmp_path)
     cfg.model.decode_head.loss_decode[0].class_weight = 'data'
     # 100 pixels of background, 10 of building
-    assert complete_config(cfg).model.decode_head.loss_decode[0].class_weight == pytest.approx([1.090909, 1.909091])
+    done = complete_config(cfg)
+    assert done.model.decode_head.loss_decode[0].class_weight == pytest.approx([1.090909, 1.909091])
+    cfg.val_evaluator = [dict(type='LogitsLossMetric')]
+    done = complete_config(cfg)
+    assert done.val_evaluator[0].losses == done.model.decode_head.loss_decode
     # Without the training tiles the config can be tested, not trained.
     monkeypatch.setattr(TinyRoofs, 'class_pixels', lambda self: read_bytes(tmp_path / 'statistics.json'))
     done = complete_config(cfg)

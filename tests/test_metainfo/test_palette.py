@@ -73,8 +73,8 @@ def test_reads_a_table_with_byte_order_mark_spaces_and_extra_columns(tmp_path):
 @pytest.mark.parametrize(
     ('rows', 'message'),
     [
-        ('1,a,1,1,1\n0,b,2,2,2\n', 'index 1, expected 0'),
-        ('0,a,1,1,1\n2,b,2,2,2\n', 'index 2, expected 1'),
+        ('1,a,1,1,1\n0,b,2,2,2\n', 'index 0 in row 2; indexes must ascend'),
+        ('0,a,1,1,1\n256,b,2,2,2\n', 'index 256 in row 2; .* from 0 to 255'),
         ('0,a,1,1,1\n1,b,1,1,1\n', r"class 0 \('a'\) and class 1 \('b'\) have the same colour"),
         ('0,a,1,1,1\n1,a,2,2,2\n', 'have the same name'),
         ('0,a,300,1,1\n', 'expected three values from 0 to 255'),
@@ -88,6 +88,49 @@ def test_bad_tables_are_named(tmp_path, rows, message):
     path.write_text('index,name,r,g,b\n' + rows)
     with pytest.raises(DataError, match=rf'classes\.csv: .*{message}'):
         Palette.from_csv(path)
+
+
+def table(tmp_path, text, **options) -> Palette:
+    (tmp_path / 'classes.csv').write_text(text)
+    return Palette.from_csv(tmp_path / 'classes.csv', **options)
+
+
+def test_tables_without_colours_are_for_values_of_one_band(tmp_path):
+    palette = table(tmp_path, 'index,name\n0,road\n2,field\n7,tree\n')
+    assert palette.colors == ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+    mask = np.array([[0, 2], [7, 255]], np.uint8)
+    assert palette.decode(mask).tolist() == [[0, 1], [2, 255]]
+    mask[1, 0] = 1
+    with pytest.raises(
+        DataError, match=r'a\.png: value 1 at row 1, column 0 is no class \(1 such pixels\); known: road 0'
+    ):
+        palette.decode(mask, source='a.png')
+    assert palette.decode(mask, unknown='ignore').tolist() == [[0, 1], [255, 255]]
+    with pytest.raises(DataError, match=r'expected an 8-bit single-band mask, found shape \(2, 2, 3\)'):
+        palette.decode(np.zeros((2, 2, 3), np.uint8))
+    zero_ignored = table(tmp_path, 'index,name\n1,road\n2,field\n', ignore_colors=[(0, 0, 0)])
+    assert zero_ignored.decode(np.array([[0, 1, 2, 255]], np.uint8)).tolist() == [[255, 0, 1, 255]]
+
+
+@pytest.mark.parametrize('header', ['index,name\n0,a\n{},b\n', 'index,name,r,g,b\n0,a,0,0,0\n{},b,255,255,255\n'])
+def test_two_classes_may_be_0_and_255(tmp_path, header):
+    mask = np.array([[0, 255]], np.uint8)
+    assert table(tmp_path, header.format(255)).decode(mask).tolist() == [[0, 1]]
+    palette = table(tmp_path, header.format(1))
+    assert palette.decode(mask).tolist() == [[0, 1]]
+    assert palette.decode(np.array([[0, 1]], np.uint8)).tolist() == [[0, 1]]
+    both = np.array([[0, 1, 255]], np.uint8)
+    for unknown in ('error', 'ignore'):
+        with pytest.raises(DataError, match="has the values 1 and 255, which are both 'b'"):
+            palette.decode(both, unknown)
+
+
+def test_two_classes_and_255_ignored(tmp_path):
+    palette = table(tmp_path, 'index,name\n0,a\n1,b\n', ignore_colors=[(255, 255, 255)])
+    assert palette.decode(np.array([[0, 1, 255]], np.uint8)).tolist() == [[0, 1, 255]]
+    palette = table(tmp_path, 'index,name\n0,a\n1,b\n', ignore_colors=[(0, 0, 0)])
+    with pytest.raises(DataError, match="value 0 is class 'a', but ignore_colors says to ignore it"):
+        palette.decode(np.zeros((1, 1), np.uint8))
 
 
 def test_missing_tables_and_headers_are_named(tmp_path):

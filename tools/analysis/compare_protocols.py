@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from lale_mmseg.cli.common import run_command
-from lale_mmseg.datasets.image_io import checked_indexes, decode_label_image, read_bytes
+from lale_mmseg.datasets.image_io import decode_label_image, read_bytes
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.evaluation import EvaluationReport, confusion_matrix
 from lale_mmseg.evaluation.boundary import COUNTS, boundary_counts, check_tolerance, has_boundaries, pixels_of
@@ -29,6 +29,7 @@ from lale_mmseg.evaluation.plots import plot_bars
 from lale_mmseg.evaluation.report import BoundaryResult
 from lale_mmseg.files import write_atomic
 from lale_mmseg.metainfo import IGNORE_INDEX, Palette, isprs
+from lale_mmseg.metainfo.palette import decode_values
 from lale_mmseg.metainfo.protocol import Protocol
 
 CLASSES = isprs.CLASSES
@@ -124,7 +125,8 @@ def read_map(path: Path, palette: Palette) -> np.ndarray:
     values = decode_label_image(read_bytes(path), str(path))
     if values.ndim == 3:
         return palette.decode(values, source=str(path))
-    return checked_indexes(values, CLASSES, from_one=False, source=str(path))
+    labels = {label: label for label in (*range(len(CLASSES)), IGNORE_INDEX)}
+    return decode_values(values, labels, CLASSES, source=str(path))
 
 
 def count_tiles(

@@ -1,4 +1,4 @@
-# Your own images: data_root holds images/, masks/ (RGB), classes.csv and train.txt, val.txt, test.txt
+# Your own images: data_root holds images/, masks/, classes.csv and train.txt, val.txt, test.txt
 # (docs/own_data.md). For schedules by iterations; schedules by epochs need
 # sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True) for training.
 data_root = 'data/palette'

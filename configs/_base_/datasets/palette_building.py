@@ -1,4 +1,4 @@
-# Your own images with RGB masks (docs/own_data.md) under the few-shot recipe: one class against everything else, 400
+# Your own images and masks (docs/own_data.md) under the few-shot recipe: one class against everything else, 400
 # draws with replacement an epoch, each cropped and augmented anew. `binary_class` names the class; `augmentation` is
 # 'light', 'medium', 'heavy', 'extreme' or a list of transforms (docs/augmentation.md).
 data_root = 'data/palette'

@@ -20,7 +20,6 @@ from data_prep.datasets.inria import crops
 from data_prep.datasets.inria.crops import FEW_SHOT, FULL, check_nudge, choose_crop, read_nudges, split_of, unpublished
 from data_prep.datasets.inria.overview import write_overview
 from data_prep.datasets.inria.sources import TileFiles, find_tiles
-from lale_mmseg.errors import DataError
 from lale_mmseg.files import atomic_path, save_png, write_atomic, write_json
 from lale_mmseg.metainfo import inria
 
@@ -149,14 +148,7 @@ def read_mask(path: Path, name: str) -> np.ndarray:
     """
     with open_raster(path, name) as raster:
         labels = raster.read(1)
-    off, on = inria.LABEL_VALUES
-    unknown = (labels != off) & (labels != on)
-    if unknown.any():
-        row, column = np.unravel_index(int(unknown.argmax()), unknown.shape)
-        raise DataError(
-            f'{name}: label {labels[row, column]} at row {row}, column {column} ({int(unknown.sum()):,} pixels with '
-            f'such labels); expected {off} (background) and {on} (building)'
-        )
+    inria.PALETTE.decode(labels, source=name)
     return labels
 
 

@@ -14,9 +14,9 @@ from data_prep.core.report import some_of, summary
 from data_prep.datasets.inria.crops import FEW_SHOT, FULL, split_of, unpublished
 from data_prep.datasets.inria.prepare import OVERVIEW, made_tiles, manifest_of, protocol_of
 from lale_mmseg.errors import DataError
-from lale_mmseg.metainfo import Palette, inria
+from lale_mmseg.metainfo import inria
 
-_EXPECTED = Expected(Palette(inria.CLASSES, inria.COLORS), masks='binary')
+_EXPECTED = Expected(inria.PALETTE)
 
 
 def verify_inria(root: Path, workers: int | None = None) -> Report:

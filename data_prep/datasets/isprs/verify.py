@@ -36,7 +36,8 @@ def verify_isprs(root: Path, workers: int | None = None) -> Report:
         kind, product, settings = marker['content'], marker['product'], marker['settings']
         contents.setdefault((marker['tile'], product), set()).add(kind)
         height, width = [settings['size']] * 2 if product == WINDOWS else marker['size']
-        expected = Expected(isprs.palette_of(kind), bands=marker.get('bands', 3), masks=settings.get('masks', 'index'))
+        palette = isprs.palette_of(kind).of_form(single_band=settings.get('masks', 'index') == 'index')
+        expected = Expected(palette, bands=marker.get('bands', 3))
         for folder, names in marker['files'].items():
             for path in (root / folder / file for file in names):
                 if path.exists():

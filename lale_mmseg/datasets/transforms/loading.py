@@ -9,9 +9,9 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from ...errors import DataError
-from ...metainfo.inria import LABEL_VALUES
-from ..image_io import check_mask_size, checked_indexes, decode_image, decode_label_image, read_bytes
+from ...metainfo import IGNORE_INDEX, inria
+from ...metainfo.palette import decode_values
+from ..image_io import check_mask_size, decode_image, decode_label_image, read_bytes
 
 
 @TRANSFORMS.register_module()
@@ -47,19 +47,24 @@ class _LoadMask(BaseTransform):
         """Loads the mask of `results`, if it has one; its size must be that of the image."""
         if results.get('seg_map_path') is None:  # mmseg's `inference_model` passes images alone
             return results
+        results['gt_seg_map'] = self.read(results)
+        results['seg_fields'].append('gt_seg_map')
+        return results
+
+    def read(self, results: dict) -> np.ndarray:
+        """(H, W) uint8 class indexes of the mask of `results`, whose image need not be loaded."""
         source = str(results['seg_map_path'])
         content = results.pop('mask_bytes', None) or read_bytes(source)
         values = decode_label_image(content, source)
-        check_mask_size(source, values.shape[:2], results['img_path'], results['ori_shape'])
+        if 'ori_shape' in results:
+            check_mask_size(source, values.shape[:2], results['img_path'], results['ori_shape'])
         labels = self.to_labels(values, results, source)
         label_map = results.get('label_map')
         if label_map:
             table = np.arange(256, dtype=np.uint8)
             table[list(label_map)] = list(label_map.values())
             labels = table[labels]
-        results['gt_seg_map'] = labels
-        results['seg_fields'].append('gt_seg_map')
-        return results
+        return labels
 
     @abstractmethod
     def to_labels(self, values: np.ndarray, results: dict, source: str) -> np.ndarray:
@@ -71,14 +76,14 @@ class _LoadMask(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadPaletteMask(_LoadMask):
-    """Loads an RGB mask and converts its colours to class indexes; a mask with one channel is an error.
+    """Loads a mask of colours or of values, as the palette of the dataset says, and converts it to class indexes.
 
     Required keys: `seg_map_path`, `palette`, `unknown` and `label_map` (from the dataset), `ori_shape`, `seg_fields`;
     optional `mask_bytes`. Added key: `gt_seg_map` (H, W) uint8, after the replacements in `label_map`.
     """
 
     def to_labels(self, values: np.ndarray, results: dict, source: str) -> np.ndarray:
-        """Decodes colours with the palette of the dataset."""
+        """Decodes colours or values with the palette of the dataset."""
         return results['palette'].decode(values, unknown=results['unknown'], source=source)
 
 
@@ -99,7 +104,10 @@ class LoadLabels(_LoadMask):
         palette = results['palette']
         if values.ndim == 3:
             return palette.decode(values, unknown=results['unknown'], source=source)
-        return checked_indexes(values, palette.classes, bool(results['reduce_zero_label']), source)
+        first = int(bool(results['reduce_zero_label']))
+        labels = {first + label: label for label in range(palette.num_classes)}
+        ignored = dict.fromkeys([*range(first), IGNORE_INDEX], IGNORE_INDEX)
+        return decode_values(values, labels | ignored, palette.classes, source=source)
 
 
 @TRANSFORMS.register_module()
@@ -112,27 +120,4 @@ class LoadBinaryLabels(_LoadMask):
 
     def to_labels(self, values: np.ndarray, results: dict, source: str) -> np.ndarray:
         """Converts 0 and 255 to class indexes."""
-        if values.ndim != 2:
-            raise DataError(
-                f'{source}: expected a mask with one band and values 0 and 255, found {values.shape[2]} bands'
-            )
-        return binary_labels(values, source)
-
-
-def binary_labels(values: np.ndarray, source: str = 'mask') -> np.ndarray:
-    """Converts a mask of 0 and 255 to (H, W) uint8 class indexes 0 and 1.
-
-    Raises:
-        DataError: The mask has another value; the message gives the first such pixel.
-    """
-    off, on = LABEL_VALUES
-    labels = (values == on).view(np.uint8)
-    unknown = values != off
-    unknown &= values != on
-    if unknown.any():
-        row, column = np.unravel_index(int(unknown.argmax()), unknown.shape)
-        raise DataError(
-            f'{source}: label {values[row, column]} at row {row}, column {column} is neither {off} nor {on} '
-            f'({int(unknown.sum())} such pixels); {off} is background, {on} is building'
-        )
-    return labels
+        return inria.PALETTE.decode(values, source=source)
