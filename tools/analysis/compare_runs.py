@@ -21,7 +21,7 @@ import _cli
 import cv2
 import numpy as np
 import pandas as pd
-from work_dirs import Run, data_of, read_run
+from read_runs import Run, data_of, read_run
 
 from lale_mmseg.errors import ConfigError, DataError
 from lale_mmseg.evaluation.overlay import overlay
