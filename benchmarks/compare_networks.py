@@ -34,7 +34,7 @@ warnings.filterwarnings('ignore')
 
 from compare_runs import differences  # noqa: E402
 from complexity import complexity  # noqa: E402
-from work_dirs import MORE_SCORES, SCORES, Run, data_of, read_run  # noqa: E402
+from read_runs import MORE_SCORES, SCORES, Run, data_of, read_run  # noqa: E402
 
 from benchmarks._memory import keep_freed_memory  # noqa: E402
 from benchmarks._timing import interleaved_medians, table_text, write_result  # noqa: E402

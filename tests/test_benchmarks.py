@@ -91,7 +91,7 @@ def test_ratios_are_explained_where_sizes_double(sizes, heading):
 
 def test_tests_of_one_table_have_the_same_data_and_rules(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(REPO / 'tools' / 'analysis'))
-    from work_dirs import read_run
+    from read_runs import read_run
 
     runs = [read_run(write_run(tmp_path / name, [50.0], test=1)) for name in 'ab']
     columns, cells = score_table(runs)

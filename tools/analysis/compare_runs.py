@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from work_dirs import Run, data_of, read_run
+from read_runs import Run, data_of, read_run
 
 from lale_mmseg.cli.common import run_command
 from lale_mmseg.errors import ConfigError, DataError

@@ -21,7 +21,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmseg.registry import DATASETS
-from work_dirs import read_run
+from read_runs import read_run
 
 from lale_mmseg.cli.common import add_common_options, load_config, run_command
 from lale_mmseg.engine.config import complete_config, leaf_datasets
