@@ -47,7 +47,7 @@ def test_init_cfg_keeps_what_is_no_file():
 
 
 def apply(cfg: Config, resume: str | None = None) -> None:
-    train.apply_options(cfg, argparse.Namespace(amp=None, compile=False, seed=None, resume=resume, random_init=True))
+    train.apply_options(cfg, argparse.Namespace(amp=None, compile=False, seed=None, resume=resume, random_init=True, overwrite=False))
 
 
 def test_the_option_prints_what_it_leaves_out(capsys):
