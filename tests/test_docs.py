@@ -44,7 +44,7 @@ COMMANDS_OF = {
 #: All scripts with a command line.
 PYTHON_SCRIPTS = [
     str(path.relative_to(REPO))
-    for path in [*(REPO / 'tools').rglob('*.py'), *(REPO / 'data_prep').glob('*.py')]
+    for path in [*(REPO / 'tools').rglob('[!_]*.py'), *(REPO / 'data_prep').glob('*.py')]
     if "if __name__ == '__main__'" in path.read_text()
 ]
 #: The page that explains all options of a script, in a section named after the script if there is one.
