@@ -126,7 +126,7 @@ class Predictor:
             raise CheckpointError(f'{path}: its description has no class names')
         cfg = Config(description.config)
         # A run may have kept logits to validate its losses; whoever wants them here asks for them.
-        cfg.model.setdefault('test_cfg', {})['keep_logits'] = False
+        cfg.model.test_cfg = {**(cfg.model.get('test_cfg') or {}), 'keep_logits': False}
         check_overrides(cfg, overrides or {})
         cfg.merge_from_dict(dict(overrides or {}))
         if tta:

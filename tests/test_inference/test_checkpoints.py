@@ -78,6 +78,8 @@ def test_test_cfg_of_the_checkpoint_is_followed_unless_overridden(tmp_path):
     assert predictor.options == TestOptions('slide', (64, 64), (48, 48))
     predictor = Predictor.from_checkpoint(path, overrides={'model.test_cfg.keep_logits': True}, tta=True)
     assert predictor.options == TestOptions('slide', (64, 64), (48, 48), views='flips', keep_logits=True)
+    cfg.model.test_cfg = None
+    assert Predictor.from_checkpoint(save(tmp_path / 'y.pth', cfg)).options == TestOptions()
     with pytest.raises(ConfigError, match=r"unknown config field 'modl'; did you mean 'model'"):
         Predictor.from_checkpoint(path, overrides={'modl.test_cfg.mode': 'whole'})
 
