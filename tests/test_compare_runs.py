@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import cv2
 import numpy as np
@@ -175,7 +176,9 @@ def test_a_real_training_is_read(compare, tmp_path):
     cfg = tiny_config(tmp_path / 'run', epochs=1)
     build(cfg).train()
     free = dict(test_dataloader=dict(dataset=dict(free=True)))
+    time.sleep(1)  # the folders of a work dir are named by the second of each start
     build(tiny_config(tmp_path / 'run', epochs=2, resume=True)).train()
+    time.sleep(1)
     build(tiny_config(tmp_path / 'run', load_from=str(tmp_path / 'run/epoch_2.pth'), **free)).test()
     _, content = compare(tmp_path / 'run')
     (run,) = content['runs']
