@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import cv2
 import numpy as np
@@ -194,7 +195,9 @@ def test_a_real_training_is_read(compare, tmp_path):
     (start,) = (tmp_path / 'run').glob('*/vis_data')
     start.parent.rename(tmp_path / 'run' / '20260101_000000')  # starts within a second would share a folder
     free = dict(test_dataloader=dict(dataset=dict(free=True)))
+    time.sleep(1)  # the folders of a work dir are named by the second of each start
     build(tiny_config(tmp_path / 'run', epochs=2, resume=True)).train()
+    time.sleep(1)
     build(tiny_config(tmp_path / 'run', load_from=str(tmp_path / 'run/epoch_2.pth'), **free)).test()
     _, content = compare(tmp_path / 'run')
     (run,) = content['runs']
