@@ -71,17 +71,17 @@ def _map_parallel(
     function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, threads: bool
 ) -> Iterator[Result]:
     pending: deque[Future[Result]] = deque()
-    with _pool(workers, threads) as pool:
-        try:
-            for job in jobs:
-                pending.append(pool.submit(function, job))
-                # A bounded queue keeps memory independent of the number of jobs.
-                if len(pending) >= 4 * workers:
-                    yield pending.popleft().result()
-            while pending:
+    pool = _pool(workers, threads)
+    try:
+        for job in jobs:
+            pending.append(pool.submit(function, job))
+            # A bounded queue keeps memory independent of the number of jobs.
+            if len(pending) >= 4 * workers:
                 yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _pool(workers: int, threads: bool) -> Executor:
