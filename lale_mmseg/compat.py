@@ -137,6 +137,11 @@ def find_packaged_configs() -> None:
         Config._get_cfg_path = staticmethod(_without_own_scope(Config._get_cfg_path))
 
 
+def packaged_config(name: str) -> str:
+    """Path of a config of an installed package, such as `lale_mmseg::lale/NAME.py`."""
+    return Config._get_cfg_path(name, '')[0]
+
+
 def _without_own_scope(get_cfg_path: Callable[[str, str], tuple[str, str | None]]) -> Callable:
     """Keeps mmengine from marking parts of our configs as parts of a registry `lale_mmseg`: they are in mmseg's."""
 

@@ -79,7 +79,7 @@ def trained(few_shot, tmp_path_factory) -> dict[str, Path]:
         run_tool(*train, *options, *small, 'train_cfg.max_epochs=1')
         resumed = run_tool(*train, '--resume', *options, *small, 'train_cfg.max_epochs=2')
         assert 'resumed epoch: 1' in resumed.stdout + resumed.stderr
-        (best,) = work_dir.glob('best_mIoU_epoch_*.pth')
+        (best,) = work_dir.glob('best_mean_tile_IoU_epoch_*.pth')
         config = config_of(name, 'few-shot')
         tested = run_tool('python', 'tools/test.py', config, best, *options, 'allow_held_out=True')
         assert 'READ AGAIN' not in tested.stdout + tested.stderr

@@ -1,5 +1,6 @@
 """Starts processes with torchrun; an interruption or a failed process ends in one line, not in torchrun's traceback."""
 
+import logging
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -7,6 +8,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
 if __name__ == '__main__':
+    logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)  # says below what its tables would
     try:
         main()
     except SignalException as error:

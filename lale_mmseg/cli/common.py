@@ -10,16 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# This comes first, since it adapts the framework before anything else imports it.
-from .. import register  # noqa: F401
-
-# isort: split
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_distributed
 from torch.distributed import destroy_process_group
 
-from ..compat import keep_freed_memory
+from ..compat import keep_freed_memory, packaged_config
 from ..engine.fields import check_overrides
 from ..errors import ConfigError, InputError
 from ..inference import Predictor
@@ -109,7 +105,7 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         ConfigError: The file is missing or not a config, or an override names an unknown field.
     """
-    path = Path(args.config)
+    path = Path(args.config if '::' not in args.config else packaged_config(args.config))
     if not path.is_file():
         raise ConfigError(f'{path}: no such config file')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

@@ -10,6 +10,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from glob import escape
 from itertools import groupby
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def predict_batch(
 
 def write_geotiff(source: Path, labels: np.ndarray, palette: list[list[int]], target: Path) -> None:
     """Writes class indexes in the coordinates of `source`, if it has any."""
+    if source.suffix.lower() in ('.png', '.jpg', '.jpeg') and not any(source.parent.glob(f'{escape(source.stem)}.*w*')):
+        return  # no world file (.pgw, .jgw, .wld), so that rasterio is not needed
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 

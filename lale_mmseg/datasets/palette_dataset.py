@@ -169,6 +169,8 @@ def map_classes(palette: Palette, class_map: Mapping[str, str | None]) -> tuple[
     Raises:
         ConfigError: A key is not a class, a value is not a name, or no class is left.
     """
+    if not isinstance(class_map, Mapping):
+        raise ConfigError(f'class_map is {class_map!r}; expected a dict such as {{"car": "vehicle", "unknown": None}}')
     for name, new in class_map.items():
         if name not in palette.classes:
             raise ConfigError(f'class_map: no class {name!r}; the classes are {", ".join(palette.classes)}')

@@ -131,6 +131,8 @@ def check_config(cfg: Config, phases: Sequence[str]) -> None:
             weights = loss['class_weight']
             if path.endswith('.loss_cls'):  # of Mask2Former, which has one more output, "no object"
                 continue
+            if isinstance(weights, int | float):
+                raise ConfigError(f"{path}.class_weight is {weights}; set one number per class, 'data' or None")
             if outputs and not isinstance(weights, str) and len(weights) != outputs:
                 raise ConfigError(
                     f'{path}.class_weight has {len(weights)} numbers, but {head_path} has {outputs} classes; set one '

@@ -19,7 +19,7 @@ _FILE_ONLY = (
 _RESULTS = re.compile(r'\((?:val|test)\) .*\[ *(\d+)/\1\] ')
 #: Scores that the table of SegmentationMetric has.
 _IN_TABLE = re.compile(
-    r'(?:\S+/)?(?:mIoU|mF1|mP|mR|mBF1|mBIoU|OA|kappa|mean_tile_\w+|worst_tile_\w+|\w+/.+|data_time|time)'
+    r'(?:\S+/)?(?:mIoU|mF1|mP|mR|mBF1|mBIoU|OA|kappa|mean_tile_\w+|worst_tile_\w+|(?:IoU|F1|P|R|BF1|BIoU)/.+|data_time|time)'
 )
 
 
@@ -28,18 +28,20 @@ class ConsoleFilter(logging.Filter):
 
     Args:
         handler: Handler of the screen, which the filter is added to.
+        has_table: Whether `SegmentationMetric` evaluates, so that scores are not shown again below its table.
     """
 
-    def __init__(self, handler: logging.Handler) -> None:
+    def __init__(self, handler: logging.Handler, has_table: bool) -> None:
         super().__init__()
         self.handler = handler
+        self.has_table = has_table
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is printed as it is; of results it prints what no table has."""
         message = record.getMessage()
         if message.startswith(_FILE_ONLY):
             return False
-        if not _RESULTS.search(message):
+        if not self.has_table or not _RESULTS.search(message):
             return True
         head, *entries = re.split(r' {2,}', message.strip())
         rest = [entry for entry in entries if not _IN_TABLE.fullmatch(entry.split(': ')[0])]

@@ -51,6 +51,7 @@ _REPLACED_FIELDS = {
 _UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
 #: Functions of mmengine that build parts, and the names of their arguments.
 _BUILDERS = {'build_from_cfg': 'cfg', 'build_dataloader': 'dataloader'}
+_COMPLETERS = ('complete_config', 'check_config')
 _UNREGISTERED = re.compile(r'(\S+) is not in the \S+ registry')
 
 
@@ -117,7 +118,7 @@ def located_errors(cfg: Config) -> Iterator[None]:
     """Turns errors of parts that cannot be built into a ConfigError with the path of the field and the nearest name."""
     try:
         yield
-    except (TypeError, ValueError, KeyError, AssertionError) as error:
+    except (TypeError, ValueError, KeyError, AssertionError, AttributeError) as error:
         message = None if isinstance(error, InputError) else _located(cfg, error)
         if message is None:
             raise
@@ -129,7 +130,10 @@ def _located(cfg: Config, error: Exception) -> str | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     built = [frame.f_locals[name] for frame in frames if (name := _BUILDERS.get(frame.f_code.co_name)) is not None]
     if not built:
-        return None
+        if not any(frame.f_code.co_name in _COMPLETERS for frame in frames):
+            return None
+        # The type of a field is wrong: a dict was read from a name, or a number compared with a string.
+        return f'the config cannot be completed: {type(error).__name__}: {error}{_numerals(cfg)} ({_place(error)})'
     part = built[-1]
     path, kind = _path_of(cfg, part), part.get('type', 'DataLoader')
     if path is None:
@@ -141,9 +145,12 @@ def _located(cfg: Config, error: Exception) -> str | None:
     if unexpected and unexpected[1] in part:
         known = [name for found in registered(str(kind)) for name in arguments_of(found)]
         return f'{path}: {kind} has no argument {unexpected[1]!r}{_hint(unexpected[1], known)}'
-    strings = ''.join(f'; {name} is the string {value!r}' for name, value in part.items() if _is_numeral(value))
-    last = frames[-1].f_code
-    return f'{path}: {kind} cannot be built: {error}{strings} ({Path(last.co_filename).name}, {last.co_name})'
+    return f'{path}: {kind} cannot be built: {type(error).__name__}: {error}{_numerals(part)} ({_place(error)})'
+
+
+def _place(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f'{Path(last.filename).name}:{last.lineno}, {last.name}'
 
 
 def _path_of(cfg: Config, part: Any) -> str | None:
@@ -152,6 +159,17 @@ def _path_of(cfg: Config, part: Any) -> str | None:
     same = [(path, found) for path, found in parts if found and found.get('type') == part.get('type')]
     equal = [path for path, found in same if all(part.get(name) == value for name, value in found.items())]
     return next(iter([*equal, *(path for path, _ in same)]), None)
+
+
+def _numerals(part: Any, path: str = '') -> str:
+    """Says which values of a part of a config are numbers in quotes."""
+    found = ''
+    for name, value in part.items() if isinstance(part, Mapping | Config) else enumerate(part):
+        if _is_numeral(value):
+            found += f'; {path}{name} is the string {value!r}'
+        elif isinstance(value, Mapping | list | tuple):
+            found += _numerals(value, f'{path}{name}.')
+    return found
 
 
 def _is_numeral(value: Any) -> bool:

@@ -83,10 +83,12 @@ class LALERunner(Runner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds mmengine's logger, with the same arguments; its long messages go to the log file alone."""
         logger = super().build_logger(*args, **kwargs)
+        evaluators = [self.cfg.get('val_evaluator'), self.cfg.get('test_evaluator')]
+        has_table = "'SegmentationMetric'" in str(evaluators)
         files = [handler.baseFilename for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(ConsoleFilter(handler))
+                handler.addFilter(ConsoleFilter(handler, has_table))
         device = (
             torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} thread(s)'
         )
@@ -126,15 +128,18 @@ class LALERunner(Runner):
 
     def _require_own_work_dir(self) -> None:
         """Refuses a work dir with checkpoints of another run: `--resume` would later continue whichever is ahead."""
-        used = sorted(Path(self.work_dir).glob('*.pth'))
+        names = ('epoch_*.pth', 'iter_*.pth', 'best_*.pth')
+        used = sorted(path for name in names for path in Path(self.work_dir).glob(name))
         if not used or self._resume:
             return
         if not self.cfg.get('overwrite', False):
-            names = ', '.join(path.name for path in used[:3]) + (' ...' if len(used) > 3 else '')
+            shown = ', '.join(path.name for path in used[:3]) + (' ...' if len(used) > 3 else '')
             raise ConfigError(
-                f'{self.work_dir} has checkpoints of another run ({names}): continue that run with --resume, choose '
+                f'{self.work_dir} has checkpoints of another run ({shown}): continue that run with --resume, choose '
                 'another --work-dir, or remove them with --overwrite'
             )
+        if self._load_from and Path(self._load_from).resolve() in [path.resolve() for path in used]:
+            raise ConfigError(f'load_from is {self._load_from}, which --overwrite would remove; use another --work-dir')
         if is_main_process():
             for path in used:
                 path.unlink()

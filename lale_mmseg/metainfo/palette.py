@@ -94,7 +94,7 @@ def decode_values(
                 for value, label in sorted(labels.items())
             )
             raise DataError(
-                f'{source}: value {mask[row, column]} at row {row}, column {column} is no class '
+                f'{source}: value {mask[row, column]} at row {row}, column {column} is not a class '
                 f'({int(is_unknown.sum())} such pixels); known: {known}'
             )
         decoded[is_unknown] = IGNORE_INDEX
@@ -154,7 +154,8 @@ class Palette:
 
         The index is the value of the class in masks of one band. With the header `index,name` masks have one band only,
         and classes are shown in the colours of PASCAL VOC. In masks of one band, grey `ignore_colors` are ignored
-        values, 255 is ignored, too, unless it is a class, and two classes 0 and 1 may be stored as 0 and 255.
+        values, and 255 is ignored, too, unless it is a class. With the two classes 0 and 1 it is an error,
+        because masks of buildings often have 255 for a class.
 
         Raises:
             DataError: The file is missing or malformed, rows are out of order, or two classes share a colour or name.
@@ -230,7 +231,8 @@ class Palette:
         if form not in forms or mask.dtype != np.uint8:
             raise DataError(
                 f'{source}: expected an 8-bit {" or ".join(forms)} mask, found shape {mask.shape}, type {mask.dtype}; '
-                'classes.csv and the first mask of a split determine the form of all (docs/own_data.md)'
+                'classes.csv and the first mask of a split determine the form of all, and a PNG with a colour table '
+                'counts as RGB (docs/own_data.md)'
             )
         if unknown not in ('error', 'ignore'):
             raise DataError(f"unknown={unknown!r}: must be 'error' or 'ignore'")
@@ -262,13 +264,11 @@ class Palette:
             name = self.classes[labels[both[0]]]
             raise DataError(f'{source}: value {both[0]} is class {name!r}, but ignore_colors says to ignore it')
         if self.values == (0, 1) and 255 not in self.ignore_values and (mask == 255).any():
-            if (mask == 1).any():
-                raise DataError(
-                    f'{source}: has the values 1 and 255, which are both {self.classes[1]!r}; to ignore pixels of 255, '
-                    "set ignore_colors=[(255, 255, 255)] in the dataset's config (verify.py: --ignore-colors "
-                    '255,255,255)'
-                )
-            labels = {0: 0, 255: 1}
+            raise DataError(
+                f'{source}: has the value 255, which classes.csv does not list. If it is {self.classes[1]!r}, change '
+                'its index there from 1 to 255; if it is ignored, set ignore_colors=[(255, 255, 255)] in the config of '
+                'the dataset (verify.py: --ignore-colors 255,255,255)'
+            )
         return labels | dict.fromkeys(self.ignore_values, IGNORE_INDEX)
 
     def _unknown_message(self, packed: np.ndarray, is_unknown: np.ndarray, source: str) -> str:

@@ -274,7 +274,7 @@ def put_value(path: Path) -> None:
         (
             'gt/austin6.tif',
             put_value,
-            r'train/gt/austin6\.tif: value 254 at row 61, column 17 is no class \(3 such pixels\); '
+            r'train/gt/austin6\.tif: value 254 at row 61, column 17 is not a class \(3 such pixels\); '
             r'known: background 0, building 255',
         ),
         ('gt/austin2.tif', blank(SIDE, SIDE, 3), r'gt/austin2\.tif: has 3 band\(s\) .* expected 1'),

@@ -81,7 +81,7 @@ def test_values(root):
         cv2.imwrite(str(path), mask)
         found = report(path.parents[2])[1]['faults']
         assert [fault['kind'] for fault in found] == ['unknown value']
-        message = f'value {value} at row 5, column 6 is no class (1 such pixels); known: background 0, building 255'
+        message = f'value {value} at row 5, column 6 is not a class (1 such pixels); known: background 0, building 255'
         assert (found[0]['file'], found[0]['message']) == (str(path), f'{path.name}: {message}')
 
 

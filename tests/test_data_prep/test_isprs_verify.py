@@ -69,7 +69,7 @@ def test_value_that_is_no_class(root, folder, value):
     repaint(root / 'windows' / folder / WINDOW, value, 9, 7)
     fault = only_fault(root)
     assert (fault.kind, fault.file) == ('unknown value', str(root / 'windows' / folder / WINDOW))
-    assert f'value {value} at row 9, column 7 is no class (1 such pixels)' in fault.message
+    assert f'value {value} at row 9, column 7 is not a class (1 such pixels)' in fault.message
     assert ('clutter 5, ignored 255' in fault.message) == (folder == 'labels_eroded')
 
 

@@ -148,7 +148,7 @@ def test_masks_of_one_band(root):
     put(root / 'masks' / 'a3.png', pixels)
     faults = verify(root, expected, workers=1).faults
     assert [fault.kind for fault in faults] == ['mask bands', 'unknown value']
-    assert 'a3.png: value 2 at row 3, column 5 is no class' in faults[1].message
+    assert 'a3.png: value 2 at row 3, column 5 is not a class' in faults[1].message
 
 
 def test_an_image_of_one_bit_is_read_as_in_training(tmp_path):

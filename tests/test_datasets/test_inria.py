@@ -187,7 +187,7 @@ def test_an_image_without_mask_is_an_error(root):
 @pytest.mark.parametrize(
     ('pixels', 'message'),
     [
-        (np.full((SIDE, SIDE), 254, np.uint8), r'value 254 at row 0, column 0 is no class \(64 such pixels\)'),
+        (np.full((SIDE, SIDE), 254, np.uint8), r'value 254 at row 0, column 0 is not a class \(64 such pixels\)'),
         (np.zeros((SIDE, SIDE, 3), np.uint8), r'expected an 8-bit single-band mask, found shape \(8, 8, 3\)'),
         (np.zeros((SIDE, SIDE + 1), np.uint8), 'the mask has 8x9 pixels'),
     ],

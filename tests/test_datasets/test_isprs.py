@@ -114,7 +114,7 @@ def test_masks_of_mmsegmentation_count_from_one(root):
     [
         (
             np.full((SIDE, SIDE), 6, np.uint8),
-            r'value 6 at row 0, column 0 is no class \(64 such pixels.*car 4, clutter 5, ignored 255',
+            r'value 6 at row 0, column 0 is not a class \(64 such pixels.*car 4, clutter 5, ignored 255',
         ),
         (np.full((SIDE, SIDE), 257, np.uint16), r'expected an 8-bit mask.*uint16'),
         (np.zeros((SIDE, SIDE + 1), np.uint8), r'the mask has 8x9 pixels \(height x width\), its image .* has 8x8'),

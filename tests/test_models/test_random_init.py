@@ -47,7 +47,9 @@ def test_init_cfg_keeps_what_is_no_file():
 
 
 def apply(cfg: Config, resume: str | None = None) -> None:
-    train.apply_options(cfg, argparse.Namespace(amp=None, compile=False, seed=None, resume=resume, random_init=True, overwrite=False))
+    train.apply_options(
+        cfg, argparse.Namespace(amp=None, compile=False, seed=None, resume=resume, random_init=True, overwrite=False)
+    )
 
 
 def test_the_option_prints_what_it_leaves_out(capsys):
@@ -81,7 +83,7 @@ def test_training_without_its_pretrained_weights_is_one_error(chips_root, tmp_pa
     config.write_text(
         f'_base_ = {[str(REPO / "configs/_base_" / name) for name in bases]}\n'
         f'data_root = {str(chips_root)!r}\n'
-        "model = dict(encoder_name='resnet18')\n"
+        "model = dict(encoder_name='resnet18', decode_head=dict(loss_decode=[dict(type='CrossEntropyLoss')]))\n"
     )
     env = dict(HF_HUB_OFFLINE='1', HF_HOME=str(tmp_path / 'hub'))
     done = run_tool('python', 'tools/train.py', config, '--work-dir', tmp_path / 'run', env=env, check=False)

@@ -15,6 +15,7 @@ from mmengine.runner import set_random_seed
 from mmseg.registry import DATASETS
 
 from lale_mmseg.cli.common import add_overrides, load_config, run_command
+from lale_mmseg.engine import held_out
 from lale_mmseg.engine.config import complete_config
 from lale_mmseg.errors import ConfigError, InputError
 from lale_mmseg.evaluation.overlay import panel, to_display
@@ -25,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description='Draws training samples, augmented, with their labels.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--phase', choices=('train', 'val', 'test'), default='train', help='default: train')
+    parser.add_argument('--phase', choices=('train', 'val'), default='train', help='default: train')
     parser.add_argument('--number', type=int, default=16, metavar='N', help='samples to draw (default: 16)')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of samples and of augmentation (default: 0)')
     parser.add_argument('--out-dir', type=Path, metavar='DIR', help='default: work_dirs/browse/CONFIG')
@@ -42,6 +43,7 @@ def main() -> None:
     if loader is None:
         raise ConfigError(f'{args.config}: no field {args.phase}_dataloader')
     init_default_scope(cfg.get('default_scope', 'mmseg'))
+    held_out.check(cfg, (args.phase,))
     dataset: BaseDataset = DATASETS.build(loader.dataset)
     if len(dataset) == 0:
         raise InputError(f'{args.phase}_dataloader.dataset has no images')

@@ -34,7 +34,7 @@ class Run:
         label: Name in tables and pictures.
         folder: The work dir.
         config: Its config as plain data.
-        monitor: Name of the validation score that selected its best checkpoint, else 'mIoU'.
+        monitor: Name of the validation score that selected its best checkpoint, 'mIoU' if it is not one of ours.
         key: What the seeds of one group have in common: hash of the config without seed, and initial weights.
         val: Validation scores, one row per validation, indexed by epoch or iteration.
         losses: Training losses by name, indexed by iteration.
@@ -73,7 +73,7 @@ def read_run(folder: Path, label: str | None = None) -> Run:
     seed = (config.get('randomness') or {}).get('seed')
     without_seed = {**config, 'randomness': {**(config.get('randomness') or {}), 'seed': None}}
     monitor = ((config.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
-    monitor = monitor if isinstance(monitor, str) and monitor in val else 'mIoU'
+    monitor = monitor if monitor in [*SCORES, *MORE_SCORES] and monitor in val else 'mIoU'
     best = val.loc[val[monitor].idxmax()]
     row: dict[str, Any] = dict(run=label or folder.resolve().name, seed=seed, start=_initial_weights(config))
     row |= {f'val {name}': best[name] for name in [*SCORES, *MORE_SCORES, monitor] if name in best}
