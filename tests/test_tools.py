@@ -1,6 +1,7 @@
 """The tools as a user runs them, each in its own process, on a toy set of 64x64 pixels."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from mmengine.config import Config
 
+from lale_mmseg.metainfo.palette import Palette
 from tests.support import REPO, run_tool
 
 CONFIG = 'configs/lale/lale_s1_1xb8-onecycle-400_aras400k-toy-256x256.py'
@@ -46,7 +49,8 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def trained(toy_root, tmp_path_factory) -> Path:
     """A work dir after four iterations."""
     work_dir = tmp_path_factory.mktemp('trained')
-    train(toy_root, work_dir)
+    done = train(toy_root, work_dir)
+    (work_dir / 'screen.txt').write_text(done.stdout + done.stderr)
     return work_dir
 
 
@@ -75,6 +79,42 @@ def test_training_leaves_plain_checkpoints_scores_and_pictures(trained):
     assert len(list((trained / 'val/overlays').glob('*.png'))) == 1  # one batch of five: its first image
     assert list(trained.rglob('events.out.tfevents*')), 'TensorBoard is on by default'
     assert not list(trained.rglob('*.part'))
+
+
+def test_a_start_fits_on_a_screen_and_the_log_has_the_rest(trained):
+    screen = (trained / 'screen.txt').read_text()
+    (log,) = trained.glob('*/*.log')
+    for part in ('System environment', 'Hooks will be executed', 'optim_wrapper = dict('):
+        assert part in log.read_text()
+        assert part not in screen
+    assert len(screen.splitlines()) < 45
+    assert len(re.findall(r'mIoU\W', screen)) == 1
+
+
+def test_samples_are_drawn_as_they_are_trained_on(toy_root, tmp_path):
+    browse = ['python', 'tools/analysis/browse_dataset.py', CONFIG, '--number', 2, '--out-dir', tmp_path]
+    run_tool(*browse, '--cfg-options', *short(toy_root))
+    pictures = [cv2.imread(str(path)) for path in sorted(tmp_path.glob('*.png'))]
+    assert len(pictures) == 2
+    assert all(min(picture.shape[:2]) >= 64 for picture in pictures)
+
+
+@pytest.mark.slow
+def test_a_config_trains_and_tests_under_the_runner_of_mmengine(chips_root, tmp_path):
+    """Without `runner_type`, and with what our runner fills in written out."""
+    config = tmp_path / 'config.py'
+    cfg = Config.fromfile(REPO / 'configs/lale/lale_s1_1xb8-onecycle-400_palette-256x256.py')
+    cfg.pop('runner_type')
+    cfg.merge_from_dict(
+        {f'{phase}_dataloader.dataset.data_root': str(chips_root) for phase in ('train', 'val', 'test')}
+    )
+    cfg.model.decode_head.num_classes = len(Palette.from_csv(chips_root / 'classes.csv').classes)
+    cfg.merge_from_dict({'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'param_scheduler.0.total_steps': 2})
+    cfg.dump(config)
+    run_tool('python', 'tools/train.py', config, '--work-dir', tmp_path / 'run')
+    (best,) = (tmp_path / 'run').glob('best_*.pth')
+    done = run_tool('python', 'tools/test.py', config, best, '--work-dir', tmp_path / 'test')
+    assert 'mIoU' in done.stdout + done.stderr
 
 
 def test_testing_writes_scores_predictions_and_overlays_that_agree(tested, toy_root):
