@@ -1,6 +1,7 @@
 """Starts processes with torchrun; an interruption or a failed process ends in one line, not in torchrun's traceback."""
 
 import logging
+import os
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -8,7 +9,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
 if __name__ == '__main__':
-    logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)  # says below what its tables would
+    logging.disable(logging.ERROR)  # what torchrun has to say is said below
+    os.environ.setdefault('MKL_NUM_THREADS', '1')  # mmengine's choice, without a warning from each process
     try:
         main()
     except SignalException as error:
