@@ -2,7 +2,8 @@
 
     python benchmarks/compare_networks.py work_dirs/lale_s1 work_dirs/lrformer_t [--save NAME]
 
-Reads the work dirs of tools/train.py and tools/test.py as tools/analysis/compare_runs.py does. The training time is the
+Reads the work dirs of tools/train.py and tools/test.py as tools/analysis/compare_runs.py does; runs that differ in
+their seed only are also averaged, with their scores by class. The training time is the
 time from the start of training to its last checkpoint, including data loading and validation. The milliseconds per step
 are measured when this script runs, interleaved, on the CPU of this machine and with random images. One step is a
 training step with the batch size and crop size of the config.
@@ -32,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tools' / 'analysis'))
 warnings.filterwarnings('ignore')
 
-from compare_runs import differences  # noqa: E402
+from compare_runs import differences, group_table, grouped  # noqa: E402
 from complexity import complexity  # noqa: E402
 from read_runs import MORE_SCORES, SCORES, Run, data_of, read_run  # noqa: E402
 
@@ -68,6 +69,24 @@ def score_table(runs: list[Run]) -> tuple[list[str], dict[str, list[str]]]:
     return names, {label: ['-' if value is None else f'{value:.2f}' for value in row] for label, row in values.items()}
 
 
+def seed_table(runs: list[Run]) -> tuple[str, dict[str, Any]]:
+    """Mean and standard deviation of the test scores of each network with several seeds, with the IoU of each class."""
+    groups, notes = grouped(runs)
+    groups = {name: members for name, members in groups.items() if len(members) > 1}
+    if not groups:
+        return '', {}
+    table = group_table(groups, notes)
+    columns = [column for column in table.columns.get_level_values(0).unique() if column.startswith('test ')]
+    header = ('mean ± standard deviation', 'seeds', *(column.removeprefix('test ') for column in columns))
+    rows, values = [], {}
+    for name, members in groups.items():
+        scores = {column: (table.loc[name, (column, 'mean')], table.loc[name, (column, 'std')]) for column in columns}
+        seeds = [run.row['seed'] for run in members]
+        rows.append((name, ' '.join(map(str, seeds)), *(f'{mean:.2f} ± {std:.2f}' for mean, std in scores.values())))
+        values[name] = dict(seeds=seeds, **scores)
+    return table_text(header, rows), values
+
+
 class _Bare:
     """The part of a runner that is needed to build an optimizer."""
 
@@ -93,7 +112,7 @@ def main() -> None:
     """Measures, prints and, with --save, writes benchmarks/results/NAME.*"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work_dirs', nargs='+', type=Path)
-    parser.add_argument('--repeats', type=int, default=5, help='timed training steps per network')
+    parser.add_argument('--repeats', type=int, default=5, help='timed training steps per network; 0: no times')
     parser.add_argument('--note', default='', help='text to store with the result, such as the commands of the runs')
     parser.add_argument('--save', metavar='NAME', help='write benchmarks/results/NAME.json and NAME.md')
     args = parser.parse_args()
@@ -116,7 +135,7 @@ def main() -> None:
             **{name: value for name, value in run.row.items() if name.startswith('test ')},
         )
         steps[run.label] = training_step(cfg, model)
-    for name, seconds in interleaved_medians(steps, args.repeats, warmup=1).items():
+    for name, seconds in (interleaved_medians(steps, args.repeats, warmup=1) if args.repeats else {}).items():
         runs[name]['step_seconds'] = seconds
 
     rows = [
@@ -124,17 +143,20 @@ def main() -> None:
             name,
             f'{run["parameters"]:,}',
             f'{run["gmacs"]:.3f}',
-            f'{run["step_seconds"] * 1e3:.0f}',
+            f'{run["step_seconds"] * 1e3:.0f}' if 'step_seconds' in run else '-',
             f'{run["training_seconds"]:.0f}',
             *cells[name],
         )
         for name, run in runs.items()
     ]
     header = ('run', 'parameters', 'GMACs', 'ms per step (CPU)', 'seconds of training (with validation)', *columns)
-    text = '\n\n'.join([table_text(header, rows), LEGEND, *([args.note] if args.note else [])])
+    averages, groups = seed_table(trained)
+    notes = [f'{run.label}: {note}' for run in trained for note in run.notes]
+    parts = [table_text(header, rows), averages, LEGEND, '\n'.join(notes), args.note]
+    text = '\n\n'.join(part for part in parts if part)
     print(text)
     if args.save:
-        for path in write_result(args.save, dict(runs=runs, note=args.note), text):
+        for path in write_result(args.save, dict(runs=runs, groups=groups, note=args.note), text):
             print(f'written: {path.name}')
 
 

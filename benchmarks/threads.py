@@ -35,6 +35,7 @@ def step_time(steps: int) -> float:
     from mmengine.config import Config
     from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import init_default_scope
+    from mmengine.structures import PixelData
     from mmseg.registry import MODELS
     from mmseg.structures import SegDataSample
 
@@ -47,7 +48,7 @@ def step_time(steps: int) -> float:
     optimizer = torch.optim.AdamW(model.parameters())
     samples = [SegDataSample() for _ in range(8)]
     for sample in samples:
-        sample.set_data(dict(gt_sem_seg=dict(data=torch.randint(0, 7, (1, 256, 256)))))
+        sample.gt_sem_seg = PixelData(data=torch.randint(0, 7, (1, 256, 256)))
     images = torch.randn(8, 3, 256, 256).to(memory_format=torch.channels_last)
     times: list[float] = []
     while steps == 0 or len(times) < steps + 2:
