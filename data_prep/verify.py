@@ -137,7 +137,7 @@ def _stats(split: str, moments: Sequence[np.ndarray], expected: Expected) -> str
     order = 'RGB order (bgr_to_rgb=False if LoadBands lists bands)' if rgb else 'the order of the files'
     return (
         f'{len(moments):,} images of split {split!r}, values in the units of the files, bands in {order}:\n'
-        f'data_preprocessor=dict(mean=[{mean_text}], std=[{std_text}], bgr_to_rgb={rgb})'
+        f'model = dict(data_preprocessor=dict(mean=[{mean_text}], std=[{std_text}], bgr_to_rgb={rgb}))'
     )
 
 

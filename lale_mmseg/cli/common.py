@@ -111,7 +111,7 @@ def load_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     try:
         cfg = Config.fromfile(path)
-    except (SyntaxError, FileNotFoundError, ImportError, KeyError, ValueError) as error:
+    except (SyntaxError, FileNotFoundError, ImportError, KeyError, ValueError, AssertionError) as error:
         raise ConfigError(f'{path}: not a usable config ({type(error).__name__}: {error})') from None
     if 'model' not in cfg:
         raise ConfigError(f'{path}: no field model; expected the config of a whole run, not one of its _base_ files')

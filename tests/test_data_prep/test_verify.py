@@ -160,7 +160,7 @@ def stats(root: Path, **options) -> tuple[np.ndarray, np.ndarray, str]:
     """Mean, standard deviation and the whole note of verify.py --stats."""
     expected = Expected(PALETTE, moments=True, **options)
     (note,) = (note for note in verify(root, expected, workers=1).notes if 'data_preprocessor' in note)
-    fields = eval(note.splitlines()[-1].partition('=')[2], dict(dict=dict))
+    fields = eval(note.splitlines()[-1].partition('=')[2], dict(dict=dict))['data_preprocessor']
     return np.array(fields['mean']), np.array(fields['std']), note
 
 
@@ -170,7 +170,7 @@ def test_mean_and_standard_deviation_of_the_training_images(root):
     assert mean == pytest.approx(images.mean(0), rel=1e-5)
     assert std == pytest.approx(images.std(0), rel=1e-5)
     assert "4 images of split 'train'" in note
-    assert note.endswith('bgr_to_rgb=True)')
+    assert note.endswith('bgr_to_rgb=True))')
 
 
 def test_statistics_of_16_bits(root):
@@ -180,7 +180,7 @@ def test_statistics_of_16_bits(root):
     mean, std, note = stats(root, bands=4, dtype='uint16')
     assert mean == pytest.approx(images[:4].mean((0, 1, 2)), rel=1e-5)
     assert std == pytest.approx(images[:4].std((0, 1, 2)), rel=1e-5)
-    assert note.endswith('bgr_to_rgb=False)')
+    assert note.endswith('bgr_to_rgb=False))')
 
 
 def test_image_in_two_splits(root):
